@@ -1,0 +1,102 @@
+"""Rerun published two-task settings on full MNIST; print published and obtained side by side.
+
+    python -m benchmarks.reproduce [--data DIR] [--seeds N]
+
+Takes about five minutes a seed on one core. Each figure is a JSON line; exit code 1 if the mean of
+one lies outside its tolerance.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.figures import print_figure
+from raysweep.data.sources import Source, data_folder, load_source
+from raysweep.pack import PackRun
+from raysweep.settings import Config, InputError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A published accuracy and how close the mean over seeds has to come."""
+
+    column: str
+    published: float
+    tolerance: float
+
+
+SETTING = {
+    "source": "mnist",
+    "lr": 1e-4,
+    "beta_1": -10.0,
+    "beta_2": 0.0,
+    "n_bottleneck": 100,
+    "replay": "generative",
+    "n_replay": 1000,
+    "replay_weight": 0.999,
+    "eval_samples": 1,
+}
+"""Two-task permuted MNIST, batch 100, 10 epochs, relu, Adam; the published runs had no seed."""
+
+TARGETS = {
+    "comparison": [
+        Target("first_task_accuracy_initial", 0.9622, 0.015),
+        Target("first_task_accuracy_final", 0.9624, 0.015),
+        Target("last_task_accuracy", 0.9285, 0.015),
+    ],
+    "vib": [
+        Target("first_task_accuracy_initial", 0.8819, 0.01),
+        Target("first_task_accuracy_final", 0.6303, 0.08),
+        Target("last_task_accuracy", 0.9425, 0.01),
+    ],
+}
+
+
+def train(model: str, seed: int, source: Source) -> dict[str, float]:
+    """Train one configuration alone; give its row of ``trials``."""
+    start = time.perf_counter()
+    run = PackRun([Config(model=model, seed=seed, **SETTING)], source)
+    rows: list[dict[str, float]] = []
+    while not run.is_done:
+        rows += run.advance().trials
+    seconds = time.perf_counter() - start
+    print(f"{model}, seed {seed}: {rows[0]['status']} in {seconds:.0f} s", file=sys.stderr)
+    return rows[0]
+
+
+def main() -> int:
+    """Run both models for each seed and print a figure for each target."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="data folder (default: RAYSWEEP_DATA or data)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 (3)")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        source = load_source("mnist", data_folder(arguments.data))
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    are_met = []
+    for model, targets in TARGETS.items():
+        rows = [train(model, seed, source) for seed in range(arguments.seeds)]
+        for target in targets:
+            values = [row[target.column] for row in rows]
+            error = abs(sum(values) / len(values) - target.published)
+            are_met.append(error <= target.tolerance)
+            print_figure(
+                f"{model} {target.column}",
+                values,
+                target.published,
+                are_met[-1],
+                tolerance=target.tolerance,
+            )
+    return 0 if all(are_met) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

