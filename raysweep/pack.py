@@ -281,8 +281,8 @@ def accuracy_summary(matrix: Sequence[Sequence[float]]) -> dict[str, float | Non
     """Summarise R, where ``matrix[t - 1][i - 1]`` is the accuracy on task i after task t of T.
 
     ``average_accuracy`` is the mean over i of R[T, i] (Lopez-Paz and Ranzato 2017, arXiv
-    1706.08840, eq. 2). ``forgetting`` is the mean over i < T of max over t < T of R[t, i] minus
-    R[T, i] (Chaudhry et al. 2018, arXiv 1801.10112, section 3.2); null for one task.
+    1706.08840). ``forgetting`` is the mean over i < T of max over t < T of R[t, i] minus
+    R[T, i] (Chaudhry et al. 2018, arXiv 1801.10112); null for one task.
     """
     n_tasks = len(matrix)
     last = matrix[-1]

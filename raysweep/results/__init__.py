@@ -10,10 +10,12 @@ from raysweep.results.leaderboard import format_leaderboard, leaderboard
 from raysweep.results.reader import read_accuracy, read_epochs, read_trials, statuses
 from raysweep.results.schema import TABLES, Column, TableSchema, config_columns
 from raysweep.results.writer import ResultsFolder, Writer, check_name
+from raysweep.settings import InputError
 
 __all__ = [
     "TABLES",
     "Column",
+    "InputError",
     "ResultsFolder",
     "TableSchema",
     "Writer",

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from raysweep.settings import InputError
+from raysweep.settings import InputError, near
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,8 @@ def leaderboard(
         if trials[name].dtype.kind == "f" and not name.startswith("config/")
     ]
     if metric not in metrics:
-        raise InputError(f"metric: expected one of {', '.join(metrics)}, got {metric!r}")
+        hint = near(metric, metrics) or f"; known: {', '.join(metrics)}"
+        raise InputError(f"metric: expected a column of numbers of trials, got {metric!r}{hint}")
     settings = [name for name in trials.columns if name.startswith("config/")]
     settings = [name for name in settings if name != "config/seed"]
     varied = [name for name in settings if trials[name].nunique(dropna=False) > 1]

@@ -127,8 +127,8 @@ _EPOCHS = (
         f"Reconstruction's binary cross-entropy, unweighted, summed over pixels, {_PER_SAMPLE};"
         " null where its weight is 0.",
     ),
-    Column("replay_class_loss", _REAL, f"Cross-entropy on replayed data, {_PER_SAMPLE}."),
-    Column("replay_kl_loss", _REAL, f"KL term on replayed data, unweighted, {_PER_SAMPLE}."),
+    Column("replay_class_loss", _REAL, "Cross-entropy, mean per replayed sample, nats."),
+    Column("replay_kl_loss", _REAL, "KL term, unweighted, mean per replayed sample, nats."),
     Column("train_accuracy", _REAL, "Share of correct predictions while training, on new data."),
     Column("test_accuracy", _REAL, "Test accuracy on the stage's task after the epoch."),
     Column(

@@ -130,9 +130,9 @@ class ResultsFolder:
         return moved
 
     def close(self) -> None:
-        """Remove Ray's files and give the lock back."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        """Remove Ray's files and give the lock back, if it was taken."""
         if self._lock:
+            shutil.rmtree(self.scratch, ignore_errors=True)
             self._lock.close()
             self._lock = None
 

@@ -11,6 +11,7 @@ from raysweep.settings.config import (
     SourceShape,
     TaskKind,
     loss_weights,
+    near,
     show_widths,
 )
 from raysweep.settings.sweep import Resources, Sweep, load_sweep
@@ -27,6 +28,7 @@ __all__ = [
     "dump_yaml",
     "load_sweep",
     "loss_weights",
+    "near",
     "parse_yaml",
     "show_widths",
 ]

@@ -1,8 +1,13 @@
 """Stacked layers and losses as functions of tensors with a leading lane axis.
 
-Measured on torch 2.14 (AVX2): the CPU kernels of sigmoid, elu and softplus take another path
-for the last elements of a tensor, so a lane's result depends on how many lanes follow it; exp,
-expm1, tanh and log_softmax do not. The first three are therefore written in terms of the others.
+Measured on torch 2.14 (AVX2):
+
+* The CPU kernels of sigmoid, elu and softplus take another path for the last elements of a
+  tensor, so a lane's result depends on how many lanes follow it; exp, expm1, tanh and log_softmax
+  do not. The first three are therefore written in terms of the others.
+* MKL's products depend on where a matrix starts in memory, unless MKL_CBWR is set, which
+  ``raysweep`` does when it is imported. Even so the batched product differs from a single lane's
+  where a dimension is 1 or there is more than one thread: those go lane by lane.
 """
 
 from collections.abc import Callable
@@ -13,6 +18,40 @@ from torch import Tensor
 from torch.nn import functional
 
 
+def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Multiply each lane's matrices (K, n, m) and (K, m, p), plus ``bias`` (K, p).
+
+    Where the batched kernel is known to differ from the one for a single lane, go lane by lane.
+    """
+    n_lanes, n, m = a.shape
+    p = b.shape[-1]
+    is_batched = n_lanes == 1 or (torch.get_num_threads() == 1 and min(n, m, p) > 1)
+    if is_batched or a.is_cuda:
+        return torch.bmm(a, b) if bias is None else torch.baddbmm(bias.unsqueeze(1), a, b)
+    out = a.new_empty(n_lanes, n, p)
+    for k in range(n_lanes):
+        lane = slice(k, k + 1)
+        if bias is None:
+            torch.bmm(a[lane], b[lane], out=out[lane])
+        else:
+            torch.baddbmm(bias[lane].unsqueeze(1), a[lane], b[lane], out=out[lane])
+    return out
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        grad = grad_outputs[0]
+        grad_x = _product(grad, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+        return grad_x, _product(x.transpose(1, 2), grad), grad.sum(1)
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Apply each lane's affine map.
 
@@ -21,7 +60,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """
     if x.dim() == 2:
         x = x.expand(weight.shape[0], *x.shape)
-    return torch.baddbmm(bias.unsqueeze(1), x, weight)
+    return cast(Tensor, _Linear.apply(x, weight, bias))
 
 
 def sigmoid(x: Tensor) -> Tensor:

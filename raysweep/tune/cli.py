@@ -12,7 +12,7 @@ from raysweep.settings import InputError
 from raysweep.tune.cluster import NothingRunsError
 from raysweep.tune.driver import ExitCode, Options, run_sweep
 
-_APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+_APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @_APP.command()
@@ -27,7 +27,7 @@ def tune(
         ),
     ] = None,
     results: Annotated[Path, typer.Option(help="Folder of all sweeps.")] = Path("results"),
-    name: Annotated[str | None, typer.Option(help="Name of the sweep. [default: FILE's]")] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the sweep (default: FILE's).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run.")] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over; earlier results are moved aside.")
@@ -36,10 +36,11 @@ def tune(
         int | None, typer.Option(min=1, help="Train at most so many configurations now.")
     ] = None,
     address: Annotated[
-        str | None, typer.Option(help="Ray cluster to use. [default: one on this machine]")
+        str | None,
+        typer.Option(help="Ray cluster to use (default: one is started on this machine)."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Data folder. [default: RAYSWEEP_DATA or data]")
+        Path | None, typer.Option(help="Data folder (default: RAYSWEEP_DATA or data).")
     ] = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what ended.")] = False,

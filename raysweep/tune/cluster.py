@@ -1,6 +1,7 @@
 """Starting or joining Ray, quietly, and what its nodes have."""
 
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,15 +47,20 @@ def this_machine() -> Node:
 
 
 @contextmanager
-def connect(address: str | None, n_data_bytes: int) -> Iterator[list[Node]]:
+def connect(address: str | None, n_data_bytes: int, is_verbose: bool) -> Iterator[list[Node]]:
     """Start Ray on this machine, or join the cluster at ``address``; give its nodes.
 
+    Unless ``is_verbose``, Ray prints nothing.
     Token authentication stays as Ray has it: on for a cluster that starts here.
     """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     import ray
+    from ray._private import worker
 
+    if not is_verbose and hasattr(worker, "print_to_stdstream"):
+        # Ray prints each lost worker at length, past its own log settings.
+        worker.print_to_stdstream = lambda *_, **__: None
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None and "RAY_ADDRESS" not in os.environ:
         options["include_dashboard"] = False
@@ -63,8 +69,10 @@ def connect(address: str | None, n_data_bytes: int) -> Iterator[list[Node]]:
         # Other nodes run this very code.
         options["address"] = address or os.environ["RAY_ADDRESS"]
         options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])]}
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(**options)
+        signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which aborts
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
         if address is None:

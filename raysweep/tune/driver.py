@@ -1,6 +1,7 @@
 """The driver: from a search space to tables, by way of Ray."""
 
 import math
+import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -51,158 +52,160 @@ class Ledger:
 
     rows: dict[str, tuple[str, int]]
 
-    def is_done(self, config: Config) -> bool:
-        """Tell whether a configuration needs no more training; a failed one does."""
-        return self.rows.get(config.id, ("failed", 0))[0] != "failed"
+    def status(self, config: Config) -> str:
+        """Give a configuration's status, ``missing`` without a row."""
+        return self.rows.get(config.id, ("missing", 0))[0]
 
     def attempts(self, config: Config) -> int:
         """Count the attempts so far."""
-        return self.rows.get(config.id, ("", 0))[1]
+        return self.rows.get(config.id, ("missing", 0))[1]
+
+    def missing(self, sweep: Sweep) -> list[Config]:
+        """List the configurations that need training: without a row, or failed."""
+        return [c for c in sweep.configs if self.status(c) in ("missing", "failed")]
 
 
 def run_sweep(options: Options) -> ExitCode:
     """Run what a sweep lacks; raise ``InputError`` for what the user can mend."""
-    sweep = load_sweep(options.file, options.overrides)
-    path = options.results / check_name(options.name)
-    if options.is_dry_run:
-        return _dry_run(sweep, path, options)
-    folder = ResultsFolder(path)
-    moved = folder.open(options.is_fresh)
-    screen = Screen(options.verbosity)
+    driver = _Driver(options)
     try:
-        if moved:
-            screen.say(f"earlier results moved to {moved}")
-        return _run(sweep, folder, options, screen)
+        return driver.dry_run() if options.is_dry_run else driver.run()
     except OSError as error:
-        screen.close()
-        raise InputError(
-            f"{error.filename or path}: expected to write results, got: {error.strerror}; "
-            f"rows written so far are kept, go on with: {resume_command(options.command)}"
-        ) from None
-    finally:
-        screen.close()
-        folder.close()
-
-
-def _dry_run(sweep: Sweep, path: Path, options: Options) -> ExitCode:
-    ledger = Ledger({} if options.is_fresh else _statuses_if_any(path))
-    todo = _todo(sweep, ledger, options.limit)
-    n_slots = max(1, slots_on(sweep.resources, *cluster.this_machine()))
-    plan = make_plan(todo, n_slots, sweep.pack)
-    print(
-        describe_plan(sweep, plan, n_slots, n_done=len(sweep.configs) - _n_missing(sweep, ledger))
-    )
-    return ExitCode.ENDED
-
-
-def _statuses_if_any(path: Path) -> dict[str, tuple[str, int]]:
-    return statuses(path) if path.is_dir() else {}
-
-
-def _n_missing(sweep: Sweep, ledger: Ledger) -> int:
-    return sum(not ledger.is_done(config) for config in sweep.configs)
-
-
-def _todo(sweep: Sweep, ledger: Ledger, limit: int | None) -> list[Config]:
-    missing = [config for config in sweep.configs if not ledger.is_done(config)]
-    return missing[:limit]
-
-
-def _run(sweep: Sweep, folder: ResultsFolder, options: Options, screen: Screen) -> ExitCode:
-    began = time.monotonic()
-    ledger = Ledger(statuses(folder.path))
-    todo = _todo(sweep, ledger, options.limit)
-    if sweep.n_duplicates:
-        screen.say(f"{sweep.n_duplicates} configurations stand twice in the search space: merged")
-    writer = Writer(folder)
-    if not todo:
-        folder.write_text("sweep.yaml", dump_yaml(sweep.resolved))
-        writer.fold()
-        screen.say(f"all {len(sweep.configs)} configurations are done: nothing to train")
-        print(summarise(sweep, folder.path, None))
-        return ExitCode.ENDED
-    sources = _load_sources(todo, options.data)
-    data_s = time.monotonic() - began
-    folder.write_text("sweep.yaml", dump_yaml(sweep.resolved))
-    manifest = Manifest(folder, options.command)
-    screen.say(f"{len(todo)} of {len(sweep.configs)} configurations to train; starting Ray")
-    with cluster.connect(options.address, sum(s.n_bytes for s in sources.values())) as nodes:
-        n_slots = _slots(sweep, nodes)
-        plan = make_plan(todo, n_slots, sweep.pack)
-        screen.detail(describe_plan(sweep, plan, n_slots, len(sweep.configs) - len(todo)))
-        progress = _progress(sweep, folder, plan, ledger, n_slots)
-        try:
-            _train(sweep, plan, sources, ledger, folder, writer, progress, screen)
-        finally:
-            screen.close()
-            writer.fold()
-    total_s = time.monotonic() - began
-    manifest.end(progress.counts, progress.hosts)
-    print(summarise(sweep, folder.path, progress, total_s=total_s, data_s=data_s))
-    return _verdict(sweep, folder, progress, options)
-
-
-def _load_sources(configs: Sequence[Config], data: Path | None) -> dict[str, Source]:
-    names = sorted({config.source for config in configs})
-    sources: dict[str, Source] = {name: load_source(name, data_folder(data)) for name in names}
-    for name, source in sources.items():
-        check_fit((config for config in configs if config.source == name), source)
-    return sources
-
-
-def _slots(sweep: Sweep, nodes: Sequence[cluster.Node]) -> int:
-    """Count the packs that run at once; refuse resources that no node has."""
-    n_slots = sum(slots_on(sweep.resources, node.n_cpus, node.n_gpus) for node in nodes)
-    if n_slots == 0:
-        largest = max(nodes, key=lambda node: (node.n_gpus, node.n_cpus))
-        raise cluster.NothingRunsError(
-            f"{sweep.file}: resources: expected at most what one node has "
-            f"(cpu {largest.n_cpus:g}, gpu {largest.n_gpus:g}), got cpu {sweep.resources.cpu:g}, "
-            f"gpu {sweep.resources.gpu:g}; lower resources.cpu or resources.gpu"
+        driver.screen.close()
+        where = error.filename or driver.folder.path
+        print(
+            f"error: {where}: expected to write results, got: {error.strerror or error}; "
+            f"rows written so far are kept, go on with: {resume_command(options.command)}",
+            file=sys.stderr,
         )
-    return n_slots
-
-
-def _progress(
-    sweep: Sweep, folder: ResultsFolder, plan: Plan, ledger: Ledger, n_slots: int
-) -> Progress:
-    earlier = read_trials(folder.path)["average_accuracy"].max()
-    return Progress(
-        n_total=sum(len(pack.configs) for pack in plan.packs),
-        n_slots=n_slots,
-        total_work=sum(cost(pack) for pack in plan.packs),
-        best=None if math.isnan(earlier) else float(earlier),
-        n_before=len(sweep.configs) - _n_missing(sweep, ledger),
-    )
-
-
-def _train(
-    sweep: Sweep,
-    plan: Plan,
-    sources: dict[str, Source],
-    ledger: Ledger,
-    folder: ResultsFolder,
-    writer: Writer,
-    progress: Progress,
-    screen: Screen,
-) -> None:
-    from raysweep.tune.trials import Collector, fit  # imports torch and Ray Tune
-
-    attempts = {c.id: ledger.attempts(c) for pack in plan.packs for c in pack.configs}
-    collector = Collector(plan, attempts, writer, progress, screen)
-    fit(plan, sweep.resources, sources, collector, folder.scratch.absolute())
-
-
-def _verdict(sweep: Sweep, folder: ResultsFolder, progress: Progress, options: Options) -> ExitCode:
-    rows = statuses(folder.path)
-    ended = Counter(rows.get(config.id, ("missing", 0))[0] for config in sweep.configs)
-    resume = resume_command(options.command)
-    if ended["missing"]:
-        is_limit = progress.n_ended == progress.n_total
-        why = f"--limit {options.limit} reached" if is_limit else "interrupted"
-        print(f"{why}: {ended['missing']} configurations are missing; go on with: {resume}")
         return ExitCode.INTERRUPTED
-    if ended["failed"]:
-        print(f"{ended['failed']} failed, see {folder.logs}; try them again with: {resume}")
-        return ExitCode.SOME_FAILED
-    return ExitCode.ENDED
+    finally:
+        driver.screen.close()
+        driver.folder.close()
+
+
+class _Driver:
+    """One run of the command: its sweep, its folder, what is done and what is shown."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+        self.began = time.monotonic()
+        self.sweep = load_sweep(options.file, options.overrides)
+        self.folder = ResultsFolder(options.results / check_name(options.name))
+        self.screen = Screen(options.verbosity)
+
+    def _ledger(self) -> Ledger:
+        is_new = self.options.is_fresh or not self.folder.path.is_dir()
+        return Ledger({} if is_new else statuses(self.folder.path))
+
+    def dry_run(self) -> ExitCode:
+        """Say what would run."""
+        missing = self._ledger().missing(self.sweep)
+        n_slots = max(1, slots_on(self.sweep.resources, *cluster.this_machine()))
+        plan = make_plan(missing[: self.options.limit], n_slots, self.sweep.pack)
+        print(describe_plan(self.sweep, plan, n_slots, len(self.sweep.configs) - len(missing)))
+        return ExitCode.ENDED
+
+    def run(self) -> ExitCode:
+        """Train what is missing."""
+        # Data and settings are held against each other before anything is written.
+        sources = self._load_sources(self._ledger().missing(self.sweep))
+        data_s = time.monotonic() - self.began
+        moved = self.folder.open(self.options.is_fresh)
+        if moved:
+            self.screen.say(f"earlier results moved to {moved}")
+        ledger = Ledger(statuses(self.folder.path))
+        missing = ledger.missing(self.sweep)
+        self.folder.write_text("sweep.yaml", dump_yaml(self.sweep.resolved))
+        writer = Writer(self.folder)
+        if not missing:
+            writer.fold()
+            self.screen.say(
+                f"all {len(self.sweep.configs)} configurations are done: nothing to train"
+            )
+            print(summarise(self.sweep, self.folder.path, None))
+            return ExitCode.ENDED
+        progress = self._train(missing, ledger, sources, writer)
+        total_s = time.monotonic() - self.began
+        print(summarise(self.sweep, self.folder.path, progress, total_s=total_s, data_s=data_s))
+        return self._verdict(progress)
+
+    def _load_sources(self, configs: Sequence[Config]) -> dict[str, Source]:
+        names = sorted({config.source for config in configs})
+        folder = data_folder(self.options.data)
+        sources: dict[str, Source] = {name: load_source(name, folder) for name in names}
+        for name, source in sources.items():
+            try:
+                check_fit((config for config in configs if config.source == name), source)
+            except InputError as error:
+                raise InputError(f"{self.sweep.file}: {error}") from None
+        return sources
+
+    def _train(
+        self,
+        missing: Sequence[Config],
+        ledger: Ledger,
+        sources: dict[str, Source],
+        writer: Writer,
+    ) -> Progress:
+        todo = missing[: self.options.limit]
+        n_all = len(self.sweep.configs)
+        self.screen.say(f"{len(todo)} of {n_all} configurations to train; starting Ray")
+        manifest = Manifest(self.folder, self.options.command)
+        n_bytes = sum(source.n_bytes for source in sources.values())
+        is_verbose = self.options.verbosity > 0
+        with cluster.connect(self.options.address, n_bytes, is_verbose) as nodes:
+            n_slots = self._slots(nodes)
+            plan = make_plan(todo, n_slots, self.sweep.pack)
+            n_done = n_all - len(missing)
+            self.screen.detail(describe_plan(self.sweep, plan, n_slots, n_done))
+            progress = self._progress(plan, n_slots, n_done)
+            from raysweep.tune.trials import Collector, fit  # imports torch and Ray Tune
+
+            attempts = {config.id: ledger.attempts(config) for config in todo}
+            collector = Collector(plan, attempts, writer, progress, self.screen)
+            try:
+                fit(plan, self.sweep.resources, sources, collector, self.folder.scratch.absolute())
+            finally:
+                self.screen.close()
+                writer.fold()
+                manifest.end(progress.counts, progress.hosts)
+        return progress
+
+    def _slots(self, nodes: Sequence[cluster.Node]) -> int:
+        """Count the packs that run at once; refuse resources that no node has."""
+        wanted = self.sweep.resources
+        n_slots = sum(slots_on(wanted, node.n_cpus, node.n_gpus) for node in nodes)
+        if n_slots == 0:
+            largest = max(nodes, key=lambda node: (node.n_gpus, node.n_cpus))
+            raise cluster.NothingRunsError(
+                f"{self.sweep.file}: resources: expected at most what one node has "
+                f"(cpu {largest.n_cpus:g}, gpu {largest.n_gpus:g}), got cpu {wanted.cpu:g}, "
+                f"gpu {wanted.gpu:g}; lower resources.cpu or resources.gpu"
+            )
+        return n_slots
+
+    def _progress(self, plan: Plan, n_slots: int, n_done: int) -> Progress:
+        earlier = read_trials(self.folder.path)["average_accuracy"].max()
+        return Progress(
+            n_total=sum(len(pack.configs) for pack in plan.packs),
+            n_slots=n_slots,
+            total_work=sum(cost(pack) for pack in plan.packs),
+            best=None if math.isnan(earlier) else float(earlier),
+            n_before=n_done,
+        )
+
+    def _verdict(self, progress: Progress) -> ExitCode:
+        ledger = Ledger(statuses(self.folder.path))
+        ended = Counter(ledger.status(config) for config in self.sweep.configs)
+        resume = resume_command(self.options.command)
+        if ended["missing"]:
+            is_limit = progress.n_ended == progress.n_total
+            why = f"--limit {self.options.limit} reached" if is_limit else "interrupted"
+            print(f"{why}: {ended['missing']} configurations are missing; go on with: {resume}")
+            return ExitCode.INTERRUPTED
+        if ended["failed"]:
+            logs = self.folder.logs
+            print(f"{ended['failed']} failed, see {logs}; try them again with: {resume}")
+            return ExitCode.SOME_FAILED
+        return ExitCode.ENDED

@@ -101,6 +101,15 @@ class Collector(tune.Callback):
             trial.last_result.pop("rows", None)
         self._flush()
 
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Say that a worker was lost and its pack goes on."""
+        self._screen.say(
+            f"a worker was lost ({trial.num_failures} of {_LOST_WORKERS} times for its pack); "
+            f"the pack goes on from its last checkpoint"
+        )
+
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
