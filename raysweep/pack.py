@@ -36,7 +36,7 @@ class Report:
 class _Record:
     """What is kept of a finished or diverged stage for the rows of its configurations."""
 
-    seconds: float = 0.0
+    seconds: float = 0.0  # charged to each configuration that has the stage
     accuracy: list[float] = field(default_factory=list)
     rec_loss: float | None = None
     label_entropy: float | None = None
@@ -123,7 +123,12 @@ class PackRun:
             self._position += 1
 
     def _can_run(self, stage: Stage) -> bool:
-        """Tell whether no parent diverged; if one did, the stage has diverged with it."""
+        """Tell whether a configuration still needs the stage and no parent diverged.
+
+        If a parent did, the stage has diverged with it.
+        """
+        if all(config.id in self._reported for config in self._users[stage.fingerprint]):
+            return False
         record = self._records[stage.fingerprint]
         for _, parent in stage.parents:
             record.divergence = record.divergence or self._records[parent].divergence
@@ -146,7 +151,8 @@ class PackRun:
         seconds = (time.perf_counter() - start) / len(stages)
         for stage, buffer in zip(stages, buffers, strict=True):
             record = self._records[stage.fingerprint]
-            record.seconds, record.is_done = seconds, True
+            record.seconds = seconds / len(self._users[stage.fingerprint])
+            record.is_done = True
             record.label_entropy = buffer.label_entropy()
             self._buffers[stage.fingerprint] = buffer
 
@@ -154,8 +160,8 @@ class PackRun:
         self, stage: Stage, lane: EpochReport, epoch: int, seconds: float, report: Report
     ) -> None:
         record = self._records[stage.fingerprint]
-        users = self._users[stage.fingerprint]
-        record.seconds += seconds
+        users = [c for c in self._users[stage.fingerprint] if c.id not in self._reported]
+        record.seconds += seconds / len(users)
         record.divergence = lane.divergence
         rec_loss = lane.metrics.get("rec_loss")
         record.rec_loss = float(rec_loss) if rec_loss is not None else None
@@ -178,6 +184,8 @@ class PackRun:
             kept = state if self._keeps_moments else LaneState(state.parameters)
             self._models[lane.stage.fingerprint] = kept
             for config in self._users[lane.stage.fingerprint]:
+                if config.id in self._reported:
+                    continue
                 for on_task, accuracy in enumerate(record.accuracy, 1):
                     report.accuracy.append(
                         {
@@ -224,10 +232,7 @@ class PackRun:
             "status": "diverged" if divergence else "finished",
             "n_train_samples": sum(len(task.train) for task in self.scene.tasks),
             "n_test_samples": sum(len(task.test) for task in self.scene.tasks),
-            "duration_s": sum(
-                record.seconds / len(self._users[stage.fingerprint])
-                for stage, record in zip(stages, records, strict=True)
-            ),
+            "duration_s": sum(record.seconds for record in records),
         }
         if divergence:
             row |= {
@@ -253,8 +258,8 @@ class PackRun:
             "position": self._position,
             "group": self._group.state() if self._group else None,
             "records": {f: asdict(record) for f, record in self._records.items()},
-            "models": {f: asdict(model) for f, model in self._models.items()},
-            "buffers": {f: (b.images, b.labels) for f, b in self._buffers.items()},
+            "models": {f: _copied(model) for f, model in self._models.items()},
+            "buffers": {f: (b.images.clone(), b.labels.clone()) for f, b in self._buffers.items()},
             "reported": sorted(self._reported),
         }
 
@@ -265,7 +270,8 @@ class PackRun:
         self._reported = set(state["reported"])
         self._models = {f: LaneState(**model) for f, model in state["models"].items()}
         self._buffers = {f: Buffer(*buffer) for f, buffer in state["buffers"].items()}
-        for fingerprint, values in state["records"].items():
+        for fingerprint, saved in state["records"].items():
+            values = dict(saved)
             divergence = values.pop("divergence")
             record = _Record(**values, divergence=Divergence(**divergence) if divergence else None)
             self._records[fingerprint] = record
@@ -275,6 +281,15 @@ class PackRun:
             stages = [s for s in self.groups[self._position] if s.fingerprint in names]
             self._group = TrainGroup(self.scene, [self._lane(stage) for stage in stages])
             self._group.restore(state["group"])
+
+
+def _copied(model: LaneState) -> dict[str, Any]:
+    """Copy a lane out of its stack: saving a view would save the whole stack."""
+    return {
+        "parameters": {n: t.clone() for n, t in model.parameters.items()},
+        "moments": {m: {n: t.clone() for n, t in v.items()} for m, v in model.moments.items()},
+        "n_steps": model.n_steps,
+    }
 
 
 def accuracy_summary(matrix: Sequence[Sequence[float]]) -> dict[str, float | None]:

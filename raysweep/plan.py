@@ -12,7 +12,7 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal
 
-from raysweep.settings import Config, Resources, loss_weights
+from raysweep.settings import SOURCES, Config, Resources, loss_weights
 
 STAGE_VERSION = 1
 """Raised whenever the code of a stage changes what it computes."""
@@ -57,6 +57,7 @@ _CLASSIFIER = (
 _GENERATOR = (*_TRAINING, "n_bottleneck", "rec_decoder_widths")
 
 StageKind = Literal["train_task", "train_generator", "fill_buffer"]
+_MEMORY_FIXED = 40 * 10**6
 MAX_LANES = 16
 """Most lanes the planner gives a pack by itself; more gain nothing on a CPU."""
 
@@ -227,10 +228,23 @@ def _choose_lanes(n_members: int, n_keys: int, n_slots: int) -> int:
     return -(-n_members // n_packs)
 
 
+_SHARED_FIRST = ("train_generator_1", "train_task_1", "fill_buffer_1")
+"""Stages by which configurations are put side by side: the dearest to share first."""
+
+
 def _chunks(configs: Sequence[Config], limit: int) -> list[list[Config]]:
     """Cut into chunks of at most ``limit``, not between prefix mates where that is possible."""
     families: dict[str, list[Config]] = {}
+    rank: dict[str, int] = {}
     for config in configs:
+        for stage in stages_of(config):
+            rank.setdefault(stage.fingerprint, len(rank))
+
+    def shared(config: Config) -> list[int]:
+        by_name = {stage.name: rank[stage.fingerprint] for stage in stages_of(config)}
+        return [by_name.get(name, -1) for name in _SHARED_FIRST]
+
+    for config in sorted(configs, key=shared):
         families.setdefault(stages_of(config)[0].fingerprint, []).append(config)
     chunks: list[list[Config]] = [[]]
     for family in families.values():
@@ -274,9 +288,10 @@ def cost(pack: Pack) -> float:
 
 
 def memory_bytes(pack: Pack) -> int:
-    """Estimate a pack's peak memory: parameters, gradient, optimiser state, batch, buffers.
+    """Estimate a pack's peak memory in a worker, beside what torch itself takes.
 
-    float32 throughout; measured peaks lie below it for the shipped search spaces.
+    float32 throughout: parameters, gradient, optimiser state and temporaries, activations and
+    buffers of the stage that needs most, the tasks' images, and a constant.
     """
     config = pack.configs[0]
     peak = 0
@@ -292,9 +307,10 @@ def memory_bytes(pack: Pack) -> int:
             3 * config.batch_size * (2 * config.n_inputs + 4 * config.n_bottleneck + sum(widths))
         )
         held = buffers if group[0].parent("buffer") else 0
-        lanes = len(group) * (5 * n_parameters(config, group[0].kind) + activations)
+        lanes = len(group) * (8 * n_parameters(config, group[0].kind) + activations)
         peak = max(peak, lanes + 2 * held)
-    return 4 * peak
+    n_images = config.n_tasks * sum(SOURCES[config.source][:2])
+    return 4 * peak + n_images * config.n_inputs + _MEMORY_FIXED
 
 
 def memory_of(plan: Plan, n_slots: int) -> tuple[int, int]:

@@ -1,4 +1,8 @@
-"""The Ray Tune class Trainable around ``PackRun``: one step is one epoch of a pack."""
+"""The Ray Tune class Trainable around ``PackRun``: one step is one epoch of a pack.
+
+torch takes seconds to import, and the driver has no other use for it: only a worker's methods
+import it.
+"""
 
 import json
 import math
@@ -8,15 +12,16 @@ import time
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from ray import tune
 
 from raysweep import __version__
 from raysweep.data.sources import Source
-from raysweep.pack import PackRun
 from raysweep.settings import Config
+
+if TYPE_CHECKING:
+    from raysweep.pack import PackRun
 
 _SAVE_SHARE = 0.05
 """Checkpoints may take this share of the training time: about every 2 s of it, or every epoch."""
@@ -44,6 +49,8 @@ class PackTrainable(tune.Trainable):
 
     def setup(self, config: dict[str, Any], sources: Mapping[str, Source] | None = None) -> None:
         """Prepare the process once; start the first pack."""
+        import torch
+
         assert sources is not None
         torch.set_num_threads(max(1, math.floor(config[TRIAL]["cpu"])))
         torch.set_flush_denormal(True)
@@ -60,13 +67,23 @@ class PackTrainable(tune.Trainable):
         trial = config[TRIAL]
         self._started_at = time.time()
         self._configs = [Config(**values) for values in json.loads(trial["pack"])]
-        self._device = "cuda" if trial["gpu"] > 0 and torch.cuda.is_available() else "cpu"
+        self._wants_gpu = trial["gpu"] > 0
+        self._device = "cuda" if self._wants_gpu else "cpu"
         self._run: PackRun | None = None
         self._save_s = _SAVE_S
         self._trained_s = 0.0
 
-    def _pack_run(self) -> PackRun:
+    def _pack_run(self) -> "PackRun":
+        import torch
+
+        from raysweep.pack import PackRun
+
         if self._run is None:
+            if self._wants_gpu and not torch.cuda.is_available():
+                raise RuntimeError(
+                    "resources.gpu: expected torch to see the GPU that Ray gave, but it sees none; "
+                    "install a torch with CUDA, or set resources.gpu to 0"
+                )
             self._run = PackRun(self._configs, self._sources[self._configs[0].source], self._device)
         return self._run
 
@@ -93,6 +110,8 @@ class PackTrainable(tune.Trainable):
         }
 
     def _circumstances(self) -> dict[str, Any]:
+        import torch
+
         device = torch.cuda.get_device_name() if self._device == "cuda" else "cpu"
         return {
             "started_at": self._started_at,
@@ -105,6 +124,8 @@ class PackTrainable(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the pack's state after its last epoch."""
+        import torch
+
         start = time.perf_counter()
         state = {"pack": self._pack_run().state(), "started_at": self._started_at}
         torch.save(state, Path(checkpoint_dir) / "pack.pt")
@@ -114,6 +135,8 @@ class PackTrainable(tune.Trainable):
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Go on from a state written by ``save_checkpoint``."""
+        import torch
+
         path = Path(checkpoint) / "pack.pt"
         state = torch.load(path, weights_only=True, map_location=self._device)
         self._pack_run().restore(state["pack"])

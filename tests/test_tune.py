@@ -274,7 +274,7 @@ def test_second_driver_on_a_folder_stops_at_once(tmp_path: Path) -> None:
     file = write(tmp_path, LONG)
     process = start(file)
     folder = tmp_path / "results" / "small"
-    wait_until(lambda: (folder / "manifest.json").exists(), process)
+    wait_until((folder / "manifest.json").exists, process)
     second = run(file)
     assert second.returncode == 2
     assert f"process {process.pid} on " in second.stderr
@@ -295,3 +295,24 @@ def test_leaderboard_script_reads_the_sweep(small: Path) -> None:
     settings = [c for c in trials if c.startswith("config/") and c != "config/seed"]
     best = trials.groupby(settings, dropna=False)["average_accuracy"].mean().max()
     assert f"{best:.4f}" in done.stdout.splitlines()[1]
+
+
+def test_a_sweep_joins_a_running_cluster(small: Path, tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 * 2**20}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        cluster.add_node(num_cpus=2, object_store_memory=400 * 2**20)
+        done = run(write(tmp_path), "--address", cluster.address)
+    finally:
+        cluster.shutdown()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert_same_tables(tmp_path / "results" / "small", small)
+
+
+def test_an_address_without_a_cluster_is_one_line(tmp_path: Path) -> None:
+    done = run(write(tmp_path), "--address", "127.0.0.1:1")
+    assert done.returncode == 2
+    (line,) = [line for line in done.stderr.splitlines() if "error" in line]
+    assert line.startswith("error: --address: expected a running Ray cluster at 127.0.0.1:1, got")

@@ -108,10 +108,10 @@ def _load_torchvision(name: str, folder: Path) -> tuple[_Bytes, _Bytes, _Bytes, 
 def check_fit(configs: Iterable[Config], source: Source) -> None:
     """Refuse settings that a source's samples cannot meet, before anything starts."""
     shape = SOURCES[source.name]
+    counts = np.bincount(source.train_labels, minlength=shape.n_classes)
     for config in configs:
         smallest = shape.n_train
         if config.tasks == "split_mnist":
-            counts = np.bincount(source.train_labels, minlength=shape.n_classes)
             pairs = counts.reshape(-1, 2).sum(1)[: config.n_tasks]
             # Shuffled pairs depend on the seed: take the two rarest classes.
             smallest = int(np.sort(counts)[:2].sum() if config.shuffle_tasks else pairs.min())

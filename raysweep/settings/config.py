@@ -36,7 +36,8 @@ SOURCES: dict[str, SourceShape] = {
 }
 
 
-def _number(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
+    """Give a number, or text that can be nothing else; raise ``ValueError`` otherwise."""
     if isinstance(value, bool) or value is None:
         raise ValueError("not a number")
     if isinstance(value, str):
@@ -59,18 +60,17 @@ def _widths(value: Any) -> Any:
         raise ValueError("not a list of widths")
     if any(isinstance(width, bool) for width in value):
         raise ValueError("not a list of widths")
-    return tuple(value)
+    return tuple(plain_number(width) for width in value)
 
 
 def _replay_kind(value: Any) -> Any:
     # `replay: no`, `off`, `false` and `null` have one reading.
-    if value is None or value is False or (isinstance(value, str) and value in ("no", "off")):
-        return "none"
-    return value
+    is_no = isinstance(value, str) and value.lower() in ("no", "off", "false")
+    return "none" if value is None or value is False or is_no else value
 
 
-Real = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_number)]
+Real = Annotated[float, BeforeValidator(plain_number), Field(allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(plain_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], BeforeValidator(_widths)]
 ReplayKind = Annotated[Literal["none", "simple", "generative"], BeforeValidator(_replay_kind)]
@@ -326,8 +326,9 @@ def choices_of(name: str) -> list[str]:
 
 
 def near(word: object, known: list[str]) -> str:
-    """Give `` (did you mean ...?)`` where a known word is near."""
-    matches = get_close_matches(str(word), known, n=1, cutoff=0.6)
+    """Give `` (did you mean ...?)`` where a known word is near; two letters are near to none."""
+    is_long = len(str(word)) > 2
+    matches = get_close_matches(str(word), known, n=1, cutoff=0.6) if is_long else []
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 

@@ -13,6 +13,7 @@ from raysweep.settings.config import (
     InputError,
     check_value,
     near,
+    plain_number,
     section_of,
     show,
 )
@@ -43,13 +44,14 @@ class Resources:
 class Sweep:
     """A checked search space with its distinct configurations in the file's order.
 
-    ``resolved`` is the search space after overrides with every default written out;
-    ``pack`` is the largest number of configurations in a pack, or None for the planner's choice.
+    ``notes`` are lines for the user about what may be a slip; ``resolved`` is the search space
+    after overrides with every default written out; ``pack`` is the largest number of configurations in a pack, or None for the planner's choice.
     """
 
     file: str
     configs: tuple[Config, ...]
     n_duplicates: int
+    notes: tuple[str, ...]
     resources: Resources
     pack: int | None
     resolved: dict[str, Any]
@@ -99,7 +101,7 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         where = ".".join(parts[: depth + 1])
         is_last = depth == len(parts) - 1
         if isinstance(node, list):
-            if not part.isdigit() or int(part) >= len(node):
+            if not (part.isascii() and part.isdigit()) or int(part) >= len(node):
                 raise InputError(f"{where}: expected an index below {len(node)}, got {part!r}")
             index: Any = int(part)
         elif isinstance(node, dict):
@@ -109,7 +111,10 @@ def _apply_override(raw: dict[str, Any], override: str) -> None:
         else:
             raise InputError(f"{where}: expected a section to set {part!r} in, got {show(node)}")
         if is_last:
-            node[index] = parse_yaml(text)
+            try:
+                node[index] = parse_yaml(text)
+            except InputError as error:
+                raise InputError(f"{where}={text}: {error}") from None
         node = node[index]
 
 
@@ -153,12 +158,17 @@ def _section(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
+_Places = Sequence[tuple[str, dict[str, _Choices]]]
+"""Settings by the place in the file where they stand."""
+
+
 def _known_setting(name: Any, section: str, where: str) -> str:
     fields = Config.model_fields
     if name not in fields or section_of(name) in ("top", "seeds"):
         hint = _misplaced(str(name))
         if not hint:
-            known = [field for field in fields if section in ("space", section_of(field))]
+            sections = ("data", "training", "stop", "space") if section == "space" else (section,)
+            known = [field for field in fields if section_of(field) in sections]
             hint = near(name, known) or near(name, list(fields)) or f"; known: {', '.join(known)}"
         raise InputError(f"{where}: expected a known setting, got {str(name)!r}{hint}")
     if section not in ("space", section_of(name)):
@@ -184,7 +194,7 @@ def _settings(raw: Mapping[str, Any], section: str, where: str) -> dict[str, _Ch
     }
 
 
-def _merge(parts: Sequence[tuple[str, dict[str, _Choices]]]) -> dict[str, _Choices]:
+def _merge(parts: _Places) -> dict[str, _Choices]:
     """Unite settings of several places; one set in two places is an error."""
     merged: dict[str, _Choices] = {}
     places: dict[str, str] = {}
@@ -199,10 +209,11 @@ def _merge(parts: Sequence[tuple[str, dict[str, _Choices]]]) -> dict[str, _Choic
     return merged
 
 
-def _branches(raw_space: dict[str, Any], fixed: dict[str, _Choices]) -> list[dict[str, _Choices]]:
+def _branches(raw_space: dict[str, Any], fixed: _Places) -> list[dict[str, _Choices]]:
     """Give one grid for each entry of ``any_of`` (one in all without it)."""
     plain = {name: raw for name, raw in raw_space.items() if name not in ("any_of", "exclude")}
-    base = _merge([("the other sections", fixed), ("space", _settings(plain, "space", "space"))])
+    parts = [*fixed, ("space", _settings(plain, "space", "space"))]
+    base = _merge(parts)
     if "any_of" not in raw_space:
         return [base]
     entries = raw_space["any_of"]
@@ -213,12 +224,14 @@ def _branches(raw_space: dict[str, Any], fixed: dict[str, _Choices]) -> list[dic
         where = f"space.any_of[{i}]"
         if not isinstance(entry, dict):
             raise InputError(f"{where}: expected `name: value` settings, got {show(entry)}")
-        branches.append(_merge([("space", base), (where, _settings(entry, "space", where))]))
+        branches.append(_merge([*parts, (where, _settings(entry, "space", where))]))
     return branches
 
 
 def _exclusions(raw_space: dict[str, Any]) -> list[dict[str, tuple[Any, ...]]]:
-    entries = raw_space.get("exclude") or []
+    entries = raw_space.get("exclude")
+    if entries is None:
+        return []
     if not isinstance(entries, list):
         raise InputError(f"space.exclude: expected a list of settings, got {show(entries)}")
     exclusions = []
@@ -273,10 +286,10 @@ def _resources(raw: dict[str, Any]) -> Resources:
                 f"{where}: expected cpu or gpu, got {name!r}{near(name, ['cpu', 'gpu'])}"
             )
         try:
-            number = math.nan if isinstance(value, bool) else float(value)
+            number = float(plain_number(value))
         except (TypeError, ValueError):
             number = math.nan
-        is_amount = number >= 0 and (number <= 1 or number == int(number)) and number < 1e6
+        is_amount = 0 <= number < 1e6 and (number <= 1 or number == int(number))
         if not is_amount or (name == "cpu" and number == 0):
             least = "> 0" if name == "cpu" else ">= 0"
             raise InputError(
@@ -302,12 +315,9 @@ def _build(file: str, raw: dict[str, Any]) -> Sweep:
             hint = hint or near(key, _TOP_KEYS) or f"; known: {', '.join(_TOP_KEYS)}"
             raise InputError(f"expected a known key, got {str(key)!r}{hint}")
     experiment = check_value("experiment", raw.get("experiment", "replay_vib"), "experiment")
-    fixed = _merge(
-        [
-            (name, _settings(_section(raw, name), name, name))
-            for name in ("data", "training", "stop")
-        ]
-    )
+    fixed = [
+        (name, _settings(_section(raw, name), name, name)) for name in ("data", "training", "stop")
+    ]
     raw_space = _section(raw, "space")
     branches = _branches(raw_space, fixed)
     exclusions = _exclusions(raw_space)
@@ -326,9 +336,33 @@ def _build(file: str, raw: dict[str, Any]) -> Sweep:
         file=file,
         configs=distinct,
         n_duplicates=len(expanded) - len(distinct),
+        notes=_notes(len(expanded) - len(distinct), exclusions, branches),
         resources=resources,
         pack=_pack(raw.get("pack")),
         resolved=_resolved(raw, experiment, branches, seeds, resources),
+    )
+
+
+def _notes(
+    n_duplicates: int,
+    exclusions: Sequence[dict[str, tuple[Any, ...]]],
+    branches: Sequence[dict[str, _Choices]],
+) -> tuple[str, ...]:
+    notes = []
+    if n_duplicates:
+        notes.append(f"{n_duplicates} configurations come out equal to another: merged")
+    for i, exclusion in enumerate(exclusions):
+        if not any(_may_match(branch, exclusion) for branch in branches):
+            notes.append(f"space.exclude[{i}] matches no configuration")
+    return tuple(notes)
+
+
+def _may_match(branch: dict[str, _Choices], exclusion: dict[str, tuple[Any, ...]]) -> bool:
+    """Tell whether some configuration of a product agrees with an exclusion."""
+    return all(
+        set(branch[name].values if name in branch else (Config.model_fields[name].default,))
+        & set(values)
+        for name, values in exclusion.items()
     )
 
 
@@ -350,6 +384,13 @@ def _resolved(
             if section_of(name) == section and name not in set_somewhere
         }
         resolved[section] = {**given, **defaults}
+    if "any_of" in resolved["space"]:
+        entries = [dict(entry) for entry in resolved["space"]["any_of"]]  # may be shared anchors
+        for entry, branch in zip(entries, branches, strict=True):
+            for name in sorted(set_somewhere - set(branch)):
+                default = Config.model_fields[name].default
+                entry[name] = list(default) if isinstance(default, tuple) else default
+        resolved["space"]["any_of"] = entries
     resolved["seeds"] = seeds
     resolved["resources"] = {"cpu": resources.cpu, "gpu": resources.gpu}
     resolved["pack"] = raw.get("pack") or "auto"

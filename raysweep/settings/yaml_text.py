@@ -75,12 +75,19 @@ def parse_yaml(text: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise InputError(f"{where}expected YAML, got: {error.problem or error.context}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(part for part in (error.context, error.problem) if part)
+        raise InputError(f"{where}expected YAML, got: {problem}") from None
+    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
         summary = " ".join(str(error).split())[:200]
         raise InputError(f"expected YAML, got: {summary}") from None
 
 
 def dump_yaml(value: Any) -> str:
     """Write plain values (dicts, lists, numbers, text) so that ``parse_yaml`` reads them back."""
-    return yaml.safe_dump(value, sort_keys=False, default_flow_style=None, width=100)
+    return yaml.dump(value, Dumper=_CoreDumper, sort_keys=False, default_flow_style=None, width=100)
+
+
+class _CoreDumper(yaml.SafeDumper):
+    """Quote exactly what ``parse_yaml`` would not read back as text."""
+
+    yaml_implicit_resolvers = _CoreLoader.yaml_implicit_resolvers

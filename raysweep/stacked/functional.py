@@ -69,7 +69,7 @@ def sigmoid(x: Tensor) -> Tensor:
 
 
 def _elu(x: Tensor) -> Tensor:
-    return torch.where(x > 0, x, torch.expm1(x.clamp(max=0)))
+    return torch.where(x > 0, x, torch.expm1(torch.where(x > 0, 0, x)))
 
 
 NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -194,10 +194,10 @@ class TrainGroup:
             "lanes": [lane.stage.fingerprint for lane in self.lanes],
             "epochs": self.n_epochs_done,
             "steps": self.n_steps_done,
-            "last_finite": self._last_finite,
-            "flat": self.parameters.flat,
-            "moments": self.optimizer.moments,
-            "optimizer_steps": self.optimizer.n_steps,
+            "last_finite": list(self._last_finite),
+            "flat": self.parameters.flat.clone(),
+            "moments": {n: m.clone() for n, m in self.optimizer.moments.items()},
+            "optimizer_steps": list(self.optimizer.n_steps),
         }
 
     def restore(self, state: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,7 @@ _QUIET = {
     "RAY_prestart_worker_first_driver": "0",
 }
 _OBJECT_STORE_SPARE = 256 * 2**20
+_ANSWER_S = 10.0
 
 
 class Node(NamedTuple):
@@ -43,7 +45,15 @@ def this_machine() -> Node:
         n_gpus = len([device for device in visible.split(",") if device.strip()])
     else:
         n_gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
-    return Node(len(os.sched_getaffinity(0)), n_gpus)
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    return Node(len(affinity(0)) if affinity else os.cpu_count() or 1, n_gpus)
+
+
+def _refuse_silence(address: str) -> None:
+    """Raise ``OSError`` where nothing listens: Ray would go on asking for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "://" not in address:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
 
 
 @contextmanager
@@ -71,16 +81,17 @@ def connect(address: str | None, n_data_bytes: int, is_verbose: bool) -> Iterato
         options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])]}
     handler = signal.getsignal(signal.SIGTERM)
     try:
+        _refuse_silence(options.get("address", ""))
         ray.init(**options)
         signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which aborts
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        if address is None:
+        if "address" not in options:
             raise NothingRunsError(
                 f"expected Ray to start on this machine, got: {reason}"
             ) from None
         raise InputError(
-            f"--address: expected a running Ray cluster at {address}, got: {reason}"
+            f"--address: expected a running Ray cluster at {options['address']}, got: {reason}"
         ) from None
     try:
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]

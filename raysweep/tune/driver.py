@@ -93,6 +93,8 @@ class _Driver:
         self.sweep = load_sweep(options.file, options.overrides)
         self.folder = ResultsFolder(options.results / check_name(options.name))
         self.screen = Screen(options.verbosity)
+        for note in self.sweep.notes:
+            self.screen.say(f"note: {note}")
 
     def _ledger(self) -> Ledger:
         is_new = self.options.is_fresh or not self.folder.path.is_dir()
@@ -160,7 +162,7 @@ class _Driver:
             n_done = n_all - len(missing)
             self.screen.detail(describe_plan(self.sweep, plan, n_slots, n_done))
             progress = self._progress(plan, n_slots, n_done)
-            from raysweep.tune.trials import Collector, fit  # imports torch and Ray Tune
+            from raysweep.tune.trials import Collector, fit  # imports Ray Tune
 
             attempts = {config.id: ledger.attempts(config) for config in todo}
             collector = Collector(plan, attempts, writer, progress, self.screen)

@@ -32,7 +32,7 @@ def describe_plan(sweep: Sweep, plan: Plan, n_slots: int, n_done: int) -> str:
         "stages": f"{plan.n_stages} in all, {plan.n_distinct_stages} distinct, "
         f"{plan.n_run_stages} will run",
         "memory": f"about {largest / 1e6:.0f} MB for the largest pack, "
-        f"{together / 1e6:.0f} MB for those at once (torch itself: 0.5 GB a worker)",
+        f"{together / 1e6:.0f} MB for those at once (torch itself: 0.7 GB a worker)",
     }
     return "\n".join(f"{name:<15} {text}" for name, text in lines.items())
 

@@ -1,0 +1,50 @@
+"""Fixtures that the tests of the training core share."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from raysweep.data.sources import Source, load_source
+
+N_TRAIN, N_TEST = 400, 200
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def source() -> Source:
+    """Give all of mnist_5k: 4,000 training and 1,000 test samples."""
+    return load_source("mnist_5k", Path("data"))
+
+
+@pytest.fixture(scope="session")
+def cut() -> Callable[..., Source]:
+    """Give a function that keeps every so-manieth sample: all classes, in equal shares."""
+
+    def keep(source: Source, n_train: int = N_TRAIN, n_test: int = N_TEST) -> Source:
+        train = slice(None, None, len(source.train_labels) // n_train)
+        test = slice(None, None, len(source.test_labels) // n_test)
+        return replace(
+            source,
+            train_images=source.train_images[train][:n_train],
+            train_labels=source.train_labels[train][:n_train],
+            test_images=source.test_images[test][:n_test],
+            test_labels=source.test_labels[test][:n_test],
+        )
+
+    return keep
+
+
+@pytest.fixture(scope="session")
+def small(source: Source, cut: Callable[..., Source]) -> Source:
+    """Give 400 training and 200 test samples of mnist_5k, as many of each class."""
+    return cut(source)
