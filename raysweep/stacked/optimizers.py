@@ -49,8 +49,10 @@ class Optimizer:
         if self._has_decay:
             grad = grad + self.weight_decay[:, None] * self.parameters.flat
         update = self._update(grad)
-        # Never a product with a mask: 0 * NaN is NaN.
-        update = torch.where(is_alive[:, None], update, 0)
+        # On a GPU the question would wait for it; on a CPU it saves a sixth of a step.
+        if update.is_cuda or not is_alive.all():
+            # Never a product with a mask: 0 * NaN is NaN.
+            update = torch.where(is_alive[:, None], update, 0)
         if is_frozen is not None:
             held = update[:, :frozen_end]
             held.copy_(torch.where(is_frozen[:, None], 0, held))

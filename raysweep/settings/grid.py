@@ -1,0 +1,181 @@
+"""The grids of a search space: settings and their values, checked, crossed and cut."""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from raysweep.settings.config import Config, InputError, check_value, near, section_of, show
+
+TOP_KEYS = [
+    "experiment",
+    "data",
+    "training",
+    "space",
+    "seeds",
+    "stop",
+    "resources",
+    "pack",
+]
+
+
+class Choices(NamedTuple):
+    """The checked values of one setting, fixed (one value) or a grid."""
+
+    values: tuple[Any, ...]
+    is_grid: bool
+
+
+def choices(name: str, raw: Any, where: str) -> Choices:
+    """Check the value or the grid of one setting."""
+    if isinstance(raw, dict):
+        if set(raw) != {"grid_search"}:
+            keys = [str(key) for key in raw]
+            hint = near(keys[0], ["grid_search"]) if keys else ""
+            raise InputError(
+                f"{where}: expected a value or {{grid_search: [...]}}, got {show(raw)}{hint}"
+            )
+        grid = raw["grid_search"]
+        if not isinstance(grid, list) or not grid:
+            got = "an empty list" if grid == [] else show(grid)
+            raise InputError(f"{where}.grid_search: expected a list of values, got {got}")
+        values = tuple(
+            check_value(name, value, f"{where}.grid_search[{i}]") for i, value in enumerate(grid)
+        )
+        return Choices(values, is_grid=True)
+    if isinstance(raw, list) and not name.endswith("_widths"):
+        raise InputError(
+            f"{where}: expected one value, got the list {show(raw)}; "
+            f"to try each, write {{grid_search: {show(raw)}}}"
+        )
+    return Choices((check_value(name, raw, where),), is_grid=False)
+
+
+def section_of_file(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Give the settings under a key of the file; none where the key is absent or empty."""
+    value = raw.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InputError(f"{key}: expected settings such as `name: value`, got {show(value)}")
+    return value
+
+
+Places = Sequence[tuple[str, dict[str, Choices]]]
+"""Settings by the place in the file where they stand."""
+
+
+def _known_setting(name: Any, section: str, where: str) -> str:
+    fields = Config.model_fields
+    if name not in fields or section_of(name) in ("top", "seeds"):
+        hint = _misplaced(str(name))
+        if not hint:
+            sections = ("data", "training", "stop", "space") if section == "space" else (section,)
+            known = [field for field in fields if section_of(field) in sections]
+            hint = near(name, known) or near(name, list(fields)) or f"; known: {', '.join(known)}"
+        raise InputError(f"{where}: expected a known setting, got {str(name)!r}{hint}")
+    if section not in ("space", section_of(name)):
+        raise InputError(
+            f"{where}: expected a setting of `{section}:`, got {name!r}; "
+            f"write it under `{section_of(name)}:`"
+        )
+    return str(name)
+
+
+def _misplaced(name: str) -> str:
+    if name == "seed":
+        return "; write `seeds: [0, 1]` at the top of the file"
+    if name in TOP_KEYS:
+        return f"; write `{name}:` at the top of the file"
+    return ""
+
+
+def settings_at(raw: Mapping[str, Any], section: str, where: str) -> dict[str, Choices]:
+    """Check settings that stand at ``where``; ``section`` says which are allowed there."""
+    return {
+        _known_setting(name, section, where): choices(str(name), value, f"{where}.{name}")
+        for name, value in raw.items()
+    }
+
+
+def merge(parts: Places) -> dict[str, Choices]:
+    """Unite settings of several places; one set in two places is an error."""
+    merged: dict[str, Choices] = {}
+    places: dict[str, str] = {}
+    for place, settings in parts:
+        for name, choices in settings.items():
+            if name in merged:
+                raise InputError(
+                    f"{place}.{name}: expected to be set once, "
+                    f"got it in {places[name]} too; keep one"
+                )
+            merged[name], places[name] = choices, place
+    return merged
+
+
+def branches_of(raw_space: dict[str, Any], fixed: Places) -> list[dict[str, Choices]]:
+    """Give one grid for each entry of ``any_of`` (one in all without it)."""
+    plain = {name: raw for name, raw in raw_space.items() if name not in ("any_of", "exclude")}
+    parts = [*fixed, ("space", settings_at(plain, "space", "space"))]
+    base = merge(parts)
+    if "any_of" not in raw_space:
+        return [base]
+    entries = raw_space["any_of"]
+    if not isinstance(entries, list) or not entries:
+        raise InputError(f"space.any_of: expected a list of settings, got {show(entries)}")
+    branches = []
+    for i, entry in enumerate(entries):
+        where = f"space.any_of[{i}]"
+        if not isinstance(entry, dict):
+            raise InputError(f"{where}: expected `name: value` settings, got {show(entry)}")
+        branches.append(merge([*parts, (where, settings_at(entry, "space", where))]))
+    return branches
+
+
+def exclusions_of(raw_space: dict[str, Any]) -> list[dict[str, tuple[Any, ...]]]:
+    """Give for each entry of ``exclude`` the values that its settings name."""
+    entries = raw_space.get("exclude")
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        raise InputError(f"space.exclude: expected a list of settings, got {show(entries)}")
+    exclusions = []
+    for i, entry in enumerate(entries):
+        where = f"space.exclude[{i}]"
+        if not isinstance(entry, dict) or not entry:
+            raise InputError(f"{where}: expected `name: value` settings, got {show(entry)}")
+        settings = settings_at(entry, "space", where)
+        exclusions.append({name: choices.values for name, choices in settings.items()})
+    return exclusions
+
+
+def expand(
+    branches: Sequence[dict[str, Choices]],
+    exclusions: Sequence[dict[str, tuple[Any, ...]]],
+    seeds: Sequence[int],
+) -> Iterator[Config]:
+    """Yield the configurations of all products, for each seed, less the excluded ones."""
+    defaults = {name: field.default for name, field in Config.model_fields.items()}
+    for seed in seeds:
+        for branch in branches:
+            names = list(branch)
+            for values in itertools.product(*(branch[name].values for name in names)):
+                setting = {**defaults, **dict(zip(names, values, strict=True)), "seed": seed}
+                # Before the settings are held against each other: exclude removes bad pairs.
+                if any(_matches(setting, exclusion) for exclusion in exclusions):
+                    continue
+                config = Config(**setting)
+                if not any(_matches(config.model_dump(), exclusion) for exclusion in exclusions):
+                    yield config
+
+
+def _matches(setting: Mapping[str, Any], exclusion: dict[str, tuple[Any, ...]]) -> bool:
+    return all(setting[name] in values for name, values in exclusion.items())
+
+
+def may_match(branch: dict[str, Choices], exclusion: dict[str, tuple[Any, ...]]) -> bool:
+    """Tell whether some configuration of a product agrees with an exclusion."""
+    return all(
+        set(branch[name].values if name in branch else (Config.model_fields[name].default,))
+        & set(values)
+        for name, values in exclusion.items()
+    )
