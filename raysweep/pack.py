@@ -85,12 +85,6 @@ class PackRun:
         """Whether every configuration has ended."""
         return len(self._reported) == len(self.configs)
 
-    @property
-    def n_epochs(self) -> int:
-        """Number of ``advance`` calls until all is done, if no lane diverges."""
-        n_trained = sum(group[0].kind != "fill_buffer" for group in self.groups)
-        return n_trained * self.configs[0].epochs
-
     def advance(self) -> Report:
         """Train one epoch of the current group and report on it."""
         assert not self.is_done

@@ -6,7 +6,7 @@ result and nothing else, so two configurations share a stage exactly if its resu
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
@@ -57,6 +57,7 @@ _CLASSIFIER = (
 _GENERATOR = (*_TRAINING, "n_bottleneck", "rec_decoder_widths")
 
 StageKind = Literal["train_task", "train_generator", "fill_buffer"]
+_TINY = 1e-9
 _MEMORY_FIXED = 40 * 10**6
 MAX_LANES = 16
 """Most lanes the planner gives a pack by itself; more gain nothing on a CPU."""
@@ -180,6 +181,12 @@ class Pack:
         """Group the pack's distinct stages, in the order they run; a group trains in step."""
         return group_stages(self.configs)
 
+    @property
+    def n_epochs(self) -> int:
+        """Number of epochs that the pack trains, group after group, if no lane diverges."""
+        n_trained = sum(group[0].kind != "fill_buffer" for group in self.groups)
+        return n_trained * self.configs[0].epochs
+
 
 def group_stages(configs: Sequence[Config]) -> list[tuple[Stage, ...]]:
     """Group the distinct stages of configurations of one pack key, in the order they run."""
@@ -202,17 +209,23 @@ class Plan:
     n_run_stages: int
 
 
-def make_plan(configs: Sequence[Config], n_slots: int = 1, max_lanes: int | None = None) -> Plan:
+def make_plan(
+    configs: Sequence[Config],
+    n_slots: int = 1,
+    max_lanes: int | None = None,
+    alone: Container[str] = (),
+) -> Plan:
     """Put each configuration into exactly one pack.
 
     ``n_slots`` is how many packs can run at once; ``max_lanes`` fixes the largest number of
     configurations in a pack, None lets the planner choose it. Configurations that share their
-    first stages go into one pack where it has room.
+    first stages go into one pack where it has room. Those with an id in ``alone`` get a pack each.
     """
     by_key: dict[str, list[Config]] = {}
     for config in configs:
-        by_key.setdefault(pack_key(config), []).append(config)
-    packs: list[Pack] = []
+        if config.id not in alone:
+            by_key.setdefault(pack_key(config), []).append(config)
+    packs = [Pack((config,)) for config in configs if config.id in alone]
     for members in by_key.values():
         limit = max_lanes or _choose_lanes(len(members), len(by_key), n_slots)
         packs.extend(Pack(tuple(chunk)) for chunk in _chunks(members, limit))
@@ -321,5 +334,9 @@ def memory_of(plan: Plan, n_slots: int) -> tuple[int, int]:
 
 def slots_on(resources: Resources, n_cpus: float, n_gpus: float) -> int:
     """Count how many packs fit on one machine at once."""
-    by_cpu = int(n_cpus / resources.cpu + 1e-9)
-    return min(by_cpu, int(n_gpus / resources.gpu + 1e-9)) if resources.gpu else by_cpu
+    by_cpu = int(n_cpus / resources.cpu + _TINY)
+    if not resources.gpu:
+        return by_cpu
+    if resources.gpu < 1:  # a fraction lies on one GPU
+        return min(by_cpu, int(n_gpus) * int(1 / resources.gpu + _TINY))
+    return min(by_cpu, int(n_gpus / resources.gpu + _TINY))

@@ -33,10 +33,25 @@ TRIAL = "trial"
 """Key of the Tune config under which a trial's own part stands."""
 
 
-def trial_config(key: str, configs: Sequence[Config], cpu: float, gpu: float) -> dict[str, Any]:
-    """Make the Tune config of the trial that runs a pack: text, so Tune looks into nothing."""
+def trial_config(
+    key: str,
+    configs: Sequence[Config],
+    cpu: float = 1,
+    gpu: float = 0,
+    has_checkpoints: bool = True,
+) -> dict[str, Any]:
+    """Make the Tune config of the trial that runs a pack: text, so Tune looks into nothing.
+
+    ``has_checkpoints`` is false where workers do not see the driver's folder.
+    """
     pack = json.dumps([config.model_dump(mode="json") for config in configs])
-    return {"key": key, "pack": pack, "cpu": cpu, "gpu": gpu}
+    return {
+        "key": key,
+        "pack": pack,
+        "cpu": cpu,
+        "gpu": gpu,
+        "has_checkpoints": has_checkpoints,
+    }
 
 
 class PackTrainable(tune.Trainable):
@@ -68,6 +83,7 @@ class PackTrainable(tune.Trainable):
         self._started_at = time.time()
         self._configs = [Config(**values) for values in json.loads(trial["pack"])]
         self._wants_gpu = trial["gpu"] > 0
+        self._has_checkpoints = trial["has_checkpoints"]
         self._device = "cuda" if self._wants_gpu else "cpu"
         self._run: PackRun | None = None
         self._save_s = _SAVE_S
@@ -89,12 +105,21 @@ class PackTrainable(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
+        import torch
+
         try:
             run = self._pack_run()
             report = run.advance()
-        except Exception as error:  # noqa: BLE001 (reported in the row and the log)
-            summary = " ".join(f"{type(error).__name__}: {error}".split())
-            return {"done": True, "error": summary, "traceback": traceback.format_exc()}
+        except Exception as error:
+            is_memory = isinstance(error, torch.OutOfMemoryError)
+            if self._wants_gpu and torch.cuda.is_available() and not is_memory:
+                raise  # CUDA may be unusable in this process: Tune starts another
+            return {
+                "done": True,
+                "error": " ".join(f"{type(error).__name__}: {error}".split()),
+                "traceback": traceback.format_exc(),
+                "circumstances": self._circumstances(),
+            }
         for row in report.trials:
             row.update(self._circumstances())
         self._trained_s += report.train_s
@@ -105,14 +130,17 @@ class PackTrainable(tune.Trainable):
             "train_s": report.train_s,
             "prepare_s": report.prepare_s,
             "should_checkpoint": (
-                not run.is_done and self._save_s <= _SAVE_SHARE * self._trained_s
+                self._has_checkpoints
+                and not run.is_done
+                and self._save_s <= _SAVE_SHARE * self._trained_s
             ),
         }
 
     def _circumstances(self) -> dict[str, Any]:
         import torch
 
-        device = torch.cuda.get_device_name() if self._device == "cuda" else "cpu"
+        has_gpu = self._wants_gpu and torch.cuda.is_available()
+        device = torch.cuda.get_device_name() if has_gpu else "cpu"
         return {
             "started_at": self._started_at,
             "ended_at": time.time(),

@@ -396,7 +396,7 @@ def test_missing_files_are_one_line_that_names_them_their_folder_and_the_way_out
     assert len(message.splitlines()) == 1
     assert message.startswith(f"data.source {name}: expected {', '.join(FILES)} in ")
     assert f" in {tmp_path / folder / 'raw'} (--data or RAYSWEEP_DATA names the folder)" in message
-    assert message.endswith("; source=mnist_5k needs no download")
+    assert message.endswith("; data.source=mnist_5k needs no download")
     assert len(message) < 500 + len(str(tmp_path))
     assert capfd.readouterr() == ("", "")  # no download bar
 

@@ -12,7 +12,7 @@ import torch
 
 from raysweep.data.sources import Source
 from raysweep.pack import PackRun, Report
-from raysweep.plan import group_stages, stages_of
+from raysweep.plan import Pack, group_stages, stages_of
 from raysweep.settings import Config
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -260,7 +260,7 @@ def test_lanes_that_differ_in_settings_differ_in_results(small: Source) -> None:
 def test_pack_reports_each_row_once_and_ends_each_configuration_once(small: Source) -> None:
     configs = mixed(model="comparison")
     run = PackRun(configs, small)
-    n_expected = run.n_epochs
+    n_expected = Pack(tuple(run.configs)).n_epochs
     tables, n_epochs = empty(configs), 0
     while not run.is_done:
         add(run.advance(), tables)

@@ -13,6 +13,7 @@ import pytest
 from raysweep.results import (
     TABLES,
     ResultsFolder,
+    WriteError,
     Writer,
     check_name,
     config_columns,
@@ -66,6 +67,37 @@ def test_a_key_delivered_twice_counts_once_and_the_last_row_wins(folder: Results
         (f"{1:016x}", 0.4),
         (f"{2:016x}", 0.4),
     ]
+
+
+def test_a_key_twice_in_one_part_counts_once(folder: ResultsFolder) -> None:
+    writer = Writer(folder)
+    writer.add("accuracy", [*accuracy_rows(0, 2, 0.1), *accuracy_rows(0, 2, 0.2)])
+    writer.flush()
+    assert sorted(read_accuracy(folder.path)["accuracy"]) == [0.2, 0.2]
+
+
+def test_rows_that_could_not_be_written_are_kept_for_the_next_flush(folder: ResultsFolder) -> None:
+    writer = Writer(folder)
+    parts = folder.path / "parts" / "accuracy"
+    parts.rmdir()
+    writer.add("accuracy", accuracy_rows(0, 3))
+    with pytest.raises(WriteError, match="expected to write results, got: No such file"):
+        writer.flush()
+    parts.mkdir()
+    writer.flush()
+    assert len(read_accuracy(folder.path)) == 3
+
+
+def test_a_clock_set_back_does_not_bring_old_rows_back(
+    folder: ResultsFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config()
+    for clock, status in ((2_000, "failed"), (1_000, "finished")):
+        monkeypatch.setattr("raysweep.results.writer.time.time_ns", lambda: clock)  # noqa: B023
+        writer = Writer(folder)
+        writer.add("trials", [trial(config, status)])
+        writer.flush()
+    assert statuses(folder.path)[config.id][0] == "finished"
 
 
 def test_parts_of_a_later_run_come_after_those_of_an_earlier_one(folder: ResultsFolder) -> None:

@@ -23,10 +23,18 @@ from sweep_runs import (
     write,
 )
 
-from raysweep.results import read_accuracy, read_epochs, read_trials
+from raysweep.results import (
+    ResultsFolder,
+    Writer,
+    read_accuracy,
+    read_epochs,
+    read_trials,
+    statuses,
+)
+from raysweep.settings import load_sweep
 
 N_SMALL = 12
-LONG = SMALL.replace("epochs: 2", "epochs: 30")
+LONG = SMALL.replace("epochs: 2", "epochs: 20")
 
 
 @pytest.fixture(scope="module")
@@ -212,8 +220,9 @@ def test_termination_keeps_rows_and_names_the_command(long: Path, tmp_path: Path
     assert "Traceback" not in out
     kept = len(pd.read_parquet(folder / "trials.parquet"))
     assert 0 < kept < N_SMALL
-    assert run(file).returncode == 0
-    assert_same_tables(folder, long)
+    ours, whole = tables(folder)["trials"], tables(long)["trials"]
+    whole = whole[whole["config_id"].isin(ours["config_id"])].reset_index(drop=True)
+    pd.testing.assert_frame_equal(ours.astype(whole.dtypes.to_dict()), whole, check_exact=True)
 
 
 def test_a_pack_that_cannot_be_built_fails_alone(small: Path, tmp_path: Path) -> None:
@@ -315,4 +324,56 @@ def test_an_address_without_a_cluster_is_one_line(tmp_path: Path) -> None:
     done = run(write(tmp_path), "--address", "127.0.0.1:1")
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if "error" in line]
-    assert line.startswith("error: --address: expected a running Ray cluster at 127.0.0.1:1, got")
+    expected = "error: --address (or RAY_ADDRESS): expected a running Ray cluster at 127.0.0.1:1"
+    assert line.startswith(f"{expected}, got")
+
+
+def test_workers_killed_between_two_packs_lose_none(small: Path, tmp_path: Path) -> None:
+    file = write(tmp_path)
+    process = start(file, "pack=1")
+    folder = tmp_path / "results" / "small"
+    killed: set[int] = set()
+    for n_trials in (1, 4):
+        # A row of trials has just been written: its worker is changing packs.
+        wait_until(lambda: n_rows(folder, "trials") >= n_trials, process)  # noqa: B023
+        for pid in set(workers_of(process.pid)) - killed:
+            killed.add(pid)
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: bool(set(workers_of(process.pid)) - killed), process)
+    out = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, out
+    assert_same_tables(folder, small)
+
+
+def test_a_failed_configuration_is_tried_again_alone_and_last(tmp_path: Path) -> None:
+    file = write(tmp_path)
+    ids = [config.id for config in load_sweep(file).configs]
+    folder = ResultsFolder(tmp_path / "results" / "small")
+    folder.open()
+    writer = Writer(folder)
+    writer.add("trials", [{"config_id": ids[0], "status": "failed", "attempt": 2}])
+    writer.flush()
+    folder.close()
+    dry = run(file, "--dry-run")
+    assert "12 in all, 0 done, 12 to do" in dry.stdout
+    assert run(file, "--limit", "11").returncode == 1
+    assert statuses(folder.path)[ids[0]] == ("failed", 2)
+    assert run(file).returncode == 0
+    assert statuses(folder.path)[ids[0]] == ("finished", 3)
+
+
+def test_results_that_cannot_be_written_stop_with_one_line(tmp_path: Path) -> None:
+    file = write(tmp_path, LONG)
+    process = start(file)
+    folder = tmp_path / "results" / "small"
+    wait_until(lambda: n_rows(folder) > 0, process)
+    kept = n_rows(folder)
+    (folder / "parts" / "epochs").rename(folder / "parts" / "away")
+    (folder / "parts" / "epochs").write_text("a file is no folder")
+    out = process.communicate(timeout=120)[0]
+    assert process.returncode == 3, out
+    (line,) = [line for line in out.splitlines() if line.startswith("error:")]
+    assert "expected to write results" in line and "go on with: python -m raysweep.tune" in line
+    (folder / "parts" / "epochs").unlink()
+    (folder / "parts" / "away").rename(folder / "parts" / "epochs")
+    assert n_rows(folder) >= kept

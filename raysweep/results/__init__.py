@@ -9,7 +9,7 @@ The readers work while a sweep runs: they see every row that was acknowledged, e
 from raysweep.results.leaderboard import format_leaderboard, leaderboard
 from raysweep.results.reader import read_accuracy, read_epochs, read_trials, statuses
 from raysweep.results.schema import TABLES, Column, TableSchema, config_columns
-from raysweep.results.writer import ResultsFolder, Writer, check_name
+from raysweep.results.writer import ResultsFolder, WriteError, Writer, check_name
 from raysweep.settings import InputError
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "InputError",
     "ResultsFolder",
     "TableSchema",
+    "WriteError",
     "Writer",
     "check_name",
     "config_columns",

@@ -1,5 +1,6 @@
 """Readers of the tables, safe while a sweep is writing them."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,8 @@ from raysweep.settings import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-_ATTEMPTS = 20
+_ATTEMPTS = 100
+_PAUSE_S = 0.05
 
 
 def read_trials(folder: str | Path) -> "pd.DataFrame":
@@ -64,6 +66,7 @@ def read_arrow(folder: Path, table: str, columns: Sequence[str] | None = None) -
             tables = [_open(folded, columns)] if folded.exists() else []
             tables += [_open(part, columns) for part in parts]
         except FileNotFoundError:
+            time.sleep(_PAUSE_S)
             continue
         return _unite(folder, table, tables, columns)
     raise InputError(f"{folder}: expected to read {table}, but its files keep changing; try again")
@@ -95,7 +98,7 @@ def _unite(
             f"use another --name or --fresh"
         ) from None
     key = list(TABLES[name].key)
-    if len(tables) <= 1:
+    if not tables:
         return table
     indexed = table.select(key).append_column("row", pa.array(range(len(table)), pa.int64()))
     last = indexed.group_by(key).aggregate([("row", "max")])["row_max"]

@@ -24,11 +24,21 @@ _FOLD_AFTER_PARTS = 200
 _TEMPORARY = ".tmp-"
 
 
+class WriteError(Exception):
+    """Say in one line that the results can't be written: where and why."""
+
+    def __init__(self, path: Path, error: OSError) -> None:
+        super().__init__(
+            f"{error.filename or path}: expected to write results, got: {error.strerror or error}"
+        )
+
+
 def check_name(name: str) -> str:
     """Refuse a sweep name that would leave the results folder or hide in it."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise InputError(
-            f"--name: expected letters, digits, '.', '_', '-' (not first '.' or '-'), got {name!r}"
+            f"--name: expected letters, digits, '.', '_', '-' (not first '.' or '-'), got {name!r} "
+            f"(without --name it is the file's name)"
         )
     return name
 
@@ -80,6 +90,7 @@ class ResultsFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self._take_lock()
             moved = self._move_aside() if is_fresh else None
+            shutil.rmtree(self.scratch, ignore_errors=True)  # of a killed driver
             for name in TABLES:
                 (self.path / "parts" / name).mkdir(parents=True, exist_ok=True)
             for stale in self.path.rglob(f"{_TEMPORARY}*"):
@@ -153,7 +164,10 @@ class ResultsFolder:
         try:
             manifest = json.loads(path.read_text())
             runs = [entry for entry in manifest["runs"] if entry["start"] != run["start"]]
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except FileNotFoundError:
+            runs = []
+        except (ValueError, KeyError, TypeError):
+            path.rename(path.with_name("manifest.json.damaged"))
             runs = []
         content = json.dumps({"runs": [*runs, dict(run)]}, indent=2) + "\n"
         _write_atomically(path, content.encode())
@@ -169,7 +183,10 @@ class Writer:
         self.folder = folder
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
         self._n_written = 0
-        self._run = time.time_ns()
+        # Later runs sort after earlier ones even if the clock was set back.
+        earlier = [part.name for name in TABLES for part in part_files(folder.path, name)]
+        latest = max((int(name.split("-")[1]) for name in earlier), default=0)
+        self._run = max(time.time_ns(), latest + 1)
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Collect rows of a table; keys are its columns, absent ones are null."""
@@ -180,7 +197,10 @@ class Writer:
         self._rows[table].extend(dict(row) for row in rows)
 
     def flush(self) -> None:
-        """Write the collected rows, a part a table, ``trials`` last."""
+        """Write the collected rows, a part a table, ``trials`` last.
+
+        Raises ``WriteError``; rows that were not written are kept for the next call.
+        """
         for name, schema in TABLES.items():
             rows, self._rows[name] = self._rows[name], []
             if not rows:
@@ -190,13 +210,11 @@ class Writer:
             try:
                 table = pa.Table.from_pylist(rows, schema=schema.arrow)
                 _write_atomically(self.folder.path / "parts" / name / part, _encode(table))
-            except OSError:
-                self._rows[name] = rows  # not lost: the next flush tries again
+            except BaseException as error:
+                self._rows[name] = rows
+                if isinstance(error, OSError):
+                    raise WriteError(self.folder.path, error) from None
                 raise
-        if self._n_written % _FOLD_AFTER_PARTS < len(TABLES):
-            self._fold_long()
-
-    def _fold_long(self) -> None:
         for name in TABLES:
             if len(part_files(self.folder.path, name)) >= _FOLD_AFTER_PARTS:
                 self._fold_table(name)
@@ -213,9 +231,12 @@ class Writer:
         folded = path / f"{name}.parquet"
         if folded.exists() and not parts:
             return
-        _write_atomically(folded, _encode(read_arrow(path, name)))
-        for part in parts:
-            part.unlink()
+        try:
+            _write_atomically(folded, _encode(read_arrow(path, name)))
+            for part in parts:
+                part.unlink()
+        except OSError as error:
+            raise WriteError(path, error) from None
 
 
 def now() -> str:

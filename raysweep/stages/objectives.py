@@ -4,7 +4,7 @@ Losses are summed over the batch, as in the reference; reported values are means
 Letters: K lanes, B batch, D input size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -83,7 +83,8 @@ class FirstTask:
         if self.has_reconstruction:
             image_logits = decode(views, z, nonlinearity, "rec_decoder")
             new["rec"] = reconstruction_loss(image_logits, batch.images)
-            total = total + self.w_rec * new["rec"]
+            # A lane without reconstruction must not meet 0 * inf because of its company.
+            total = total + torch.where(self.w_rec != 0, self.w_rec * new["rec"], 0)
         n = len(batch.labels)
         return Losses(total, total / n, new, n, n_correct=count_correct(logits, batch.labels))
 
@@ -123,25 +124,19 @@ class LaterTask:
         return logits, kl_to_standard_normal(latent.mu, latent.logvar)
 
 
-class Generator:
+def generator_losses(views: Views, batch: Batch) -> Losses:
     """VAE: reconstruction + KL, both with weight 1."""
-
-    def __init__(self, scene: Scene, lanes: Sequence[Lane]) -> None:
-        del scene, lanes
-
-    def __call__(self, views: Views, batch: Batch) -> Losses:
-        """Compute the losses of one batch."""
-        latent = encode(views, batch.images, "relu", "vae_encoder")
-        image_logits = decode(views, latent.sample(batch.noise), "relu", "vae_decoder")
-        new = {
-            "rec": reconstruction_loss(image_logits, batch.images),
-            "kl": kl_to_standard_normal(latent.mu, latent.logvar),
-        }
-        total = new["rec"] + new["kl"]
-        return Losses(total, total / len(batch.images), new, len(batch.images))
+    latent = encode(views, batch.images, "relu", "vae_encoder")
+    image_logits = decode(views, latent.sample(batch.noise), "relu", "vae_decoder")
+    new = {
+        "rec": reconstruction_loss(image_logits, batch.images),
+        "kl": kl_to_standard_normal(latent.mu, latent.logvar),
+    }
+    total = new["rec"] + new["kl"]
+    return Losses(total, total / len(batch.images), new, len(batch.images))
 
 
-Objective = FirstTask | LaterTask | Generator
+Objective = Callable[[Views, Batch], Losses]
 
 
 def count_correct(scores: Tensor, labels: Tensor) -> Tensor:

@@ -15,10 +15,10 @@ from raysweep.stages.evaluate import accuracy
 from raysweep.stages.objectives import (
     Batch,
     FirstTask,
-    Generator,
     LaterTask,
     Losses,
     Objective,
+    generator_losses,
     per_lane,
 )
 from raysweep.stages.scene import Lane, Scene
@@ -70,7 +70,7 @@ class TrainGroup:
         self.objective: Objective
         if not self.is_classifier:
             layout = vae_layout(config)
-            self.objective = Generator(scene, self.lanes)
+            self.objective = generator_losses
         elif is_first:
             layout = classifier_layout(config, with_reconstruction=config.model == "vib")
             self.objective = FirstTask(scene, self.lanes)

@@ -1,5 +1,7 @@
 """The command line."""
 
+import os
+import shlex
 import signal
 import sys
 import types
@@ -11,7 +13,11 @@ import typer
 from raysweep.settings import InputError
 from raysweep.tune.cluster import NothingRunsError
 from raysweep.tune.driver import ExitCode, Options, run_sweep
+from raysweep.tune.report import resume_command
 
+_MODULE = "python -m raysweep.tune"
+_COMMAND = "RAYSWEEP_COMMAND"
+"""Environment variable by which ``bin/sweep`` says how it was called, for messages."""
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -62,7 +68,7 @@ def tune(
         address=address,
         data=data,
         verbosity=-1 if quiet else int(verbose),
-        command=("python", "-m", "raysweep.tune", *sys.argv[1:]),
+        command=(*shlex.split(os.environ.get(_COMMAND, _MODULE)), *sys.argv[1:]),
     )
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -74,7 +80,7 @@ def tune(
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.NOTHING_RAN
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print(f"interrupted; go on with: {resume_command(options.command)}", file=sys.stderr)
         code = ExitCode.INTERRUPTED
     sys.exit(int(code))
 

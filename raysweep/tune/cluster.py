@@ -1,5 +1,6 @@
 """Starting or joining Ray, quietly, and what its nodes have."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -13,10 +14,10 @@ from raysweep.settings import InputError
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_DEDUP_LOGS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "60",
@@ -49,6 +50,37 @@ def this_machine() -> Node:
     return Node(len(affinity(0)) if affinity else os.cpu_count() or 1, n_gpus)
 
 
+def _protect_token() -> None:
+    """Let only its owner read Ray's authentication token; Ray writes it readable by all."""
+    token = Path.home() / ".ray" / "auth_token"
+    with contextlib.suppress(OSError):
+        token.chmod(0o600)
+
+
+def all_nodes_see(folder: Path) -> bool:
+    """Tell whether every node of the cluster sees a folder of this machine."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    marker = folder / ".seen-by-all-nodes"
+    marker.touch()
+    look = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    others = [n["NodeID"] for n in nodes if n["Alive"]]
+    answers = [
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            str(marker)
+        )
+        for node in others
+    ]
+    try:
+        return len(nodes) == 1 or all(ray.get(answers, timeout=60))
+    except ray.exceptions.RayError:
+        return False
+    finally:
+        marker.unlink()
+
+
 def _refuse_silence(address: str) -> None:
     """Raise ``OSError`` where nothing listens: Ray would go on asking for minutes."""
     host, _, port = address.rpartition(":")
@@ -72,26 +104,36 @@ def connect(address: str | None, n_data_bytes: int, is_verbose: bool) -> Iterato
         # Ray prints each lost worker at length, past its own log settings.
         worker.print_to_stdstream = lambda *_, **__: None
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    if address is None and "RAY_ADDRESS" not in os.environ:
+    is_local = address is None and "RAY_ADDRESS" not in os.environ
+    if is_local:
+        # Not whatever `ray start` has left on this machine.
+        options["address"] = "local"
         options["include_dashboard"] = False
         options["object_store_memory"] = 2 * n_data_bytes + _OBJECT_STORE_SPARE
     else:
         # Other nodes run this very code.
         options["address"] = address or os.environ["RAY_ADDRESS"]
+        if "://" in options["address"]:
+            raise InputError(
+                f"--address: expected HOST:PORT or auto, got {options['address']!r}; run the "
+                f"command on the cluster (ray job submit, or on its head with --address auto)"
+            )
         options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[1])]}
     handler = signal.getsignal(signal.SIGTERM)
     try:
         _refuse_silence(options.get("address", ""))
         ray.init(**options)
         signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which aborts
+        _protect_token()
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        if "address" not in options:
+        if is_local:
             raise NothingRunsError(
                 f"expected Ray to start on this machine, got: {reason}"
             ) from None
         raise InputError(
-            f"--address: expected a running Ray cluster at {options['address']}, got: {reason}"
+            f"--address (or RAY_ADDRESS): expected a running Ray cluster at "
+            f"{options['address']}, got: {reason}"
         ) from None
     try:
         nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]

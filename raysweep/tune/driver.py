@@ -1,17 +1,26 @@
 """The driver: from a search space to tables, by way of Ray."""
 
+import contextlib
 import math
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from raysweep.data.sources import Source, check_fit, data_folder, load_source
+from raysweep.data.sources import Source, check_fit, data_folder, is_local, load_source
 from raysweep.plan import Plan, cost, make_plan, slots_on
-from raysweep.results import ResultsFolder, Writer, check_name, read_trials, statuses
+from raysweep.results import (
+    ResultsFolder,
+    WriteError,
+    Writer,
+    check_name,
+    read_trials,
+    statuses,
+)
 from raysweep.settings import Config, InputError, Sweep, dump_yaml, load_sweep
 from raysweep.tune import cluster
 from raysweep.tune.manifest import Manifest
@@ -70,15 +79,13 @@ def run_sweep(options: Options) -> ExitCode:
     driver = _Driver(options)
     try:
         return driver.dry_run() if options.is_dry_run else driver.run()
-    except OSError as error:
-        driver.screen.close()
-        where = error.filename or driver.folder.path
-        print(
-            f"error: {where}: expected to write results, got: {error.strerror or error}; "
-            f"rows written so far are kept, go on with: {resume_command(options.command)}",
-            file=sys.stderr,
-        )
-        return ExitCode.INTERRUPTED
+    except (InputError, cluster.NothingRunsError, KeyboardInterrupt):
+        raise
+    except WriteError as error:
+        return driver.stop(str(error))
+    except Exception as error:  # noqa: BLE001 (said in one line, kept in a log)
+        summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        return driver.stop(f"the driver stopped: {summary}", traceback.format_exc())
     finally:
         driver.screen.close()
         driver.folder.close()
@@ -91,6 +98,8 @@ class _Driver:
         self.options = options
         self.began = time.monotonic()
         self.sweep = load_sweep(options.file, options.overrides)
+        if "://" in str(options.results):
+            raise InputError(f"--results: expected a local folder, got {options.results}")
         self.folder = ResultsFolder(options.results / check_name(options.name))
         self.screen = Screen(options.verbosity)
         for note in self.sweep.notes:
@@ -100,9 +109,21 @@ class _Driver:
         is_new = self.options.is_fresh or not self.folder.path.is_dir()
         return Ledger({} if is_new else statuses(self.folder.path))
 
+    def stop(self, reason: str, trace: str = "") -> ExitCode:
+        """Say in one line why the run ended early and how to go on; keep a traceback in a log."""
+        self.screen.close()
+        if trace:
+            with contextlib.suppress(OSError):
+                reason += f" (see {self.folder.write_log('driver.log', trace)})"
+        resume = resume_command(self.options.command)
+        print(f"error: {reason}; rows written are kept, go on with: {resume}", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+
     def dry_run(self) -> ExitCode:
         """Say what would run."""
         missing = self._ledger().missing(self.sweep)
+        local = [c for c in missing if is_local(c.source, data_folder(self.options.data))]
+        self._load_sources(local)  # for its checks
         n_slots = max(1, slots_on(self.sweep.resources, *cluster.this_machine()))
         plan = make_plan(missing[: self.options.limit], n_slots, self.sweep.pack)
         print(describe_plan(self.sweep, plan, n_slots, len(self.sweep.configs) - len(missing)))
@@ -133,8 +154,11 @@ class _Driver:
         return self._verdict(progress)
 
     def _load_sources(self, configs: Sequence[Config]) -> dict[str, Source]:
-        names = sorted({config.source for config in configs})
+        names: list[str] = sorted({config.source for config in configs})
         folder = data_folder(self.options.data)
+        for name in names:
+            if not is_local(name, folder):
+                self.screen.say(f"downloading {name} into {folder}")
         sources: dict[str, Source] = {name: load_source(name, folder) for name in names}
         for name, source in sources.items():
             try:
@@ -150,7 +174,9 @@ class _Driver:
         sources: dict[str, Source],
         writer: Writer,
     ) -> Progress:
-        todo = missing[: self.options.limit]
+        failed = {config.id for config in missing if ledger.status(config) == "failed"}
+        # New ones first, and each failed one in a pack of its own.
+        todo = sorted(missing, key=lambda config: config.id in failed)[: self.options.limit]
         n_all = len(self.sweep.configs)
         self.screen.say(f"{len(todo)} of {n_all} configurations to train; starting Ray")
         manifest = Manifest(self.folder, self.options.command)
@@ -158,16 +184,27 @@ class _Driver:
         is_verbose = self.options.verbosity > 0
         with cluster.connect(self.options.address, n_bytes, is_verbose) as nodes:
             n_slots = self._slots(nodes)
-            plan = make_plan(todo, n_slots, self.sweep.pack)
+            plan = make_plan(todo, n_slots, self.sweep.pack, failed)
             n_done = n_all - len(missing)
             self.screen.detail(describe_plan(self.sweep, plan, n_slots, n_done))
             progress = self._progress(plan, n_slots, n_done)
-            from raysweep.tune.trials import Collector, fit  # imports Ray Tune
+            from raysweep.tune.collector import Collector  # imports Ray Tune
+            from raysweep.tune.trials import run_packs
 
             attempts = {config.id: ledger.attempts(config) for config in todo}
-            collector = Collector(plan, attempts, writer, progress, self.screen)
+            collector = Collector(plan.packs, attempts, writer, progress, self.screen)
+            storage = self.folder.scratch.absolute()
+            storage.mkdir()
+            has_checkpoints = cluster.all_nodes_see(storage)
+            if not has_checkpoints:
+                self.screen.say(
+                    f"note: not every node sees {storage.parent}: "
+                    f"the pack of a lost worker will start over"
+                )
             try:
-                fit(plan, self.sweep.resources, sources, collector, self.folder.scratch.absolute())
+                run_packs(
+                    plan.packs, self.sweep.resources, sources, collector, storage, has_checkpoints
+                )
             finally:
                 self.screen.close()
                 writer.fold()
@@ -188,7 +225,9 @@ class _Driver:
         return n_slots
 
     def _progress(self, plan: Plan, n_slots: int, n_done: int) -> Progress:
-        earlier = read_trials(self.folder.path)["average_accuracy"].max()
+        trials = read_trials(self.folder.path)
+        ids = [config.id for config in self.sweep.configs]
+        earlier = trials.loc[trials["config_id"].isin(ids), "average_accuracy"].max()
         return Progress(
             n_total=sum(len(pack.configs) for pack in plan.packs),
             n_slots=n_slots,
