@@ -62,19 +62,21 @@ def all_nodes_see(folder: Path) -> bool:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node["NodeID"] for node in nodes if node["Alive"]]
+    if len(alive) == 1:
+        return True
     marker = folder / ".seen-by-all-nodes"
     marker.touch()
     look = ray.remote(num_cpus=0, max_retries=0)(os.path.exists)
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    others = [n["NodeID"] for n in nodes if n["Alive"]]
     answers = [
         look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
             str(marker)
         )
-        for node in others
+        for node in alive
     ]
     try:
-        return len(nodes) == 1 or all(ray.get(answers, timeout=60))
+        return all(ray.get(answers, timeout=60))
     except ray.exceptions.RayError:
         return False
     finally:
