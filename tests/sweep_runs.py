@@ -80,13 +80,13 @@ def assert_same_tables(one: Path, other: Path) -> None:
 
 def wait_until(is_so: Callable[[], bool], process: subprocess.Popen[str]) -> None:
     """Wait for a condition while a driver runs; its end before that is an error."""
-    for _ in range(1200):
+    for _ in range(4800):
         if is_so():
             return
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.05)
     process.kill()
-    raise AssertionError("the condition did not come true within a minute")
+    raise AssertionError("the condition did not come true within four minutes")
 
 
 def n_rows(folder: Path, table: str = "epochs") -> int:
