@@ -69,9 +69,7 @@ class PackRun:
         device = torch.device(device)
         tasks = make_tasks(configs[0], source, device)
         self.scene = Scene(configs[0], tasks, source.mean, source.sd, device, dtype)
-        self._keeps_moments = any(
-            c.optimizer_state == "keep" and not c.freeze_encoder for c in configs
-        )
+        self._keeps_moments = any(config.keeps_optimizer_state for config in configs)
         self._position = 0
         self._group: TrainGroup | None = None
         self._records = {fingerprint: _Record() for fingerprint in self._users}
@@ -116,12 +114,16 @@ class PackRun:
                 self._fill(stages)
             self._position += 1
 
+    def _open_users(self, stage: Stage) -> list[Config]:
+        """List the configurations that have the stage and have not ended."""
+        return [c for c in self._users[stage.fingerprint] if c.id not in self._reported]
+
     def _can_run(self, stage: Stage) -> bool:
         """Tell whether a configuration still needs the stage and no parent diverged.
 
         If a parent did, the stage has diverged with it.
         """
-        if all(config.id in self._reported for config in self._users[stage.fingerprint]):
+        if not self._open_users(stage):
             return False
         record = self._records[stage.fingerprint]
         for _, parent in stage.parents:
@@ -154,7 +156,7 @@ class PackRun:
         self, stage: Stage, lane: EpochReport, epoch: int, seconds: float, report: Report
     ) -> None:
         record = self._records[stage.fingerprint]
-        users = [c for c in self._users[stage.fingerprint] if c.id not in self._reported]
+        users = self._open_users(stage)
         record.seconds += seconds / len(users)
         record.divergence = lane.divergence
         rec_loss = lane.metrics.get("rec_loss")
@@ -177,9 +179,7 @@ class PackRun:
             record.accuracy = [row[k] for row in matrix]
             kept = state if self._keeps_moments else LaneState(state.parameters)
             self._models[lane.stage.fingerprint] = kept
-            for config in self._users[lane.stage.fingerprint]:
-                if config.id in self._reported:
-                    continue
+            for config in self._open_users(lane.stage):
                 for on_task, accuracy in enumerate(record.accuracy, 1):
                     report.accuracy.append(
                         {

@@ -139,9 +139,7 @@ def _train_task(config: Config, task: int, model: Stage | None, buffer: Stage | 
             settings["rec_decoder_widths"] = config.rec_decoder_widths
         return _stage(config, "train_task", task, settings, {})
     assert model is not None
-    settings |= _pick(config, ("beta_2", "freeze_encoder", "optimizer_state"))
-    if config.freeze_encoder:
-        settings["optimizer_state"] = "reset"  # freezing starts a new optimiser
+    settings |= _pick(config, ("beta_2", "freeze_encoder", "keeps_optimizer_state"))
     parents = {"model": model.fingerprint}
     group: list[object] = [False]
     if buffer is not None:
@@ -291,13 +289,12 @@ def n_parameters(config: Config, kind: StageKind) -> int:
 def cost(pack: Pack) -> float:
     """Estimate a pack's work in multiply-adds, to start the longest pack first."""
     config = pack.configs[0]
-    steps = config.epochs * 60_000 / config.batch_size
     work = 0.0
     for group in pack.groups:
         if group[0].kind != "fill_buffer":
             n_batches = 2 if group[0].parent("buffer") else 1
             work += len(group) * n_batches * n_parameters(config, group[0].kind)
-    return work * steps * config.batch_size
+    return work * config.epochs * SOURCES[config.source].n_train
 
 
 def memory_bytes(pack: Pack) -> int:

@@ -261,6 +261,11 @@ class Config(BaseModel):
         """Class count C of every task."""
         return 2 if self.tasks == "split_mnist" else SOURCES[self.source].n_classes
 
+    @property
+    def keeps_optimizer_state(self) -> bool:
+        """Whether the optimiser goes on at a new task; freezing the encoder starts a new one."""
+        return self.optimizer_state == "keep" and not self.freeze_encoder
+
     @cached_property
     def canonical(self) -> str:
         """The setting as JSON with sorted keys, the text that is hashed."""

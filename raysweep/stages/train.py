@@ -61,7 +61,7 @@ class TrainGroup:
         self._build()
         for k, lane in enumerate(self.lanes):
             if lane.model is not None:
-                keeps = lane.config.optimizer_state == "keep" and not lane.config.freeze_encoder
+                keeps = lane.config.keeps_optimizer_state
                 self.optimizer.set_lane(k, lane.model, with_moments=keeps)
 
     def _build(self) -> None:

@@ -57,13 +57,19 @@ def _protect_token() -> None:
         token.chmod(0o600)
 
 
+def _alive_nodes() -> list[dict[str, Any]]:
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
+
+
 def all_nodes_see(folder: Path) -> bool:
     """Tell whether every node of the cluster sees a folder of this machine."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = [node["NodeID"] for node in nodes if node["Alive"]]
+    alive = [node["NodeID"] for node in _alive_nodes()]
     if len(alive) == 1:
         return True
     marker = folder / ".seen-by-all-nodes"
@@ -138,8 +144,7 @@ def connect(address: str | None, n_data_bytes: int, is_verbose: bool) -> Iterato
             f"{options['address']}, got: {reason}"
         ) from None
     try:
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        alive = [node["Resources"] for node in nodes if node["Alive"]]
-        yield [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in alive]
+        amounts = [node["Resources"] for node in _alive_nodes()]
+        yield [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in amounts]
     finally:
         ray.shutdown()

@@ -121,11 +121,12 @@ class _Driver:
 
     def dry_run(self) -> ExitCode:
         """Say what would run."""
-        missing = self._ledger().missing(self.sweep)
+        ledger = self._ledger()
+        missing = ledger.missing(self.sweep)
         local = [c for c in missing if is_local(c.source, data_folder(self.options.data))]
         self._load_sources(local)  # for its checks
         n_slots = max(1, slots_on(self.sweep.resources, *cluster.this_machine()))
-        plan = make_plan(missing[: self.options.limit], n_slots, self.sweep.pack)
+        plan = self._plan(ledger, n_slots)
         print(describe_plan(self.sweep, plan, n_slots, len(self.sweep.configs) - len(missing)))
         return ExitCode.ENDED
 
@@ -174,24 +175,22 @@ class _Driver:
         sources: dict[str, Source],
         writer: Writer,
     ) -> Progress:
-        failed = {config.id for config in missing if ledger.status(config) == "failed"}
-        # New ones first, and each failed one in a pack of its own.
-        todo = sorted(missing, key=lambda config: config.id in failed)[: self.options.limit]
         n_all = len(self.sweep.configs)
-        self.screen.say(f"{len(todo)} of {n_all} configurations to train; starting Ray")
+        n_todo = len(missing[: self.options.limit])
+        self.screen.say(f"{n_todo} of {n_all} configurations to train; starting Ray")
         manifest = Manifest(self.folder, self.options.command)
         n_bytes = sum(source.n_bytes for source in sources.values())
         is_verbose = self.options.verbosity > 0
         with cluster.connect(self.options.address, n_bytes, is_verbose) as nodes:
             n_slots = self._slots(nodes)
-            plan = make_plan(todo, n_slots, self.sweep.pack, failed)
+            plan = self._plan(ledger, n_slots)
             n_done = n_all - len(missing)
             self.screen.detail(describe_plan(self.sweep, plan, n_slots, n_done))
             progress = self._progress(plan, n_slots, n_done)
             from raysweep.tune.collector import Collector  # imports Ray Tune
             from raysweep.tune.trials import run_packs
 
-            attempts = {config.id: ledger.attempts(config) for config in todo}
+            attempts = {config.id: ledger.attempts(config) for config in missing}
             collector = Collector(plan.packs, attempts, writer, progress, self.screen)
             storage = self.folder.scratch.absolute()
             storage.mkdir()
@@ -210,6 +209,13 @@ class _Driver:
                 writer.fold()
                 manifest.end(progress.counts, progress.hosts)
         return progress
+
+    def _plan(self, ledger: Ledger, n_slots: int) -> Plan:
+        """Plan what is missing: new ones first, and each failed one in a pack of its own."""
+        missing = ledger.missing(self.sweep)
+        failed = {config.id for config in missing if ledger.status(config) == "failed"}
+        todo = sorted(missing, key=lambda config: config.id in failed)[: self.options.limit]
+        return make_plan(todo, n_slots, self.sweep.pack, failed)
 
     def _slots(self, nodes: Sequence[cluster.Node]) -> int:
         """Count the packs that run at once; refuse resources that no node has."""
