@@ -12,7 +12,18 @@ import torch
 from torch import Tensor
 
 from raysweep.settings import Config
-from raysweep.stacked import NONLINEARITIES, Layout, ParameterSpec, linear
+from raysweep.stacked import (
+    NONLINEARITIES,
+    Chain,
+    Gaussian,
+    Layout,
+    Linear,
+    Parameters,
+    ParameterSpec,
+    Workspace,
+    count_layers,
+    linear,
+)
 
 Views = Mapping[str, Tensor]
 
@@ -73,10 +84,10 @@ def _through(
     views: Views, prefix: str, x: Tensor, nonlinearity: str, is_last_linear: bool
 ) -> Tensor:
     activate = NONLINEARITIES[nonlinearity]
-    n_layers = sum(name.startswith(f"{prefix}.") and name.split(".")[1].isdigit() for name in views)
-    for i in range(n_layers // 2):
+    n_layers = count_layers(views, prefix)
+    for i in range(n_layers):
         x = linear(x, views[f"{prefix}.{i}.weight"], views[f"{prefix}.{i}.bias"])
-        if not is_last_linear or i < n_layers // 2 - 1:
+        if not is_last_linear or i < n_layers - 1:
             x = activate(x)
     return x
 
@@ -95,3 +106,34 @@ def decode(views: Views, z: Tensor, nonlinearity: str, prefix: str) -> Tensor:
     The sigmoid of ``rec_decoder``'s and ``vae_decoder``'s logits is the image.
     """
     return _through(views, prefix, z, nonlinearity, is_last_linear=True)
+
+
+class Encoder:
+    """The encoder of ``encode`` with z's draw and KL, and their backward; no autograd."""
+
+    def __init__(
+        self, parameters: Parameters, nonlinearity: str, workspace: Workspace, prefix: str
+    ) -> None:
+        self._hidden = Chain(parameters, prefix, nonlinearity, False, workspace)
+        self._mu = Linear(parameters, f"{prefix}.mu", workspace)
+        self._logvar = Linear(parameters, f"{prefix}.logvar", workspace)
+        self._gaussian = Gaussian(workspace)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Draw z (K, B, Z) for ``x`` (K, B, D) with ``noise`` (B, Z)."""
+        hidden = self._hidden.forward(x)
+        mu, logvar = self._mu.forward(hidden), self._logvar.forward(hidden)
+        return self._gaussian.sample(mu, logvar, noise)
+
+    def kl_rows(self) -> Tensor:
+        """Compute the KL to N(0, 1) in nats for each sample, (K, B)."""
+        return self._gaussian.kl_rows()
+
+    def backward(self, grad_z: Tensor, kl_weight: Tensor) -> None:
+        """Take the gradient of z (K, B, Z) and the weights of the KL, as ``Gaussian.backward``."""
+        grad_mu, grad_logvar = self._gaussian.backward(grad_z, kl_weight)
+        self._mu.backward(grad_mu)
+        self._logvar.backward(grad_logvar)
+        if not self._hidden.is_empty:
+            grad = self._logvar.grad_input(grad_logvar, add_to=self._mu.grad_input(grad_mu))
+            self._hidden.backward(grad, n_free=0)

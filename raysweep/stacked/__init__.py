@@ -17,20 +17,30 @@ from raysweep.stacked.functional import (
     sigmoid,
     soft_cross_entropy,
 )
+from raysweep.stacked.gradients import Gaussian, cross_entropy_rows, reconstruction
+from raysweep.stacked.layers import Chain, Linear, Workspace, first
 from raysweep.stacked.optimizers import LaneState, Optimizer
-from raysweep.stacked.parameters import Layout, Parameters, ParameterSpec
+from raysweep.stacked.parameters import Layout, Parameters, ParameterSpec, count_layers
 
 __all__ = [
     "NONLINEARITIES",
+    "Chain",
+    "Gaussian",
     "LaneState",
     "Layout",
+    "Linear",
     "Optimizer",
     "ParameterSpec",
     "Parameters",
+    "Workspace",
+    "count_layers",
     "cross_entropy",
+    "cross_entropy_rows",
     "entropy",
+    "first",
     "kl_to_standard_normal",
     "linear",
+    "reconstruction",
     "reconstruction_loss",
     "sigmoid",
     "soft_cross_entropy",

@@ -18,38 +18,50 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def _product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Multiply each lane's matrices (K, n, m) and (K, m, p), plus ``bias`` (K, p).
+def product(
+    a: Tensor,
+    b: Tensor,
+    bias: Tensor | None = None,
+    add_to: Tensor | None = None,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Multiply each lane's matrices (K, n, m) and (K, m, p) into (K, n, p).
 
-    Where the batched kernel is known to differ from the one for a single lane, go lane by lane.
+    ``bias`` (K, p) or ``add_to`` (K, n, p) is added; ``add_to`` may be ``out``. Where the batched
+    kernel is known to differ from the one for a single lane, go lane by lane.
     """
     n_lanes, n, m = a.shape
     p = b.shape[-1]
-    is_batched = n_lanes == 1 or (torch.get_num_threads() == 1 and min(n, m, p) > 1)
-    if is_batched or a.is_cuda:
-        return torch.bmm(a, b) if bias is None else torch.baddbmm(bias.unsqueeze(1), a, b)
-    out = a.new_empty(n_lanes, n, p)
+    if bias is not None:
+        add_to = bias.unsqueeze(1)
+    if out is None:
+        out = a.new_empty(n_lanes, n, p)
+    if n_lanes == 1 or a.is_cuda or (torch.get_num_threads() == 1 and min(n, m, p) > 1):
+        return _product(a, b, add_to, out)
     for k in range(n_lanes):
         lane = slice(k, k + 1)
-        if bias is None:
-            torch.bmm(a[lane], b[lane], out=out[lane])
-        else:
-            torch.baddbmm(bias[lane].unsqueeze(1), a[lane], b[lane], out=out[lane])
+        _product(a[lane], b[lane], None if add_to is None else add_to[lane], out[lane])
     return out
+
+
+def _product(a: Tensor, b: Tensor, add_to: Tensor | None, out: Tensor) -> Tensor:
+    if add_to is None:
+        return torch.bmm(a, b, out=out)
+    return torch.baddbmm(add_to, a, b, out=out)
 
 
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+        return product(x, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         grad = grad_outputs[0]
-        grad_x = _product(grad, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
-        return grad_x, _product(x.transpose(1, 2), grad), grad.sum(1)
+        grad_x = product(grad, weight.transpose(1, 2)) if ctx.needs_input_grad[0] else None
+        return grad_x, product(x.transpose(1, 2), grad), grad.sum(1)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """The parameters of K lanes in one flat tensor, a padded row a lane."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,16 +42,31 @@ class Layout:
             for start in (self.offsets[spec.name],)
         }
 
+    def n_layers(self, prefix: str) -> int:
+        """Count the layers ``prefix.0``, ``prefix.1``, ... of a chain."""
+        return count_layers((spec.name for spec in self.specs), prefix)
+
     def end_of(self, prefix: str) -> int:
         """Give where the leading parameters whose names start with ``prefix`` end in a row."""
         after = [s.name for s in self.specs if not s.name.startswith(prefix)]
         return self.offsets[after[0]] if after else self.size
 
 
+def count_layers(names: Iterable[str], prefix: str) -> int:
+    """Count the layers ``prefix.0``, ``prefix.1``, ... that parameters are named for."""
+    heads = {
+        name.removeprefix(f"{prefix}.").partition(".")[0]
+        for name in names
+        if name.startswith(f"{prefix}.")
+    }
+    return sum(head.isdigit() for head in heads)
+
+
 class Parameters:
     """Parameters and their gradients: ``flat`` and ``grad`` are (K, P).
 
-    ``views`` are leaf tensors (K, *shape) in ``flat``'s memory.
+    ``values`` and ``grads`` are their parts by name, views (K, *shape); ``views`` are the values
+    as leaf tensors of autograd in the same memory.
     """
 
     def __init__(
@@ -64,8 +79,9 @@ class Parameters:
         self.layout = layout
         self.flat = torch.zeros(n_lanes, layout.size, dtype=dtype, device=device)
         self.grad = torch.zeros_like(self.flat)
+        self.values = layout.views(self.flat)
+        self.grads = layout.views(self.grad)
         self.views = {name: view.requires_grad_() for name, view in layout.views(self.flat).items()}
-        self._grad_views = layout.views(self.grad)
 
     @property
     def n_lanes(self) -> int:
@@ -74,18 +90,17 @@ class Parameters:
 
     def initialise(self, seed: int) -> None:
         """Draw U(-1/sqrt(fan_in), 1/sqrt(fan_in)) as torch.nn.Linear does, equal in all lanes."""
-        with torch.no_grad():
-            for spec in self.layout.specs:
-                stream = generator(seed, "initial", spec.name)
-                draw = torch.rand(spec.shape, generator=stream, dtype=self.flat.dtype)
-                self.views[spec.name].copy_((draw * 2 - 1) / math.sqrt(spec.fan_in))
+        for spec in self.layout.specs:
+            stream = generator(seed, "initial", spec.name)
+            draw = torch.rand(spec.shape, generator=stream, dtype=self.flat.dtype)
+            self.values[spec.name].copy_((draw * 2 - 1) / math.sqrt(spec.fan_in))
 
     def differentiate(self, objective: Tensor) -> None:
         """Put each lane's gradient of its entry of ``objective`` (K,) into ``grad``."""
         grads = torch.autograd.grad(
             objective, list(self.views.values()), torch.ones_like(objective), allow_unused=True
         )
-        for view, grad in zip(self._grad_views.values(), grads, strict=True):
+        for view, grad in zip(self.grads.values(), grads, strict=True):
             if grad is None:
                 view.zero_()
             else:

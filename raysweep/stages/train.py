@@ -1,99 +1,81 @@
 """The training loop: one group of equal stages, trained in step as one stacked model."""
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from raysweep.data.tasks import batch_order, cycled_order, scaled
+from raysweep.data.tasks import batch_order, cycled_order
 from raysweep.models import classifier_layout, vae_layout
 from raysweep.stacked import LaneState, Optimizer, Parameters
 from raysweep.stages.evaluate import accuracy
-from raysweep.stages.objectives import (
-    Batch,
-    FirstTask,
-    LaterTask,
-    Losses,
-    Objective,
-    generator_losses,
-    per_lane,
-)
+from raysweep.stages.feed import Feed, Replay
+from raysweep.stages.objectives import network_of, per_lane, reconstructs, weights_of
 from raysweep.stages.scene import Lane, Scene
-from raysweep.streams import generator, normal
-
-
-@dataclass(frozen=True)
-class Divergence:
-    """Where a lane's loss left the finite numbers or passed the threshold.
-
-    ``epoch`` and ``step`` count from 1, ``step`` over the whole stage; ``last_finite_loss`` is
-    the last finite per-sample mean of the total loss, None if there was none.
-    """
-
-    stage: str
-    epoch: int
-    step: int
-    last_finite_loss: float | None
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """One lane's epoch: metrics by the column names of the ``epochs`` table, or its divergence."""
-
-    metrics: dict[str, float | int | None]
-    divergence: Divergence | None
+from raysweep.stages.step import Pass, Step
+from raysweep.stages.tally import EpochReport, Tally
+from raysweep.streams import generator
 
 
 class TrainGroup:
-    """Lanes of one training stage: parameters, optimiser, and the epochs done."""
+    """Lanes of one training stage: parameters, optimiser, and the epochs done.
+
+    ``lanes`` stand in an order of the group's own: those with a reconstruction first, those with
+    a frozen encoder last, so that a product over the first lanes skips the others.
+    """
 
     def __init__(self, scene: Scene, lanes: Sequence[Lane]) -> None:
         self.scene = scene
-        self.lanes = list(lanes)
         self.stage = lanes[0].stage
+        self.is_classifier = self.stage.kind == "train_task"
+        self.lanes = sorted(lanes, key=lambda lane: (not self._has_rec(lane), self._freezes(lane)))
         self.n_epochs_done = 0
         self.n_steps_done = 0
         self._last_finite = [math.nan] * len(lanes)
-        self.is_classifier = self.stage.kind == "train_task"
+        self._test_accuracy: Tensor | None = None
         self._build()
         for k, lane in enumerate(self.lanes):
             if lane.model is not None:
                 keeps = lane.config.keeps_optimizer_state
                 self.optimizer.set_lane(k, lane.model, with_moments=keeps)
 
+    def _has_rec(self, lane: Lane) -> bool:
+        return reconstructs(self.stage, lane.config)
+
+    def _freezes(self, lane: Lane) -> bool:
+        return self.is_classifier and self.stage.task > 1 and lane.config.freeze_encoder
+
     def _build(self) -> None:
         scene, config = self.scene, self.scene.config
-        is_first = self.stage.task == 1
-        self.objective: Objective
-        if not self.is_classifier:
-            layout = vae_layout(config)
-            self.objective = generator_losses
-        elif is_first:
-            layout = classifier_layout(config, with_reconstruction=config.model == "vib")
-            self.objective = FirstTask(scene, self.lanes)
+        self.network = network_of(config, self.stage)
+        if self.is_classifier:
+            has_images = self.network.image_decoder is not None
+            layout = classifier_layout(config, with_reconstruction=has_images)
         else:
-            layout = classifier_layout(config, with_reconstruction=False)
-            self.objective = LaterTask(scene, self.lanes)
+            layout = vae_layout(config)
+        self.weights = weights_of(scene, self.lanes)
         self.parameters = Parameters(layout, len(self.lanes), scene.dtype, scene.device)
-        if not self.is_classifier or is_first:
+        if self.stage.parent("model") is None:
             self.parameters.initialise(config.seed)
-        lane_configs = [lane.config for lane in self.lanes]
+        exact = replace(scene, dtype=torch.float64)
         self.optimizer = Optimizer(
             config.optimizer,
             self.parameters,
-            per_lane([c.lr for c in lane_configs], scene),
-            per_lane([c.weight_decay for c in lane_configs], scene),
+            per_lane([lane.config.lr for lane in self.lanes], exact),
+            per_lane([lane.config.weight_decay for lane in self.lanes], exact),
         )
-        is_frozen = [self.is_classifier and not is_first and c.freeze_encoder for c in lane_configs]
-        self._is_frozen = torch.tensor(is_frozen, device=scene.device) if any(is_frozen) else None
-        self._frozen_end = layout.end_of("encoder.")
-        self._threshold = per_lane([c.loss_above for c in lane_configs], scene)
         buffers = [lane.buffer for lane in self.lanes if lane.buffer is not None]
-        self._replay_images = torch.stack([b.images for b in buffers]) if buffers else None
-        self._replay_labels = torch.stack([b.labels for b in buffers]) if buffers else None
+        self._replay = Replay(scene, buffers) if buffers else None
+        names = ["class", "kl", "n_correct"] if self.is_classifier else ["kl"]
+        names += ["rec"] if self.weights.n_rec else []
+        names += ["replay_class", "replay_kl"] if buffers else []
+        threshold = per_lane([lane.config.loss_above for lane in self.lanes], scene)
+        self._tally = Tally(names, threshold)
+        self._steps: dict[tuple[int, int], Step] = {}
 
     @property
     def is_done(self) -> bool:
@@ -105,69 +87,84 @@ class TrainGroup:
 
         Lanes that diverged leave the group afterwards.
         """
-        epoch = self.n_epochs_done + 1
-        tally = _Tally(self._last_finite, self.scene.device)
-        for batch in self._batches(epoch):
-            self.n_steps_done += 1
-            self._step(batch, tally)
-        tally.close(self.parameters.are_finite(), self.n_steps_done)
+        epoch, tally = self.n_epochs_done + 1, self._tally
+        tally.begin(self._last_finite, self.n_steps_done)
+        batches = self._batches(epoch)
+        for new, replayed in batches:
+            self._steps[len(new), len(replayed)]()
+        self.n_steps_done += len(batches)
+        tally.close(self.parameters.are_finite())
         self.n_epochs_done = epoch
-        self._last_finite = tally.last_finite.tolist()
-        if self.is_classifier:
-            tally.test_accuracy = self.accuracy_on(self.stage.task)
-        reports = tally.reports(self.stage.name, epoch, self._reported_losses())
+        self._last_finite = tally.last_finite
+        n_new, n_replay = (sum(map(len, indices)) for indices in zip(*batches, strict=True))
+        reports = self._reports(len(batches), n_new, n_replay)
         self._drop([k for k, report in enumerate(reports) if report.divergence])
         return reports
 
-    def _batches(self, epoch: int) -> Iterator[Batch]:
-        scene, config = self.scene, self.scene.config
-        samples = scene.tasks[self.stage.task - 1].train
-        purpose = (self.stage.name, epoch)
+    def _batches(self, epoch: int) -> list[tuple[Tensor, Tensor]]:
+        """Give the indices of new and replayed samples of each batch; make its steps ready."""
+        config = self.scene.config
 
         def stream(name: str) -> torch.Generator:
-            return generator(config.seed, name, *purpose, device=scene.device)
+            purpose = (self.stage.name, epoch)
+            return generator(config.seed, name, *purpose, device=self.scene.device)
 
+        samples = self.scene.tasks[self.stage.task - 1].train
+        new = list(
+            batch_order(len(samples), config.batch_size, config.drop_last, stream("batch_order"))
+        )
+        replayed = [new[0][:0]] * len(new)
+        if self._replay is not None:
+            endless = cycled_order(len(self._replay), config.batch_size, stream("replay_order"))
+            replayed = list(islice(endless, len(new)))
+        batches = list(zip(new, replayed, strict=True))
         noise, replay_noise = stream("noise"), stream("replay_noise")
-        replay_order: Iterator[Tensor] = iter(())
-        if self._replay_images is not None:
-            n_replay = self._replay_images.shape[1]
-            replay_order = cycled_order(n_replay, config.batch_size, stream("replay_order"))
-        for index in batch_order(
-            len(samples), config.batch_size, config.drop_last, stream("batch_order")
-        ):
-            images = scaled(samples.images[index], scene.dtype)
-            draw = normal((len(index), config.n_bottleneck), noise, scene.dtype)
-            if self._replay_images is None or self._replay_labels is None:
-                yield Batch(images, samples.labels[index], draw)
-                continue
-            chosen = next(replay_order)
-            yield Batch(
-                images,
-                samples.labels[index],
-                draw,
-                self._replay_images[:, chosen],
-                self._replay_labels[:, chosen],
-                normal((len(chosen), config.n_bottleneck), replay_noise, scene.dtype),
-            )
+        for size in {(len(a), len(b)): None for a, b in batches}:
+            if size not in self._steps:
+                self._steps[size] = self.make_step(*size)
+            of_size = [(a, b) for a, b in batches if (len(a), len(b)) == size]
+            order, replay_order = (torch.stack(part) for part in zip(*of_size, strict=True))
+            self._steps[size].feed.begin(order, replay_order, noise, replay_noise)
+        return batches
 
-    def _step(self, batch: Batch, tally: "_Tally") -> None:
-        losses = self.objective(self.parameters.views, batch)
-        tally.add(losses, self._threshold, self.n_steps_done)
-        self.parameters.differentiate(losses.objective)
-        self.optimizer.step(tally.is_alive, self._is_frozen, self._frozen_end)
+    def make_step(self, n_new: int, n_replay: int) -> Step:
+        """Make the step for batches of a size."""
+        samples = self.scene.tasks[self.stage.task - 1].train
+        n_lanes = len(self.lanes)
+        feed = Feed(self.scene, samples, n_lanes, n_new, n_replay, self.is_classifier, self._replay)
+        is_frozen = [self._freezes(lane) for lane in self.lanes]
+        n_free = is_frozen.count(False)
+        return Step(
+            feed,
+            Pass(self.network, self.weights, self.parameters, feed.batch, self._tally, n_free),
+            self._tally,
+            self.optimizer,
+            torch.tensor(is_frozen, device=self.scene.device) if any(is_frozen) else None,
+            self.parameters.layout.end_of("encoder."),
+        )
 
-    def _reported_losses(self) -> list[set[str]]:
-        """Name the losses that mean something for each lane: no reconstruction without weight."""
+    def _reports(self, n_steps: int, n_new: int, n_replay: int) -> list[EpochReport]:
         reported = []
-        for k in range(len(self.lanes)):
-            names = {"class", "kl"} if self.is_classifier else {"rec", "kl"}
-            if isinstance(self.objective, FirstTask) and float(self.objective.w_rec[k]) != 0:
-                names.add("rec")
-            reported.append(names)
-        return reported
+        for lane in self.lanes:
+            names = {"class", "kl"} if self.is_classifier else {"kl"}
+            reported.append(names | ({"rec"} if self._has_rec(lane) else set()))
+        means = self._tally.means(n_new, n_replay, reported)
+        self._test_accuracy = None
+        if self.is_classifier:
+            self._test_accuracy = self.accuracy_on(self.stage.task)
+            for row, test in zip(means, self._test_accuracy.tolist(), strict=True):
+                row["test_accuracy"] = test
+        divergences = self._tally.divergences(self.stage.name, self.n_epochs_done)
+        counts: dict[str, float | int | None] = {"n_steps": n_steps, "n_samples": n_new}
+        return [
+            EpochReport(counts if divergence else counts | row, divergence)
+            for row, divergence in zip(means, divergences, strict=True)
+        ]
 
     def accuracy_on(self, task: int) -> Tensor:
         """Compute the test accuracy (K,) on a task (from 1) after the epochs done so far."""
+        if task == self.stage.task and self._test_accuracy is not None:
+            return self._test_accuracy
         purpose = (self.stage.name, self.n_epochs_done, task)
         samples = self.scene.tasks[task - 1].test
         return accuracy(self.scene, self.parameters.views, samples, purpose)
@@ -179,6 +176,7 @@ class TrainGroup:
     def _drop(self, gone: Sequence[int]) -> None:
         if not gone:
             return
+        self._test_accuracy = None
         kept = [k for k in range(len(self.lanes)) if k not in gone]
         states = [self.optimizer.lane(k) for k in kept]
         self.lanes = [self.lanes[k] for k in kept]
@@ -212,78 +210,3 @@ class TrainGroup:
             self.optimizer.n_steps = list(state["optimizer_steps"])
             for name, moment in self.optimizer.moments.items():
                 moment.copy_(state["moments"][name])
-
-
-class _Tally:
-    """Sums over one epoch, (K,) each, read once at its end."""
-
-    def __init__(self, last_finite: Sequence[float], device: torch.device) -> None:
-        n_lanes = len(last_finite)
-        self.is_alive = torch.ones(n_lanes, dtype=torch.bool, device=device)
-        self.died_at = torch.zeros(n_lanes, dtype=torch.int64, device=device)
-        self.last_finite = torch.tensor(last_finite, dtype=torch.float64, device=device)
-        self.sums: dict[str, Tensor] = {}
-        self.n_new = 0
-        self.n_replay = 0
-        self.n_steps = 0
-        self.test_accuracy: Tensor | None = None
-
-    @torch.no_grad()
-    def add(self, losses: Losses, threshold: Tensor, step: int) -> None:
-        mean = losses.mean
-        is_finite = torch.isfinite(mean)
-        self.last_finite = torch.where(self.is_alive & is_finite, mean.double(), self.last_finite)
-        self._bury(is_finite & (mean <= threshold), step)
-        self.n_steps += 1
-        self.n_new += losses.n_new
-        self.n_replay += losses.n_replay
-        self._add("loss", mean * losses.n_new)
-        for name, value in losses.new.items():
-            self._add(name, value)
-        for name, value in losses.replay.items():
-            self._add(f"replay_{name}", value)
-        if losses.n_correct is not None:
-            self._add("n_correct", losses.n_correct)
-
-    def _add(self, name: str, value: Tensor) -> None:
-        total = self.sums.get(name)
-        self.sums[name] = value.double() if total is None else total + value.double()
-
-    def _bury(self, is_well: Tensor, step: int) -> None:
-        self.died_at = torch.where(self.is_alive & ~is_well, step, self.died_at)
-        self.is_alive = self.is_alive & is_well
-
-    def close(self, is_finite: Tensor, step: int) -> None:
-        """Bury lanes whose last update left parameters that are not finite."""
-        self._bury(is_finite, step)
-
-    def reports(self, stage: str, epoch: int, reported: list[set[str]]) -> list[EpochReport]:
-        columns = {name: total.tolist() for name, total in self.sums.items()}
-        tests = self.test_accuracy.tolist() if self.test_accuracy is not None else None
-        last_finite, died_at = self.last_finite.tolist(), self.died_at.tolist()
-        reports = []
-        for k, is_alive in enumerate(self.is_alive.tolist()):
-            metrics: dict[str, float | int | None] = {
-                "n_steps": self.n_steps,
-                "n_samples": self.n_new,
-            }
-            divergence = None
-            if is_alive:
-                metrics |= self._means({name: c[k] for name, c in columns.items()}, reported[k])
-                metrics["test_accuracy"] = tests[k] if tests else None
-            else:
-                last = None if math.isnan(last_finite[k]) else last_finite[k]
-                divergence = Divergence(stage, epoch, died_at[k], last)
-            reports.append(EpochReport(metrics, divergence))
-        return reports
-
-    def _means(self, sums: dict[str, float], reported: set[str]) -> dict[str, float | int | None]:
-        means: dict[str, float | int | None] = {"loss": sums["loss"] / self.n_new}
-        for name in ("class", "kl", "rec"):
-            if name in reported and name in sums:
-                means[f"{name}_loss"] = sums[name] / self.n_new
-            if f"replay_{name}" in sums:
-                means[f"replay_{name}_loss"] = sums[f"replay_{name}"] / self.n_replay
-        if "n_correct" in sums:
-            means["train_accuracy"] = sums["n_correct"] / self.n_new
-        return means

@@ -1,0 +1,155 @@
+"""Stacked layers that know their own backward: no autograd graph, no allocation in a step.
+
+Letters: K lanes, B batch. ``forward`` keeps what ``backward`` needs until the next ``forward``.
+``backward`` writes the gradients of the parameters into ``Parameters.grad``, over what stood
+there. It may be given the first lanes only: the others' gradients are then left as they are.
+``functional`` under autograd is the definition that these are tested against.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from raysweep.stacked.functional import product
+from raysweep.stacked.parameters import Parameters
+
+
+class Workspace:
+    """Buffers by name and shape, made once and used again at every step."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        """Give the buffer of a name and shape; what it holds is what was last put into it."""
+        key = (name, shape)
+        if key not in self._buffers:
+            self._buffers[key] = self._like.new_zeros(shape)
+        return self._buffers[key]
+
+
+class Linear:
+    """Affine map of each lane: ``name``'s weight (K, in, out) and bias (K, out)."""
+
+    def __init__(self, parameters: Parameters, name: str, workspace: Workspace) -> None:
+        self._name = name
+        self._workspace = workspace
+        weight = parameters.values[f"{name}.weight"]
+        self._weight, self._weight_t = weight, weight.transpose(1, 2)
+        self._bias = parameters.values[f"{name}.bias"]
+        self._grad_weight = parameters.grads[f"{name}.weight"]
+        self._grad_bias = parameters.grads[f"{name}.bias"]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` (K, B, in) to (K, B, out), in a buffer that may be changed in place."""
+        self._x = x
+        n_lanes, n = x.shape[:2]
+        out = self._workspace(self._name, n_lanes, n, self._weight.shape[2])
+        return product(x, first(self._weight, n_lanes), first(self._bias, n_lanes), out=out)
+
+    def backward(self, grad: Tensor) -> None:
+        """Take the gradient (K, B, out) of the output."""
+        n_lanes = len(grad)
+        x = first(self._x, n_lanes).transpose(1, 2)
+        product(x, grad, out=first(self._grad_weight, n_lanes))
+        torch.sum(grad, 1, out=first(self._grad_bias, n_lanes))
+
+    def grad_input(self, grad: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """Give the gradient (K, B, in) of the input, added to ``add_to`` (K, B, in) in place."""
+        n_lanes, n, _ = grad.shape
+        out = add_to
+        if out is None:
+            out = self._workspace(f"{self._name} input", n_lanes, n, self._weight.shape[1])
+        return product(grad, first(self._weight_t, n_lanes), add_to=add_to, out=out)
+
+
+def first(x: Tensor, n_lanes: int) -> Tensor:
+    """Give the first lanes of ``x`` (K, ...); ``x`` itself for all: slicing costs microseconds."""
+    return x if len(x) == n_lanes else x[:n_lanes]
+
+
+class Chain:
+    """Linear layers ``prefix.0``, ``prefix.1``, ... with a nonlinearity after each.
+
+    With ``is_last_linear`` there is none after the last.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        prefix: str,
+        nonlinearity: str,
+        is_last_linear: bool,
+        workspace: Workspace,
+    ) -> None:
+        n_layers = parameters.layout.n_layers(prefix)
+        self._layers = [Linear(parameters, f"{prefix}.{i}", workspace) for i in range(n_layers)]
+        self._activate, self._through = ACTIVATIONS[nonlinearity]
+        self._n_active = n_layers - 1 if is_last_linear else n_layers
+        self._outputs: list[Tensor] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no layer, so that output and input are one."""
+        return not self._layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (K, B, in) to (K, B, out)."""
+        self._outputs = []
+        for i, layer in enumerate(self._layers):
+            x = layer.forward(x)
+            if i < self._n_active:
+                self._activate(x)
+            self._outputs.append(x)
+        return x
+
+    def backward(
+        self, grad: Tensor, n_free: int | None = None, add_to: Tensor | None = None
+    ) -> Tensor | None:
+        """Take the gradient (K, B, out), which is changed in place.
+
+        Gives the gradient (K, B, in) of the input, added to ``add_to`` in place; of the first
+        ``n_free`` lanes only if that is given, and None for 0: then its product is saved.
+        """
+        for i in reversed(range(len(self._layers))):
+            if i < self._n_active:
+                self._through(grad, first(self._outputs[i], len(grad)))
+            self._layers[i].backward(grad)
+            if i > 0:
+                grad = self._layers[i].grad_input(grad)
+        if n_free == 0:
+            return None
+        grad = grad if n_free is None else first(grad, n_free)
+        if self._layers:
+            return self._layers[0].grad_input(grad, add_to)
+        return grad if add_to is None else add_to.add_(grad)
+
+
+def _through_relu(grad: Tensor, out: Tensor) -> None:
+    torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad)
+
+
+def _through_leaky_relu(grad: Tensor, out: Tensor) -> None:
+    torch.ops.aten.leaky_relu_backward.grad_input(grad, out, 0.01, True, grad_input=grad)
+
+
+def _elu(x: Tensor) -> None:
+    negative = torch.expm1(x.clamp(max=0))
+    x.copy_(torch.where(x > 0, x, negative))
+
+
+def _sigmoid(x: Tensor) -> None:
+    x.mul_(0.5).tanh_().mul_(0.5).add_(0.5)
+
+
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], object], Callable[[Tensor, Tensor], object]]] = {
+    "relu": (torch.relu_, _through_relu),
+    "leaky_relu": (torch.nn.functional.leaky_relu_, _through_leaky_relu),
+    "elu": (_elu, lambda grad, out: grad.mul_(torch.where(out > 0, 1, out + 1))),
+    "tanh": (torch.tanh_, lambda grad, out: grad.mul_(1 - out * out)),
+    "sigmoid": (_sigmoid, lambda grad, out: grad.mul_(out * (1 - out))),
+}
+"""By the name of the setting: what changes a tensor in place, and what takes a gradient through
+it in place, given the output. Each of these has a slope that its output tells."""

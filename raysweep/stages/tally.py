@@ -1,0 +1,146 @@
+"""What an epoch adds up to in each lane, and which lanes diverged."""
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_LOG_STEPS = 256
+"""Steps between two foldings of what was logged into sums."""
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """Where a lane's loss left the finite numbers or passed the threshold.
+
+    ``epoch`` and ``step`` count from 1, ``step`` over the whole stage; ``last_finite_loss`` is
+    the last finite per-sample mean of the total loss, None if there was none.
+    """
+
+    stage: str
+    epoch: int
+    step: int
+    last_finite_loss: float | None
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One lane's epoch: metrics by the column names of the ``epochs`` table, or its divergence."""
+
+    metrics: dict[str, float | int | None]
+    divergence: Divergence | None
+
+
+class Tally:
+    """Each lane's losses of an epoch, summed in float64; buries lanes whose loss goes too far.
+
+    ``values`` maps a name to the (K,) tensor that takes a step's sum over samples; ``mean`` takes
+    the per-sample mean of the total loss, which is what is held against the threshold.
+    ``note`` reads nothing back, so that it can be captured in a CUDA graph; ``begin_step`` comes
+    before, outside of any graph.
+    """
+
+    def __init__(self, names: Sequence[str], threshold: Tensor) -> None:
+        n_lanes, device = len(threshold), threshold.device
+        self.names = tuple(names)
+        self.is_alive = torch.ones(n_lanes, dtype=torch.bool, device=device)
+        self._threshold = threshold
+        self._is_well = torch.ones_like(self.is_alive)
+        self._step = threshold.new_zeros(1 + len(names), n_lanes)
+        self.mean, *values = self._step.unbind()
+        self.values = dict(zip(self.names, values, strict=True))
+        # Steps last: a sum over them then goes the same way for any number of lanes.
+        self._log = self._step.new_zeros(*self._step.shape, _LOG_STEPS)
+        self._place = torch.zeros(1, dtype=torch.int64, device=device)
+        self._n_new: list[int] = []
+        self._was_alive = self.is_alive.clone()
+        self._died_at = torch.zeros(n_lanes, dtype=torch.int64, device=device)
+        self._last_finite = torch.full((n_lanes,), math.nan, dtype=torch.float64, device=device)
+        self._sums = torch.zeros(self._step.shape, dtype=torch.float64, device=device)
+
+    def begin(self, last_finite: Sequence[float], n_steps_done: int) -> None:
+        """Start an epoch; ``last_finite`` has each lane's last finite loss so far."""
+        self._n_steps = n_steps_done
+        self._last_finite.copy_(torch.tensor(last_finite, dtype=torch.float64))
+        self._sums.zero_()
+
+    def begin_step(self, n_new: int) -> None:
+        """Make room for a step on ``n_new`` new samples."""
+        if len(self._n_new) == _LOG_STEPS:
+            self._fold()
+        self._n_new.append(n_new)
+
+    def note(self) -> None:
+        """Keep the step's ``mean`` and ``values``, and bury lanes by the mean."""
+        # False for NaN, too; a threshold is finite.
+        torch.le(self.mean, self._threshold, out=self._is_well)
+        self.is_alive.logical_and_(self._is_well)
+        self._log.index_copy_(2, self._place, self._step.unsqueeze(2))
+        self._place.add_(1)
+
+    def _fold(self) -> None:
+        """Add the logged steps to the sums; find where lanes died."""
+        n_steps = len(self._n_new)
+        log = self._log[:, :, :n_steps].double()
+        means = log[0]
+        is_bad = ~(means <= self._threshold.double()[:, None])
+        n_bad_before = is_bad.cumsum(1) - is_bad.long()
+        was_alive = self._was_alive[:, None] & (n_bad_before == 0)
+        steps = torch.arange(1, n_steps + 1, device=log.device)
+        died = torch.where(was_alive & is_bad, steps, 0).amax(1)
+        self._died_at = torch.where(died > 0, self._n_steps + died, self._died_at)
+        last = torch.where(was_alive & means.isfinite(), steps, 0).amax(1)
+        value = means.gather(1, (last - 1).clamp(min=0)[:, None]).squeeze(1)
+        self._last_finite = torch.where(last > 0, value, self._last_finite)
+        means *= torch.tensor(self._n_new, dtype=log.dtype, device=log.device)
+        self._sums += log.sum(-1)
+        self._was_alive.copy_(self.is_alive)
+        self._place.zero_()
+        self._n_steps += n_steps
+        self._n_new = []
+
+    def close(self, are_finite: Tensor) -> None:
+        """End an epoch; bury lanes whose last update left parameters not finite, by (K,) bool."""
+        self._fold()
+        self._died_at = torch.where(self.is_alive & ~are_finite, self._n_steps, self._died_at)
+        self.is_alive.logical_and_(are_finite)
+
+    @property
+    def last_finite(self) -> list[float]:
+        """Each lane's last finite loss, NaN if there was none."""
+        values: list[float] = self._last_finite.tolist()
+        return values
+
+    def divergences(self, stage: str, epoch: int) -> list[Divergence | None]:
+        """Give each lane's divergence, None where it is alive."""
+        last_finite = [None if math.isnan(x) else x for x in self.last_finite]
+        return [
+            None if is_alive else Divergence(stage, epoch, step, last)
+            for is_alive, step, last in zip(
+                self.is_alive.tolist(), self._died_at.tolist(), last_finite, strict=True
+            )
+        ]
+
+    def means(
+        self, n_new: int, n_replay: int, reported: Sequence[Collection[str]]
+    ) -> list[dict[str, float | int | None]]:
+        """Give each lane's means by column of the ``epochs`` table.
+
+        ``n_new`` and ``n_replay`` are the samples of the epoch, ``reported`` has for each lane the
+        losses that mean something for it.
+        """
+        rows = []
+        for k, column in enumerate(self._sums.t().tolist()):
+            sums = dict(zip(("loss", *self.names), column, strict=True))
+            means: dict[str, float | int | None] = {"loss": sums["loss"] / n_new}
+            for name in ("class", "kl", "rec"):
+                if name in reported[k]:
+                    means[f"{name}_loss"] = sums[name] / n_new
+                if n_replay and f"replay_{name}" in sums:
+                    means[f"replay_{name}_loss"] = sums[f"replay_{name}"] / n_replay
+            if "n_correct" in sums:
+                means["train_accuracy"] = sums["n_correct"] / n_new
+            rows.append(means)
+        return rows
