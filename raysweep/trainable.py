@@ -19,6 +19,7 @@ from ray import tune
 from raysweep import __version__
 from raysweep.data.sources import Source
 from raysweep.settings import Config
+from raysweep.store.files import StageStore
 
 if TYPE_CHECKING:
     from raysweep.pack import PackRun
@@ -39,10 +40,12 @@ def trial_config(
     cpu: float = 1,
     gpu: float = 0,
     has_checkpoints: bool = True,
+    store: StageStore | None = None,
 ) -> dict[str, Any]:
     """Make the Tune config of the trial that runs a pack: text, so Tune looks into nothing.
 
-    ``has_checkpoints`` is false where workers do not see the driver's folder.
+    ``has_checkpoints`` is false where workers do not see the driver's folder; they use no
+    ``store`` there either.
     """
     pack = json.dumps([config.model_dump(mode="json") for config in configs])
     return {
@@ -51,6 +54,7 @@ def trial_config(
         "cpu": cpu,
         "gpu": gpu,
         "has_checkpoints": has_checkpoints,
+        "store": json.dumps([str(store.folder), store.max_bytes]) if store else None,
     }
 
 
@@ -84,6 +88,10 @@ class PackTrainable(tune.Trainable):
         self._configs = [Config(**values) for values in json.loads(trial["pack"])]
         self._wants_gpu = trial["gpu"] > 0
         self._has_checkpoints = trial["has_checkpoints"]
+        self._store: StageStore | None = None
+        if trial["store"]:
+            folder, max_bytes = json.loads(trial["store"])
+            self._store = StageStore(Path(folder), max_bytes)
         self._device = "cuda" if self._wants_gpu else "cpu"
         self._run: PackRun | None = None
         self._save_s = _SAVE_S
@@ -100,7 +108,8 @@ class PackTrainable(tune.Trainable):
                     "resources.gpu: expected torch to see the GPU that Ray gave, but it sees none; "
                     "install a torch with CUDA, or set resources.gpu to 0"
                 )
-            self._run = PackRun(self._configs, self._sources[self._configs[0].source], self._device)
+            source = self._sources[self._configs[0].source]
+            self._run = PackRun(self._configs, source, self._device, store=self._store)
         return self._run
 
     def step(self) -> dict[str, Any]:
@@ -109,7 +118,9 @@ class PackTrainable(tune.Trainable):
 
         try:
             run = self._pack_run()
+            cpu_s = time.process_time()
             report = run.advance()
+            cpu_s = time.process_time() - cpu_s
         except Exception as error:
             is_memory = isinstance(error, torch.OutOfMemoryError)
             if self._wants_gpu and torch.cuda.is_available() and not is_memory:
@@ -128,7 +139,9 @@ class PackTrainable(tune.Trainable):
             "done": run.is_done,
             "rows": json.dumps(rows),
             "train_s": report.train_s,
+            "train_cpu_s": cpu_s,
             "prepare_s": report.prepare_s,
+            "note": self._store.failure if self._store else None,
             "should_checkpoint": (
                 self._has_checkpoints
                 and not run.is_done

@@ -13,7 +13,7 @@ import pandas as pd
 from raysweep.results import read_accuracy, read_epochs, read_trials
 
 ROOT = Path(__file__).parents[1]
-CIRCUMSTANCES = ["duration_s", "started_at", "ended_at", "host", "attempt"]
+CIRCUMSTANCES = ["duration_s", "n_stored_stages", "started_at", "ended_at", "host", "attempt"]
 """Columns that may differ between two runs of one configuration."""
 
 SMALL = """

@@ -12,20 +12,23 @@ MAY_IMPORT: dict[str, set[str]] = {
     "results": {"settings", "pyarrow", "pandas"},
     "streams": {"torch"},
     "data": {"settings", "streams", "torch", "torchvision", "numpy", "pyarrow"},
-    "stacked": {"streams", "torch"},
+    "stacked": {"streams", "torch", "triton"},
     "models": {"stacked", "settings", "torch"},
     "replay": {"models", "data", "stacked", "streams", "settings", "torch"},
     "stages": {"plan", "models", "replay", "data", "stacked", "streams", "settings", "torch"},
-    "pack": {"stages", "plan", "data", "replay", "stacked", "settings", "torch"},
-    "trainable": {"pack", "data", "settings", "torch", "ray"},
-    "tune": {"trainable", "plan", "data", "results", "settings", "ray", "typer", "rich"},
+    "store": {"plan", "replay", "data", "stacked", "settings", "torch", "safetensors"},
+    "pack": {"store", "stages", "plan", "data", "replay", "stacked", "settings", "torch"},
+    "trainable": {"pack", "store", "data", "settings", "torch", "ray"},
+    "tune": {"trainable", "store", "plan", "data", "results", "settings", "ray", "typer", "rich"},
 }
 """By module of raysweep: other modules of raysweep and packages beyond the standard library."""
 
 PACKAGES = {"pydantic", "yaml", "pyarrow", "pandas", "torch", "torchvision", "numpy", "ray"} | {
     "typer",
     "rich",
+    "safetensors",
     "mlxtend",
+    "triton",
     "matplotlib",
     "scipy",
     "sklearn",

@@ -497,7 +497,7 @@ def test_lane_that_turns_nan_in_a_later_epoch_leaves_the_others_unchanged(
 def test_lane_that_is_nan_from_a_stages_first_step_has_no_last_finite_loss(small: Source) -> None:
     config = configure(model="vib")
     run = PackRun([config], small)
-    run._open_group()
+    run._open_group(Report())
     poison(run, config)
     (trial,) = finish(run)[config.id]["trials"]
     assert (trial["status"], trial["diverged_step"]) == ("diverged", 1)

@@ -1,23 +1,30 @@
 """Each config is planned once, and stages are shared exactly where the rules allow it."""
 
 import itertools
+import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raysweep.data.sources import Source
+from raysweep.pack import PackRun
 from raysweep.plan import (
-    MAX_LANES,
+    LANES_CPU,
+    LANES_GPU,
     Pack,
     Plan,
     cost,
     make_plan,
+    memory_bytes,
     memory_of,
     pack_key,
+    packs,
     slots_on,
+    stages,
     stages_of,
 )
 from raysweep.settings import Config, Resources, load_sweep
@@ -158,7 +165,7 @@ def test_each_config_is_planned_exactly_once(n_slots: int, max_lanes: int | None
 def test_a_pack_is_one_key_and_no_wider_than_asked(n_slots: int, max_lanes: int | None) -> None:
     for configs in (PUBLISHED, *GRIDS[:8]):
         for pack in make_plan(configs, n_slots, max_lanes).packs:
-            assert 1 <= len(pack.configs) <= (max_lanes or MAX_LANES)
+            assert 1 <= len(pack.configs) <= (max_lanes or LANES_CPU[1])
             assert len({pack_key(config) for config in pack.configs}) == 1
 
 
@@ -196,6 +203,108 @@ def test_packs_start_with_the_longest() -> None:
 def test_plans_are_the_same_each_time() -> None:
     for configs in GRIDS[:10]:
         assert make_plan(configs, 2, 4) == make_plan(configs, 2, 4)
+
+
+UNEQUAL = [
+    grid(n_bottleneck=[5, 1000], lr=[1.0 * k for k in range(1, 8)], replay=["none", "simple"]),
+    grid(seed=list(range(5)), replay_weight=[k / 32 for k in range(33)], replay="simple"),
+    grid(epochs=[1, 9], encoder_widths=[[10], [400, 400]], beta_2=[k / 8 for k in range(30)]),
+    grid(seed=list(range(40)), epochs=[1, 2], lr=[1, 2, 3], replay="none"),
+]
+
+
+@pytest.mark.parametrize("n_slots", range(1, 17))
+def test_no_slot_idles_at_the_end_longer_than_one_pack(n_slots: int) -> None:
+    for configs in (PUBLISHED, *UNEQUAL, *GRIDS):
+        plan = make_plan(configs, n_slots)
+        # A simulation of its own: each slot, once free, takes the next pack of the plan.
+        slots: list[list[float]] = [[] for _ in range(n_slots)]
+        for pack in plan.packs:
+            min(slots, key=sum).append(cost(pack))
+        last = max(slots, key=sum)
+        length, first_end = sum(last), min(map(sum, slots))
+        assert plan.length_s == pytest.approx(length)
+        assert plan.idle_s == pytest.approx(length - first_end)
+        assert length - first_end <= last[-1] * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("n_slots", [2, 3, 4, 7, 16])
+def test_packs_are_cut_where_slots_would_idle_at_the_end(n_slots: int) -> None:
+    for configs in (PUBLISHED, *UNEQUAL):
+        plan = make_plan(configs, n_slots)
+        single = make_plan(configs, n_slots, max_lanes=1)
+        wide = make_plan(configs, n_slots, max_lanes=LANES_CPU[1])
+        # Where a slot idles for long, neither wide packs nor single configurations end earlier.
+        if plan.idle_s > 0.05 * plan.length_s:
+            assert plan.length_s <= 1.05 * min(single.length_s, wide.length_s)
+
+
+def test_a_cut_that_repeats_more_than_it_balances_is_not_made() -> None:
+    # One prefix of many epochs, two short ends: two slots would both train the prefix.
+    configs = grid(replay_weight=[0.25, 0.5], replay="simple", n_tasks=2)
+    (pack,) = make_plan(configs, 1).packs
+    assert len(pack.configs) == 2
+    many = grid(replay_weight=[k / 16 for k in range(8)], seed=[0, 1], replay="simple")
+    assert [len(pack.configs) for pack in make_plan(many, 2).packs] == [8, 8]
+
+
+def test_small_shapes_get_wide_packs_and_large_ones_do_not_grow() -> None:
+    lr = [1.0 * k for k in range(1, 300)]
+    tiny = {"encoder_widths": [[2]], "rec_decoder_widths": [[2]], "n_bottleneck": 2}
+    widths = {}
+    for name, shape in {"tiny": tiny, "large": {"encoder_widths": [[1000, 1000]]}}.items():
+        widths[name] = max(len(pack.configs) for pack in make_plan(grid(lr=lr, **shape)).packs)
+    assert LANES_CPU[0] == widths["large"] < widths["tiny"] <= LANES_CPU[1]
+    on_cpu, on_gpu = (
+        max(len(pack.configs) for pack in make_plan(grid(lr=lr), has_gpu=has_gpu).packs)
+        for has_gpu in (False, True)
+    )
+    assert on_cpu < on_gpu and LANES_GPU[0] <= on_gpu <= LANES_GPU[1]
+
+
+@pytest.mark.parametrize("n_megabytes", [60, 100, 300, 1000])
+def test_packs_fit_into_the_memory_that_there_is(n_megabytes: int) -> None:
+    for configs in (grid(lr=[1.0 * k for k in range(1, 40)], replay=["none", "simple"]), *GRIDS):
+        for pack in make_plan(configs, memory=n_megabytes * 10**6).packs:
+            assert len(pack.configs) == 1 or memory_bytes(pack) <= n_megabytes * 10**6
+
+
+def test_a_fixed_pack_size_overrides_memory_and_balance() -> None:
+    configs = grid(lr=[1.0 * k for k in range(1, 13)])
+    plan = make_plan(configs, n_slots=12, max_lanes=12, memory=1)
+    assert [len(pack.configs) for pack in plan.packs] == [12]
+
+
+def test_a_family_too_large_for_a_pack_is_cut_evenly() -> None:
+    configs = grid(replay_weight=[k / 32 for k in range(17)], replay="simple")
+    assert [len(pack.configs) for pack in make_plan(configs, max_lanes=16).packs] == [9, 8]
+
+
+def test_planning_looks_at_each_configuration_a_fixed_number_of_times(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    n_calls = Counter[str]()
+
+    def counted(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            n_calls[name] += 1
+            return function(*arguments, **named)
+
+        return call
+
+    for module, name in (
+        (stages, "stages_of"),
+        (packs, "stages_of"),
+        (packs, "pack_key"),
+        (packs, "cost"),
+    ):
+        monkeypatch.setattr(module, name, counted(name, getattr(module, name)))
+    n_per_config = []
+    for n in (200, 2000):
+        n_calls.clear()
+        make_plan(grid(lr=[1.0 * k for k in range(1, n // 4 + 1)], seed=[0, 1, 2, 3]), n_slots=4)
+        n_per_config.append(n_calls.total() / n)
+    assert n_per_config[1] <= 1.1 * n_per_config[0] < 20
 
 
 # Stages
@@ -276,6 +385,32 @@ def test_r_replay_weights_over_n_prefixes_cost_n_times_1_plus_r_trainings(
     assert n_trainings(plan.packs) == n_prefixes * (1 + n_weights)
     n_fills = n_prefixes if replay == "generative" else 1  # real samples know no learning rate
     assert n_trainings(plan.packs, "fill_buffer") == n_fills
+
+
+def test_a_pack_run_trains_each_shared_prefix_once(small: Source) -> None:
+    n_weights, n_prefixes, epochs = 3, 2, 2
+    configs = grid(
+        replay_weight=[k / 8 for k in range(n_weights)],
+        lr=[1e-3, 2e-3][:n_prefixes],
+        replay="simple",
+        n_replay=20,
+        batch_size=100,
+        epochs=epochs,
+        encoder_widths=[[5]],
+        rec_decoder_widths=[[5]],
+        n_bottleneck=3,
+    )
+    n_lanes: list[int] = []
+    (pack,) = make_plan(configs).packs
+    run = PackRun(pack.configs, small)
+    while not run.is_done:
+        rows = run.advance().epochs
+        # Rows of a shared lane divide its seconds, and are equal in all else.
+        shared = {json.dumps({k: v for k, v in r.items() if k != "config_id"}) for r in rows}
+        n_lanes.append(len(shared))
+        assert len(rows) == len(configs)
+    assert sum(n_lanes) == epochs * n_prefixes * (1 + n_weights)
+    assert n_lanes == epochs * [n_prefixes] + epochs * [n_prefixes * n_weights]
 
 
 @pytest.mark.parametrize("max_lanes", [2, 3, 5, 8, 16])

@@ -1,15 +1,23 @@
 """The whole path, from YAML to Parquet, on the real Ray and real digits."""
 
+import copy
+import itertools
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
+from ray import tune
+from ray.tune.search.variant_generator import generate_variants
 from sweep_runs import (
     SMALL,
     assert_same_tables,
@@ -23,6 +31,7 @@ from sweep_runs import (
     write,
 )
 
+from raysweep.plan import Pack
 from raysweep.results import (
     ResultsFolder,
     Writer,
@@ -31,10 +40,15 @@ from raysweep.results import (
     read_trials,
     statuses,
 )
-from raysweep.settings import load_sweep
+from raysweep.settings import Config, load_sweep
+from raysweep.trainable import TRIAL
+from raysweep.tune.collector import Collector, pack_name
+from raysweep.tune.progress import Progress, Screen
+from raysweep.tune.trials import NextConfig
 
 N_SMALL = 12
-LONG = SMALL.replace("epochs: 2", "epochs: 20")
+LONG = SMALL.replace("epochs: 2", "epochs: 60")
+ENDLESS = SMALL.replace("epochs: 2", "epochs: 100000")
 
 
 @pytest.fixture(scope="module")
@@ -280,7 +294,7 @@ def test_bad_input_is_one_line_and_starts_nothing(
 
 
 def test_second_driver_on_a_folder_stops_at_once(tmp_path: Path) -> None:
-    file = write(tmp_path, LONG)
+    file = write(tmp_path, ENDLESS)
     process = start(file)
     folder = tmp_path / "results" / "small"
     wait_until((folder / "manifest.json").exists, process)
@@ -363,7 +377,7 @@ def test_a_failed_configuration_is_tried_again_alone_and_last(tmp_path: Path) ->
 
 
 def test_results_that_cannot_be_written_stop_with_one_line(tmp_path: Path) -> None:
-    file = write(tmp_path, LONG)
+    file = write(tmp_path, ENDLESS)
     process = start(file)
     folder = tmp_path / "results" / "small"
     wait_until(lambda: n_rows(folder) > 0, process)
@@ -377,3 +391,67 @@ def test_results_that_cannot_be_written_stop_with_one_line(tmp_path: Path) -> No
     (folder / "parts" / "epochs").unlink()
     (folder / "parts" / "away").rename(folder / "parts" / "epochs")
     assert n_rows(folder) >= kept
+
+
+# Nothing that the driver does for a step grows with the number of packs.
+
+
+class _Untouchable(list[Any]):
+    """Trials that nobody may look through."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("a step looked through all trials")
+
+
+def collector_of(packs: Sequence[Pack], folder: Path) -> Collector:
+    results = ResultsFolder(folder)
+    results.open()
+    progress = Progress(n_total=len(packs), n_slots=1, total_work=1.0)
+    collector = Collector(packs, {}, Writer(results), progress, Screen(-1))
+    collector.begin(packs)
+    return collector
+
+
+def trial_of(pack: Pack) -> Any:
+    return SimpleNamespace(config={TRIAL: {"key": pack_name(pack)}}, path=None, num_failures=0)
+
+
+def test_a_step_does_not_look_through_the_trials(tmp_path: Path) -> None:
+    packs = [Pack((Config(seed=seed),)) for seed in range(3)]
+    collector = collector_of(packs, tmp_path / "sweep")
+    for pack in packs[:2]:
+        collector.on_trial_start(0, _Untouchable(), trial_of(pack))
+    collector.on_trial_complete(0, _Untouchable(), trial_of(packs[0]))
+    collector.on_step_end(0, _Untouchable())
+    collector.on_experiment_end(_Untouchable())
+    assert collector.is_interrupted  # one runs, one has not begun
+    for pack in packs[1:]:
+        collector.on_trial_complete(0, _Untouchable(), trial_of(pack))
+    collector.on_experiment_end(_Untouchable())
+    assert not collector.is_interrupted
+
+
+def test_a_checkpoint_takes_the_place_of_the_packs_last(tmp_path: Path) -> None:
+    packs = [Pack((Config(seed=seed),)) for seed in range(2)]
+    collector = collector_of(packs, tmp_path / "sweep")
+    for number, pack in itertools.product(range(3), packs):
+        path = tmp_path / f"{pack_name(pack)}-{number}"
+        path.mkdir()
+        checkpoint = SimpleNamespace(path=str(path))
+        collector.on_checkpoint(0, _Untouchable(), trial_of(pack), checkpoint)
+    left = {path.name for path in tmp_path.iterdir()} - {"sweep"}
+    assert left == {f"{pack_name(pack)}-2" for pack in packs}
+
+
+def test_tune_draws_each_config_once_and_copies_none_of_the_others() -> None:
+    n_configs = 50
+    configs = [{"key": str(number)} for number in range(n_configs)]
+    space = {"trial": tune.sample_from(NextConfig(configs))}
+    drawn = [
+        resolved["config"]["trial"]["key"]
+        for _ in range(n_configs)
+        for _, resolved in generate_variants({"config": space})
+    ]
+    assert drawn == [config["key"] for config in configs]
+    copied = copy.deepcopy(space)["trial"].func
+    assert len(pickle.dumps(copied)) < 200

@@ -100,7 +100,14 @@ _TRIALS = (
         "duration_s",
         _REAL,
         "Training seconds charged to the configuration: a stage's time is divided equally among"
-        " its lanes and the configurations that share a lane.",
+        " its lanes and the configurations that share a lane. A stage from the stage store adds"
+        " nothing: it took no training now.",
+    ),
+    Column(
+        "n_stored_stages",
+        _WHOLE,
+        "How many of the configuration's stages were taken from the stage store (`stages: keep`)"
+        " instead of run; null if it failed.",
     ),
     Column("started_at", _TIME, "When the configuration's pack started, UTC."),
     Column("ended_at", _TIME, "When the configuration ended, UTC."),
@@ -132,7 +139,10 @@ _EPOCHS = (
     Column("train_accuracy", _REAL, "Share of correct predictions while training, on new data."),
     Column("test_accuracy", _REAL, "Test accuracy on the stage's task after the epoch."),
     Column(
-        "duration_s", _REAL, "Seconds of the epoch, divided among the configurations it served."
+        "duration_s",
+        _REAL,
+        "Seconds of the epoch, divided among the configurations it served; null where the stage"
+        " was taken from the stage store.",
     ),
 )
 

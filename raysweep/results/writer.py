@@ -184,8 +184,10 @@ class Writer:
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
         self._n_written = 0
         # Later runs sort after earlier ones even if the clock was set back.
-        earlier = [part.name for name in TABLES for part in part_files(folder.path, name)]
-        latest = max((int(name.split("-")[1]) for name in earlier), default=0)
+        earlier = {name: part_files(folder.path, name) for name in TABLES}
+        self._n_parts = {name: len(parts) for name, parts in earlier.items()}
+        names = [part.name for parts in earlier.values() for part in parts]
+        latest = max((int(name.split("-")[1]) for name in names), default=0)
         self._run = max(time.time_ns(), latest + 1)
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -210,13 +212,14 @@ class Writer:
             try:
                 table = pa.Table.from_pylist(rows, schema=schema.arrow)
                 _write_atomically(self.folder.path / "parts" / name / part, _encode(table))
+                self._n_parts[name] += 1
             except BaseException as error:
                 self._rows[name] = rows
                 if isinstance(error, OSError):
                     raise WriteError(self.folder.path, error) from None
                 raise
         for name in TABLES:
-            if len(part_files(self.folder.path, name)) >= _FOLD_AFTER_PARTS:
+            if self._n_parts[name] >= _FOLD_AFTER_PARTS:
                 self._fold_table(name)
 
     def fold(self) -> None:
@@ -235,6 +238,7 @@ class Writer:
             _write_atomically(folded, _encode(read_arrow(path, name)))
             for part in parts:
                 part.unlink()
+            self._n_parts[name] = 0
         except OSError as error:
             raise WriteError(path, error) from None
 

@@ -14,7 +14,7 @@ from raysweep.settings.config import (
     near,
     show_widths,
 )
-from raysweep.settings.sweep import Resources, Sweep, load_sweep
+from raysweep.settings.sweep import Resources, StageKeeping, Sweep, load_sweep
 from raysweep.settings.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "InputError",
     "Resources",
     "SourceShape",
+    "StageKeeping",
     "Sweep",
     "TaskKind",
     "dump_yaml",

@@ -15,6 +15,7 @@ TOP_KEYS = [
     "stop",
     "resources",
     "pack",
+    "stages",
 ]
 
 

@@ -40,6 +40,14 @@ class Resources:
 
 
 @dataclass(frozen=True)
+class StageKeeping:
+    """Whether what stages give is kept on disk for later, and its limit in GB (10^9 bytes)."""
+
+    keep: bool = False
+    max_gb: float = 10
+
+
+@dataclass(frozen=True)
 class Sweep:
     """A checked search space with its distinct configurations in the file's order.
 
@@ -54,6 +62,7 @@ class Sweep:
     notes: tuple[str, ...]
     resources: Resources
     pack: int | None
+    stages: StageKeeping
     resolved: dict[str, Any]
 
 
@@ -158,6 +167,36 @@ def _pack(raw: Any) -> int | None:
     return raw
 
 
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
+def _stages(raw: Any) -> StageKeeping:
+    if raw in (None, {}, "forget"):
+        return StageKeeping()
+    if raw == "keep":
+        return StageKeeping(keep=True)
+    if not isinstance(raw, dict):
+        raise InputError(
+            f"stages: expected keep, forget or {{keep: true, max_gb: 10}}, got {show(raw)}"
+            f"{near(raw, ['keep', 'forget']) if isinstance(raw, str) else ''}"
+        )
+    for name in raw:
+        if name not in ("keep", "max_gb"):
+            hint = near(name, ["keep", "max_gb"])
+            raise InputError(f"stages.{name}: expected keep or max_gb, got {name!r}{hint}")
+    keep = _FLAGS.get(str(raw.get("keep", True)).lower())
+    if keep is None:
+        raise InputError(f"stages.keep: expected true or false, got {show(raw['keep'])}")
+    max_gb = raw.get("max_gb", StageKeeping.max_gb)
+    try:
+        number = float(plain_number(max_gb))
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise InputError(f"stages.max_gb: expected a number > 0, got {show(max_gb)}")
+    return StageKeeping(keep, number)
+
+
 def _build(file: str, raw: dict[str, Any]) -> Sweep:
     for key in raw:
         if key not in TOP_KEYS:
@@ -184,6 +223,7 @@ def _build(file: str, raw: dict[str, Any]) -> Sweep:
     if not distinct:
         raise InputError("space.exclude: expected to leave some configurations, got none left")
     resources = _resources(section_of_file(raw, "resources"))
+    stages = _stages(raw.get("stages"))
     return Sweep(
         file=file,
         configs=distinct,
@@ -191,7 +231,9 @@ def _build(file: str, raw: dict[str, Any]) -> Sweep:
         notes=_notes(len(expanded) - len(distinct), exclusions, branches),
         resources=resources,
         pack=_pack(raw.get("pack")),
-        resolved=_resolved(raw, experiment, branches, seeds, resources),
+        stages=stages,
+        resolved=_resolved(raw, experiment, branches, seeds, resources)
+        | {"stages": {"keep": stages.keep, "max_gb": stages.max_gb}},
     )
 
 

@@ -14,6 +14,7 @@ from raysweep.stacked.functional import (
     kl_to_standard_normal,
     linear,
     reconstruction_loss,
+    row_sum,
     sigmoid,
     soft_cross_entropy,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "linear",
     "reconstruction",
     "reconstruction_loss",
+    "row_sum",
     "sigmoid",
     "soft_cross_entropy",
 ]

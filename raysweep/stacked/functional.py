@@ -19,21 +19,15 @@ from torch.nn import functional
 
 
 def product(
-    a: Tensor,
-    b: Tensor,
-    bias: Tensor | None = None,
-    add_to: Tensor | None = None,
-    out: Tensor | None = None,
+    a: Tensor, b: Tensor, add_to: Tensor | None = None, out: Tensor | None = None
 ) -> Tensor:
     """Multiply each lane's matrices (K, n, m) and (K, m, p) into (K, n, p).
 
-    ``bias`` (K, p) or ``add_to`` (K, n, p) is added; ``add_to`` may be ``out``. Where the batched
-    kernel is known to differ from the one for a single lane, go lane by lane.
+    ``add_to``, (K, n, p) or (K, 1, p), is added; it may be ``out``. Where the batched kernel is
+    known to differ from the one for a single lane, go lane by lane.
     """
     n_lanes, n, m = a.shape
     p = b.shape[-1]
-    if bias is not None:
-        add_to = bias.unsqueeze(1)
     if out is None:
         out = a.new_empty(n_lanes, n, p)
     if n_lanes == 1 or a.is_cuda or (torch.get_num_threads() == 1 and min(n, m, p) > 1):
@@ -54,7 +48,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return product(x, weight, bias)
+        return product(x, weight, bias.unsqueeze(1))
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
@@ -94,10 +88,18 @@ NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
 """By the name of the setting; each with torch's default slope and scale."""
 
 
+def row_sum(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """Sum each lane's row of (K, N); gives (K,)."""
+    if x.is_cuda or torch.get_num_threads() == 1:
+        return torch.sum(x, -1, out=out)
+    # Threads share one long row, but not several.
+    return torch.stack([row.sum() for row in x], out=out)
+
+
 def lane_sum(x: Tensor) -> Tensor:
     """Sum all but the lane axis of (K, B, N), one axis after the other; gives (K,)."""
     # One sum over both axes is split among threads by the size of the whole tensor.
-    return x.sum(-1).sum(-1)
+    return row_sum(x.sum(-1))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -107,7 +109,7 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """
     index = labels.expand(logits.shape[0], -1).unsqueeze(-1)
     log_likelihood: Tensor = functional.log_softmax(logits, -1).gather(-1, index).squeeze(-1)
-    return -log_likelihood.sum(-1)
+    return -row_sum(log_likelihood)
 
 
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

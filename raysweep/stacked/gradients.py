@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from raysweep.stacked.functional import lane_sum, row_sum
 from raysweep.stacked.layers import Workspace, first
 
 _WHOLE_VECTORS = 64
@@ -43,16 +44,17 @@ def reconstruction(logits: Tensor, target: Tensor, workspace: Workspace) -> tupl
     size = n * n_pixels
     n_factors = max(f for f in range(1, _MOST_FACTORS + 1) if size % f == 0)
     products = scratch.view(n_lanes, n_factors, size // n_factors).prod(1)
-    losses = products.log_().sum(-1).neg_()
+    losses = row_sum(products.log_()).neg_()
     torch.clamp_min(logits, 0, out=scratch).addcmul_(logits, target, value=-1)
-    losses += scratch.sum(-1).sum(-1)
+    losses += lane_sum(scratch)
     return losses, grad.sub_(target)
 
 
 def _sigmoid(x: Tensor, out: Tensor) -> Tensor:
-    # The kernel is six times as fast as one through tanh, but treats a tensor's last elements
-    # differently: where a lane does not end with a whole vector, go lane by lane.
-    if x.is_cuda or x[0].numel() % _WHOLE_VECTORS == 0:
+    # The kernel is six times as fast as one through tanh, but treats the last elements of a tensor
+    # and of each thread's part differently: lane by lane, unless lanes end with whole vectors.
+    is_alike = torch.get_num_threads() == 1 and x[0].numel() % _WHOLE_VECTORS == 0
+    if x.is_cuda or is_alike:
         return torch.sigmoid(x, out=out)
     for lane, result in zip(x, out, strict=True):
         torch.sigmoid(lane, out=result)
@@ -82,7 +84,7 @@ class Gaussian:
 
         ``kl_weight``, (K, B, 1) or (K, 1, 1), weighs the KL of each sample. ``grad_z`` is changed.
         """
-        n_lanes = len(grad_z)
+        n_lanes = grad_z.size(0)
         sd, weight = first(self._sd, n_lanes), first(kl_weight, n_lanes)
         grad_logvar = self._workspace("grad logvar", *grad_z.shape)
         torch.mul(grad_z, self._noise, out=grad_logvar).mul_(sd)

@@ -34,40 +34,47 @@ class Linear:
     """Affine map of each lane: ``name``'s weight (K, in, out) and bias (K, out)."""
 
     def __init__(self, parameters: Parameters, name: str, workspace: Workspace) -> None:
-        self._name = name
+        self._name, self._input_name = name, f"{name} input"
         self._workspace = workspace
-        weight = parameters.values[f"{name}.weight"]
-        self._weight, self._weight_t = weight, weight.transpose(1, 2)
-        self._bias = parameters.values[f"{name}.bias"]
-        self._grad_weight = parameters.grads[f"{name}.weight"]
-        self._grad_bias = parameters.grads[f"{name}.bias"]
+        weight, bias = (parameters.values[f"{name}.{part}"] for part in ("weight", "bias"))
+        _, self._n_in, self._n_out = weight.shape
+        grads = (parameters.grads[f"{name}.{part}"] for part in ("weight", "bias"))
+        self._all = (weight, weight.transpose(1, 2), bias.unsqueeze(1), *grads)
+        self._first: dict[int, tuple[Tensor, ...]] = {}
+
+    def _of(self, n_lanes: int) -> tuple[Tensor, ...]:
+        """Give weight, its transpose, bias (K, 1, out) and both gradients of the first lanes."""
+        if n_lanes not in self._first:  # a slice costs microseconds
+            self._first[n_lanes] = tuple(tensor[:n_lanes] for tensor in self._all)
+        return self._first[n_lanes]
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` (K, B, in) to (K, B, out), in a buffer that may be changed in place."""
         self._x = x
-        n_lanes, n = x.shape[:2]
-        out = self._workspace(self._name, n_lanes, n, self._weight.shape[2])
-        return product(x, first(self._weight, n_lanes), first(self._bias, n_lanes), out=out)
+        n_lanes = x.size(0)
+        weight, _, bias, _, _ = self._of(n_lanes)
+        out = self._workspace(self._name, n_lanes, x.size(1), self._n_out)
+        return product(x, weight, add_to=bias, out=out)
 
     def backward(self, grad: Tensor) -> None:
         """Take the gradient (K, B, out) of the output."""
-        n_lanes = len(grad)
-        x = first(self._x, n_lanes).transpose(1, 2)
-        product(x, grad, out=first(self._grad_weight, n_lanes))
-        torch.sum(grad, 1, out=first(self._grad_bias, n_lanes))
+        n_lanes = grad.size(0)
+        _, _, _, grad_weight, grad_bias = self._of(n_lanes)
+        product(first(self._x, n_lanes).transpose(1, 2), grad, out=grad_weight)
+        torch.sum(grad, 1, out=grad_bias)
 
     def grad_input(self, grad: Tensor, add_to: Tensor | None = None) -> Tensor:
         """Give the gradient (K, B, in) of the input, added to ``add_to`` (K, B, in) in place."""
-        n_lanes, n, _ = grad.shape
+        n_lanes = grad.size(0)
         out = add_to
         if out is None:
-            out = self._workspace(f"{self._name} input", n_lanes, n, self._weight.shape[1])
-        return product(grad, first(self._weight_t, n_lanes), add_to=add_to, out=out)
+            out = self._workspace(self._input_name, n_lanes, grad.size(1), self._n_in)
+        return product(grad, self._of(n_lanes)[1], add_to=add_to, out=out)
 
 
 def first(x: Tensor, n_lanes: int) -> Tensor:
     """Give the first lanes of ``x`` (K, ...); ``x`` itself for all: slicing costs microseconds."""
-    return x if len(x) == n_lanes else x[:n_lanes]
+    return x if x.size(0) == n_lanes else x[:n_lanes]
 
 
 class Chain:
@@ -115,7 +122,7 @@ class Chain:
         """
         for i in reversed(range(len(self._layers))):
             if i < self._n_active:
-                self._through(grad, first(self._outputs[i], len(grad)))
+                self._through(grad, first(self._outputs[i], grad.size(0)))
             self._layers[i].backward(grad)
             if i > 0:
                 grad = self._layers[i].grad_input(grad)

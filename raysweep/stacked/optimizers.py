@@ -1,7 +1,9 @@
 """Stacked optimisers: a learning rate, a weight decay and a step count of its own for each lane."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -24,10 +26,10 @@ class LaneState:
 class Optimizer:
     """Adam, Adagrad or SGD as in torch.optim with its defaults, for each lane by itself.
 
-    ``lr`` and ``weight_decay`` are (K,); weight decay is added to the gradient. On a CPU each
-    lane goes through torch's own fused kernel: one pass over its row. On other devices, and in
-    ``step_all``, which is the definition, one expression goes over all lanes and reads nothing
-    back, so that it can be captured in a CUDA graph.
+    ``lr`` and ``weight_decay`` are (K,); weight decay is added to the gradient. ``step_all`` is the
+    definition: one expression over all lanes. On a CPU ``step`` takes torch's fused kernel for
+    each lane: one pass over its row; on a GPU Adam takes ``step_kernel``, one kernel for all.
+    Both forms for a GPU read nothing back, so that they can be captured in a CUDA graph.
     """
 
     def __init__(self, kind: str, parameters: Parameters, lr: Tensor, weight_decay: Tensor) -> None:
@@ -35,7 +37,7 @@ class Optimizer:
         self.parameters = parameters
         flat = parameters.flat
         self._lr, self._weight_decay = lr.tolist(), weight_decay.tolist()
-        self._lr_column = lr.to(flat)[:, None]
+        self._lr_column = lr.double().to(flat.device)[:, None]
         self._decay_column = weight_decay.to(flat)[:, None]
         self._has_decay = any(self._weight_decay)
         self.moments = {name: torch.zeros_like(flat) for name in _MOMENTS[kind]}
@@ -59,7 +61,9 @@ class Optimizer:
         elements of their rows.
         """
         if self._steps.is_cuda:
-            self.step_all(is_alive, is_frozen, frozen_end)
+            is_one_kernel = self.kind == "adam" and has_kernel(self._steps.device)
+            step = self.step_kernel if is_one_kernel else self.step_all
+            step(is_alive, is_frozen, frozen_end)
             return
         self._steps.add_(1)
         frozen = is_frozen.tolist() if is_frozen is not None else [False] * len(self._lr)
@@ -133,20 +137,50 @@ class Optimizer:
             held.copy_(torch.where(is_frozen[:, None], 0, held))
         self.parameters.flat.sub_(update)
 
+    @torch.no_grad()
+    def step_kernel(
+        self, is_alive: Tensor, is_frozen: Tensor | None = None, frozen_end: int = 0
+    ) -> None:
+        """Take one step of Adam as ``step`` does, in one Triton kernel."""
+        from raysweep.stacked.adam_kernel import adam
+
+        self._steps.add_(1)
+        first_free = torch.zeros_like(self._steps, dtype=torch.int64)
+        if is_frozen is not None:
+            first_free.masked_fill_(is_frozen, frozen_end)
+        rate, root = self._corrections()
+        adam(
+            self.parameters.flat,
+            self.parameters.grad,
+            self.moments["exp_avg"],
+            self.moments["exp_avg_sq"],
+            rate,
+            root,
+            self._decay_column,
+            is_alive,
+            first_free,
+            (_BETA_1, _BETA_2),
+            _ADAM_EPS,
+        )
+
+    def _corrections(self) -> tuple[Tensor, Tensor]:
+        """Give lr / (1 - beta_1^n) and sqrt(1 - beta_2^n) after n steps, (K, 1) each."""
+        dtype, steps = self.parameters.flat.dtype, self._steps.double()[:, None]
+        rate = self._lr_column / (1 - torch.pow(_BETA_1, steps))
+        return rate.to(dtype), torch.sqrt(1 - torch.pow(_BETA_2, steps)).to(dtype)
+
     def _update(self, grad: Tensor) -> Tensor:
         if self.kind == "adam":
             exp_avg, exp_avg_sq = self.moments["exp_avg"], self.moments["exp_avg_sq"]
             exp_avg.mul_(_BETA_1).add_(grad, alpha=1 - _BETA_1)
             exp_avg_sq.mul_(_BETA_2).addcmul_(grad, grad, value=1 - _BETA_2)
-            steps = self._steps.double()[:, None]
-            scale = 1 / (1 - torch.pow(_BETA_1, steps))
-            root = torch.sqrt(1 - torch.pow(_BETA_2, steps))
-            denominator = exp_avg_sq.sqrt().div_(root.to(grad.dtype)).add_(_ADAM_EPS)
-            return exp_avg.div(denominator).mul_((self._lr_column * scale).to(grad.dtype))
+            rate, root = self._corrections()
+            denominator = exp_avg_sq.sqrt().div_(root).add_(_ADAM_EPS)
+            return exp_avg.div(denominator).mul_(rate)
         if self.kind == "adagrad":
             total = self.moments["sum"].addcmul_(grad, grad)
-            return grad.div(total.sqrt().add_(_ADAGRAD_EPS)).mul_(self._lr_column)
-        return grad * self._lr_column
+            return grad.div(total.sqrt().add_(_ADAGRAD_EPS)).mul_(self._lr_column.to(grad.dtype))
+        return grad * self._lr_column.to(grad.dtype)
 
     def lane(self, k: int) -> LaneState:
         """Give lane ``k``'s state as views."""
@@ -171,3 +205,18 @@ class Optimizer:
         for moment, flat in self.moments.items():
             for name, view in self.parameters.layout.views(flat).items():
                 view[k].copy_(state.moments[moment][name])
+
+
+@cache
+def has_kernel(device: torch.device) -> bool:
+    """Tell whether the Triton kernel runs on a device; warn if not, since Adam is slower then."""
+    try:
+        from raysweep.stacked.adam_kernel import adam
+
+        x = torch.ones(1, 1, device=device)
+        flags = torch.ones(1, dtype=torch.bool, device=device)
+        adam(x, x, x, x, x, x, x, flags, flags.long(), (_BETA_1, _BETA_2), _ADAM_EPS)
+    except Exception as error:  # noqa: BLE001 (no Triton, no compiler, an unknown card)
+        warnings.warn(f"Adam runs as several kernels, Triton's failed: {error}", stacklevel=2)
+        return False
+    return True

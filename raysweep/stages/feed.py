@@ -66,6 +66,8 @@ class Feed:
         self._is_normalized = config.normalize and is_classifier
         self._new_inputs = torch.empty_like(images) if self._is_normalized else images
         self.batch = Batch(
+            n_new,
+            n_replay,
             inputs=self._new_inputs.expand(n_lanes, n_new, n_inputs),
             images=images,
             noise=images.new_empty(n_rows, config.n_bottleneck),
@@ -75,7 +77,7 @@ class Feed:
         if replay is not None:
             self.batch.inputs = images.new_empty(n_lanes, n_rows, n_inputs)
             self.batch.targets = images.new_empty(n_lanes, n_rows, config.n_classes)
-        m = _BLOCK["cuda" if self.is_capturable else "cpu"]
+        self._n_block = m = _BLOCK["cuda" if self.is_capturable else "cpu"]
         like = samples.labels
         self._pixels = torch.empty(
             m, n_new, n_inputs, dtype=samples.images.dtype, device=scene.device
@@ -102,10 +104,10 @@ class Feed:
 
     def prepare(self) -> None:
         """Gather the samples of the next block of steps when the last one is used up."""
-        m = len(self._pixels)
-        self._slot = self._n_prepared % m
+        assert self._n_prepared < len(self._order), "the epoch is over"
+        self._slot = self._n_prepared % self._n_block
         if self._slot == 0:
-            block = slice(self._n_prepared, self._n_prepared + m)
+            block = slice(self._n_prepared, self._n_prepared + self._n_block)
             order = self._order[block]
             n = len(order)
             flat = order.reshape(-1)
@@ -152,7 +154,8 @@ class Feed:
                 batch.targets[:, n:] = self._replay.labels.index_select(1, chosen)
                 batch.inputs[:, :n] = self._new_inputs
                 self._replay.gather(chosen, batch.inputs[:, n:])
-        self._slot_on_device.add_(1)
+        if self.is_capturable:
+            self._slot_on_device.add_(1)
 
     def _pick(self, block: Tensor, into: Tensor | None) -> Tensor:
         """Give the present step's part of a block (M, ...), in ``into`` where it must stay."""

@@ -53,24 +53,16 @@ class Batch:
     """Inputs (K, R, D), noise (R, Z) for z, and the first B rows' images (B, D) in [0, 1].
 
     ``targets`` are class probabilities, (K, R, C), or (R, C) for all lanes alike, and ``labels``
-    (B,) the classes of the new samples; both None for a VAE.
+    (B,) the classes of the new samples; both None for a VAE. ``n_new`` is B, ``n_replay`` R - B.
     """
 
+    n_new: int
+    n_replay: int
     inputs: Tensor
     images: Tensor
     noise: Tensor
     labels: Tensor | None
     targets: Tensor | None
-
-    @property
-    def n_new(self) -> int:
-        """Number of new samples; they come before the replayed ones."""
-        return len(self.images)
-
-    @property
-    def n_replay(self) -> int:
-        """Number of replayed samples."""
-        return len(self.noise) - len(self.images)
 
 
 @dataclass

@@ -16,7 +16,8 @@ from raysweep.stacked import LaneState
 class Scene:
     """The pack's tasks, where and in which precision it computes, and its inputs' statistics.
 
-    ``config`` is any of the pack's configurations: only settings of the pack key are read.
+    ``config`` is any of the pack's configurations: only settings of the pack key are read. On a
+    GPU steps are captured as CUDA graphs if ``has_graphs``.
     """
 
     config: Config
@@ -25,6 +26,7 @@ class Scene:
     sd: float
     device: torch.device
     dtype: torch.dtype = torch.float32
+    has_graphs: bool = True
 
     def inputs(self, images: Tensor) -> Tensor:
         """Turn images in [0, 1] into what a classifier sees: normalised if the config says so."""

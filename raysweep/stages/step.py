@@ -6,6 +6,7 @@ Letters: K lanes, R new and replayed samples of a batch.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from raysweep.stacked import (
     cross_entropy_rows,
     first,
     reconstruction,
+    row_sum,
 )
 from raysweep.stages.feed import Feed
 from raysweep.stages.objectives import Batch, Network, Weights, count_correct
@@ -89,10 +91,10 @@ class Pass:
         """Sum (K, R) over the new samples and over the replayed ones."""
         n = self._batch.n_new
         if self._row_weight is None:
-            torch.sum(rows, -1, out=self._values[name])
+            row_sum(rows, out=self._values[name])
         else:
-            torch.sum(rows[:, :n], -1, out=self._values[name])
-            torch.sum(rows[:, n:], -1, out=self._values[f"replay_{name}"])
+            row_sum(rows[:, :n], out=self._values[name])
+            row_sum(rows[:, n:], out=self._values[f"replay_{name}"])
 
     def _classify(self, decoder: Chain, z: Tensor) -> Tensor | None:
         """Give z's gradient in the lanes that need one."""
@@ -123,7 +125,7 @@ class Pass:
 
 
 class Step:
-    """Load a batch, compute, tally, update."""
+    """Load a batch, compute, tally, update; with ``has_graph`` captured as a CUDA graph."""
 
     def __init__(
         self,
@@ -133,18 +135,21 @@ class Step:
         optimizer: Optimizer,
         is_frozen: Tensor | None,
         frozen_end: int,
+        has_graph: bool,
     ) -> None:
         self.feed = feed
         self._pass, self._tally, self._optimizer = compute, tally, optimizer
         self._frozen = (is_frozen, frozen_end)
-        is_cuda = tally.is_alive.is_cuda
-        self._run: Callable[[], None] = _Captured(self.run) if is_cuda else self.run
+        self._graph = _Graph() if has_graph else None
 
     def __call__(self) -> None:
         """Train on the next batch."""
         self.feed.prepare()
         self._tally.begin_step(self.feed.batch.n_new)
-        self._run()
+        if self._graph is None:
+            self.run()
+        else:
+            self._graph.run(self.run)
 
     @torch.no_grad()
     def run(self) -> None:
@@ -155,30 +160,35 @@ class Step:
         self._optimizer.step(self._tally.is_alive, *self._frozen)
 
 
-class _Captured:
-    """Call a function thrice as it is, then capture it as a CUDA graph and replay that.
+class _Graph:
+    """A CUDA graph of a function that is called thrice as it is and captured at the fourth call.
 
-    See "CUDA Graphs" in PyTorch's notes on CUDA semantics.
+    See "CUDA Graphs" in PyTorch's notes on CUDA semantics. The function is not kept: its owner
+    owns the graph, and a cycle would keep both until Python looks for cycles.
     """
 
-    def __init__(self, function: Callable[[], None]) -> None:
-        self._function = function
+    def __init__(self) -> None:
         self._n_calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None
 
-    def __call__(self) -> None:
-        if self._graph is not None:
-            self._graph.replay()
-            return
-        self._n_calls += 1
-        if self._n_calls <= _WARM_UPS:
-            side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    def run(self, function: Callable[[], None]) -> None:
+        """Call the function, or replay what it did."""
+        if self._graph is None and self._n_calls < _WARM_UPS:
+            self._n_calls += 1
+            side = _side_stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
-                self._function()
+                function()
             torch.cuda.current_stream().wait_stream(side)
             return
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._function()
+        if self._graph is None:
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                function()
         self._graph.replay()
+
+
+@cache
+def _side_stream() -> torch.cuda.Stream:
+    # One for all: cuBLAS keeps a workspace for each.
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -46,7 +46,8 @@ class Tally:
         n_lanes, device = len(threshold), threshold.device
         self.names = tuple(names)
         self.is_alive = torch.ones(n_lanes, dtype=torch.bool, device=device)
-        self._threshold = threshold
+        # Infinite in float32, it would let an infinite loss pass.
+        self._threshold = threshold.clamp(max=torch.finfo(threshold.dtype).max)
         self._is_well = torch.ones_like(self.is_alive)
         self._step = threshold.new_zeros(1 + len(names), n_lanes)
         self.mean, *values = self._step.unbind()

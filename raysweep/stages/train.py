@@ -87,45 +87,46 @@ class TrainGroup:
 
         Lanes that diverged leave the group afterwards.
         """
-        epoch, tally = self.n_epochs_done + 1, self._tally
-        tally.begin(self._last_finite, self.n_steps_done)
-        batches = self._batches(epoch)
-        for new, replayed in batches:
-            self._steps[len(new), len(replayed)]()
-        self.n_steps_done += len(batches)
-        tally.close(self.parameters.are_finite())
-        self.n_epochs_done = epoch
-        self._last_finite = tally.last_finite
-        n_new, n_replay = (sum(map(len, indices)) for indices in zip(*batches, strict=True))
-        reports = self._reports(len(batches), n_new, n_replay)
+        steps = self.begin_epoch()
+        for step in steps:
+            step()
+        self._tally.close(self.parameters.are_finite())
+        self.n_epochs_done += 1
+        self.n_steps_done += len(steps)
+        self._last_finite = self._tally.last_finite
+        reports = self._reports(steps)
         self._drop([k for k, report in enumerate(reports) if report.divergence])
         return reports
 
-    def _batches(self, epoch: int) -> list[tuple[Tensor, Tensor]]:
-        """Give the indices of new and replayed samples of each batch; make its steps ready."""
-        config = self.scene.config
-
-        def stream(name: str) -> torch.Generator:
-            purpose = (self.stage.name, epoch)
-            return generator(config.seed, name, *purpose, device=self.scene.device)
-
-        samples = self.scene.tasks[self.stage.task - 1].train
-        new = list(
-            batch_order(len(samples), config.batch_size, config.drop_last, stream("batch_order"))
-        )
-        replayed = [new[0][:0]] * len(new)
-        if self._replay is not None:
-            endless = cycled_order(len(self._replay), config.batch_size, stream("replay_order"))
-            replayed = list(islice(endless, len(new)))
-        batches = list(zip(new, replayed, strict=True))
-        noise, replay_noise = stream("noise"), stream("replay_noise")
-        for size in {(len(a), len(b)): None for a, b in batches}:
+    def begin_epoch(self) -> list[Step]:
+        """Draw the next epoch's batches; give its steps, one for each batch."""
+        self._tally.begin(self._last_finite, self.n_steps_done)
+        batches = self._draw_batches()
+        sizes = [(len(new), len(replayed)) for new, replayed in batches]
+        noise, replay_noise = self._stream("noise"), self._stream("replay_noise")
+        for size in dict.fromkeys(sizes):
             if size not in self._steps:
                 self._steps[size] = self.make_step(*size)
-            of_size = [(a, b) for a, b in batches if (len(a), len(b)) == size]
+            of_size = [batch for batch, other in zip(batches, sizes, strict=True) if other == size]
             order, replay_order = (torch.stack(part) for part in zip(*of_size, strict=True))
             self._steps[size].feed.begin(order, replay_order, noise, replay_noise)
-        return batches
+        return [self._steps[size] for size in sizes]
+
+    def _stream(self, name: str) -> torch.Generator:
+        """Make the generator of the next epoch for a purpose."""
+        purpose = (self.stage.name, self.n_epochs_done + 1)
+        return generator(self.scene.config.seed, name, *purpose, device=self.scene.device)
+
+    def _draw_batches(self) -> list[tuple[Tensor, Tensor]]:
+        """Draw the indices of new and replayed samples of each batch."""
+        size, drop_last = self.scene.config.batch_size, self.scene.config.drop_last
+        n_samples = len(self.scene.tasks[self.stage.task - 1].train)
+        new = list(batch_order(n_samples, size, drop_last, self._stream("batch_order")))
+        replayed = [new[0][:0]] * len(new)
+        if self._replay is not None:
+            endless = cycled_order(len(self._replay), size, self._stream("replay_order"))
+            replayed = list(islice(endless, len(new)))
+        return list(zip(new, replayed, strict=True))
 
     def make_step(self, n_new: int, n_replay: int) -> Step:
         """Make the step for batches of a size."""
@@ -141,9 +142,12 @@ class TrainGroup:
             self.optimizer,
             torch.tensor(is_frozen, device=self.scene.device) if any(is_frozen) else None,
             self.parameters.layout.end_of("encoder."),
+            has_graph=self.scene.has_graphs and self.scene.device.type == "cuda",
         )
 
-    def _reports(self, n_steps: int, n_new: int, n_replay: int) -> list[EpochReport]:
+    def _reports(self, steps: Sequence[Step]) -> list[EpochReport]:
+        n_new = sum(step.feed.batch.n_new for step in steps)
+        n_replay = sum(step.feed.batch.n_replay for step in steps)
         reported = []
         for lane in self.lanes:
             names = {"class", "kl"} if self.is_classifier else {"kl"}
@@ -155,7 +159,7 @@ class TrainGroup:
             for row, test in zip(means, self._test_accuracy.tolist(), strict=True):
                 row["test_accuracy"] = test
         divergences = self._tally.divergences(self.stage.name, self.n_epochs_done)
-        counts: dict[str, float | int | None] = {"n_steps": n_steps, "n_samples": n_new}
+        counts: dict[str, float | int | None] = {"n_steps": len(steps), "n_samples": n_new}
         return [
             EpochReport(counts if divergence else counts | row, divergence)
             for row, divergence in zip(means, divergences, strict=True)

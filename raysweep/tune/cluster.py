@@ -4,12 +4,14 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raysweep.settings import InputError
+from raysweep.plan import slots_on
+from raysweep.settings import InputError, Resources
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -19,6 +21,7 @@ _QUIET = {
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_ONLY_STORE_CHECKPOINT_SCORE_ATTRIBUTE": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "60",
     "RAY_enable_worker_prestart": "0",
@@ -26,13 +29,18 @@ _QUIET = {
 }
 _OBJECT_STORE_SPARE = 256 * 2**20
 _ANSWER_S = 10.0
+_TORCH_BYTES = 7 * 10**8
+_CUDA_BYTES = 10**9
+"""What a worker takes before it holds a pack: torch in main memory, CUDA's context on the GPU."""
 
 
 class Node(NamedTuple):
-    """What one node offers."""
+    """What one node offers; its memory and that of each GPU in bytes, None if unknown."""
 
     n_cpus: float
     n_gpus: float
+    memory: int | None = None
+    gpu_memory: int | None = None
 
 
 class NothingRunsError(Exception):
@@ -47,7 +55,36 @@ def this_machine() -> Node:
     else:
         n_gpus = len(list(Path("/proc/driver/nvidia/gpus").glob("*")))
     affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
-    return Node(len(affinity(0)) if affinity else os.cpu_count() or 1, n_gpus)
+    n_cpus = len(affinity(0)) if affinity else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with contextlib.suppress(OSError, ValueError):  # "max", or no such file
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return Node(n_cpus, n_gpus, memory, _gpu_memory() if n_gpus else None)
+
+
+def _gpu_memory() -> int | None:
+    """Give the memory of this machine's smallest GPU in bytes, None where it can't be asked."""
+    words = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
+        return min(int(line) for line in answer.stdout.split()) * 2**20
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+
+
+def memory_a_pack(resources: Resources, nodes: Sequence[Node]) -> int | None:
+    """Give the bytes that a pack may take on the smallest node that runs any; None if unknown.
+
+    On a GPU that is its share of the card, else its share of the node's memory.
+    """
+    amounts = []
+    for node in nodes:
+        n_slots = slots_on(resources, node.n_cpus, node.n_gpus)
+        if resources.gpu and node.gpu_memory and n_slots:
+            amounts.append(int(node.gpu_memory * resources.gpu) - _CUDA_BYTES)
+        elif not resources.gpu and node.memory and n_slots:
+            amounts.append(node.memory // n_slots - _TORCH_BYTES)
+    return max(0, min(amounts)) if amounts else None
 
 
 def _protect_token() -> None:
@@ -118,6 +155,9 @@ def connect(address: str | None, n_data_bytes: int, is_verbose: bool) -> Iterato
         options["address"] = "local"
         options["include_dashboard"] = False
         options["object_store_memory"] = 2 * n_data_bytes + _OBJECT_STORE_SPARE
+        n_allowed = int(this_machine().n_cpus)
+        if n_allowed < (os.cpu_count() or 1):  # Ray counts those that are not allowed, too
+            options["num_cpus"] = n_allowed
     else:
         # Other nodes run this very code.
         options["address"] = address or os.environ["RAY_ADDRESS"]
@@ -145,6 +185,11 @@ def connect(address: str | None, n_data_bytes: int, is_verbose: bool) -> Iterato
         ) from None
     try:
         amounts = [node["Resources"] for node in _alive_nodes()]
-        yield [Node(r.get("CPU", 0.0), r.get("GPU", 0.0)) for r in amounts]
+        # Of another node's GPUs Ray tells the number only.
+        card = this_machine().gpu_memory if is_local else None
+        yield [
+            Node(r.get("CPU", 0.0), r.get("GPU", 0.0), int(r.get("memory", 0)) or None, card)
+            for r in amounts
+        ]
     finally:
         ray.shutdown()

@@ -22,6 +22,7 @@ from raysweep.results import (
     statuses,
 )
 from raysweep.settings import Config, InputError, Sweep, dump_yaml, load_sweep
+from raysweep.store.files import STORE, StageStore, stored_stages
 from raysweep.tune import cluster
 from raysweep.tune.manifest import Manifest
 from raysweep.tune.progress import Progress, Screen
@@ -101,6 +102,9 @@ class _Driver:
         if "://" in str(options.results):
             raise InputError(f"--results: expected a local folder, got {options.results}")
         self.folder = ResultsFolder(options.results / check_name(options.name))
+        stages = self.sweep.stages
+        where = (options.results / STORE).absolute()
+        self.store = StageStore(where, int(stages.max_gb * 1e9)) if stages.keep else None
         self.screen = Screen(options.verbosity)
         for note in self.sweep.notes:
             self.screen.say(f"note: {note}")
@@ -125,10 +129,15 @@ class _Driver:
         missing = ledger.missing(self.sweep)
         local = [c for c in missing if is_local(c.source, data_folder(self.options.data))]
         self._load_sources(local)  # for its checks
-        n_slots = max(1, slots_on(self.sweep.resources, *cluster.this_machine()))
-        plan = self._plan(ledger, n_slots)
-        print(describe_plan(self.sweep, plan, n_slots, len(self.sweep.configs) - len(missing)))
+        node = cluster.this_machine()
+        n_slots = max(1, slots_on(self.sweep.resources, node.n_cpus, node.n_gpus))
+        plan = self._plan(ledger, n_slots, [node])
+        print(self._describe(plan, n_slots, len(self.sweep.configs) - len(missing)))
         return ExitCode.ENDED
+
+    def _describe(self, plan: Plan, n_slots: int, n_done: int) -> str:
+        stored = stored_stages(self.store.folder) if self.store else None
+        return describe_plan(self.sweep, plan, n_slots, n_done, stored)
 
     def run(self) -> ExitCode:
         """Train what is missing."""
@@ -183,9 +192,9 @@ class _Driver:
         is_verbose = self.options.verbosity > 0
         with cluster.connect(self.options.address, n_bytes, is_verbose) as nodes:
             n_slots = self._slots(nodes)
-            plan = self._plan(ledger, n_slots)
+            plan = self._plan(ledger, n_slots, nodes)
             n_done = n_all - len(missing)
-            self.screen.detail(describe_plan(self.sweep, plan, n_slots, n_done))
+            self.screen.detail(self._describe(plan, n_slots, n_done))
             progress = self._progress(plan, n_slots, n_done)
             from raysweep.tune.collector import Collector  # imports Ray Tune
             from raysweep.tune.trials import run_packs
@@ -199,23 +208,32 @@ class _Driver:
                 self.screen.say(
                     f"note: not every node sees {storage.parent}: "
                     f"the pack of a lost worker will start over"
+                    + (", and no stages are kept" if self.store else "")
                 )
             try:
                 run_packs(
-                    plan.packs, self.sweep.resources, sources, collector, storage, has_checkpoints
+                    plan.packs,
+                    self.sweep.resources,
+                    sources,
+                    collector,
+                    storage,
+                    has_checkpoints,
+                    self.store if has_checkpoints else None,
                 )
             finally:
                 self.screen.close()
                 writer.fold()
-                manifest.end(progress.counts, progress.hosts)
+                manifest.end(progress)
         return progress
 
-    def _plan(self, ledger: Ledger, n_slots: int) -> Plan:
+    def _plan(self, ledger: Ledger, n_slots: int, nodes: Sequence[cluster.Node]) -> Plan:
         """Plan what is missing: new ones first, and each failed one in a pack of its own."""
         missing = ledger.missing(self.sweep)
         failed = {config.id for config in missing if ledger.status(config) == "failed"}
         todo = sorted(missing, key=lambda config: config.id in failed)[: self.options.limit]
-        return make_plan(todo, n_slots, self.sweep.pack, failed)
+        resources = self.sweep.resources
+        memory = cluster.memory_a_pack(resources, nodes)
+        return make_plan(todo, n_slots, self.sweep.pack, failed, memory, has_gpu=resources.gpu > 0)
 
     def _slots(self, nodes: Sequence[cluster.Node]) -> int:
         """Count the packs that run at once; refuse resources that no node has."""

@@ -2,7 +2,7 @@
 
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from raysweep import __version__
 from raysweep.results import ResultsFolder
 from raysweep.results.writer import now
+from raysweep.tune.progress import Progress
 
 _PACKAGES = ("torch", "torchvision", "ray", "numpy", "pandas", "pyarrow")
 
@@ -61,7 +62,13 @@ class Manifest:
         }
         folder.add_run(self._run)
 
-    def end(self, counts: Mapping[str, int], hosts: Iterable[str]) -> None:
-        """Complete the entry: how many configurations ended how, and where they ran."""
-        self._run |= {"end": now(), "counts": dict(counts), "hosts": sorted(hosts)}
+    def end(self, progress: Progress) -> None:
+        """Complete the entry: how many configurations ended how, where, and how long it took."""
+        self._run |= {
+            "end": now(),
+            "counts": dict(progress.counts),
+            "hosts": sorted(progress.hosts),
+            "train_s": round(progress.train_s, 3),
+            "train_cpu_s": round(progress.train_cpu_s, 3),
+        }
         self._folder.add_run(self._run)

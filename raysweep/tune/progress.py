@@ -29,7 +29,8 @@ def show_duration(seconds: float) -> str:
 class Progress:
     """Counts of one run of the driver.
 
-    ``work`` is in the planner's unit of cost; ``idle_s`` is the time slots had no pack left.
+    ``work`` is in the planner's unit of cost. ``train_s`` is the workers' time in training,
+    ``train_cpu_s`` their processors' time in it, ``idle_s`` the time slots had no pack left.
     """
 
     n_total: int
@@ -43,6 +44,7 @@ class Progress:
     n_running: int = 0
     hosts: set[str] = field(default_factory=set)
     train_s: float = 0.0
+    train_cpu_s: float = 0.0
     prepare_s: float = 0.0
     idle_s: float = 0.0
     _last_tick: float | None = None

@@ -1,7 +1,7 @@
 """What the command prints: the plan beforehand, the outcome at the end."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 from raysweep.plan import Plan, memory_of
@@ -17,8 +17,18 @@ def resume_command(command: Sequence[str]) -> str:
     return shlex.join(word for word in command if word != "--fresh")
 
 
-def describe_plan(sweep: Sweep, plan: Plan, n_slots: int, n_done: int) -> str:
-    """Describe what would run: configurations, packs, stages, memory."""
+def describe_plan(
+    sweep: Sweep,
+    plan: Plan,
+    n_slots: int,
+    n_done: int,
+    stored: Container[str] | None = None,
+) -> str:
+    """Describe what would run: configurations, packs, stages, memory.
+
+    ``stored`` has the fingerprints in the stage store, None without one. Only a worker can tell
+    whether an entry is of its own versions and processor, and whole: the count is the most.
+    """
     n_todo = sum(len(pack.configs) for pack in plan.packs)
     n_left_out = len(sweep.configs) - n_done - n_todo
     largest, together = memory_of(plan, n_slots)
@@ -28,13 +38,25 @@ def describe_plan(sweep: Sweep, plan: Plan, n_slots: int, n_done: int) -> str:
         + (f", {n_left_out} left for later by --limit" if n_left_out else "")
         + (f" ({sweep.n_duplicates} duplicates merged)" if sweep.n_duplicates else ""),
         "packs": f"{len(plan.packs)} of {min(sizes)} to {max(sizes)} configurations, "
-        f"{min(n_slots, len(plan.packs))} at once",
+        f"{min(n_slots, len(plan.packs))} at once"
+        + (" (set by pack:)" if sweep.pack else "")
+        + (f", a slot waits at the end for {plan.idle_s / plan.length_s:.0%}" if n_todo else ""),
         "stages": f"{plan.n_stages} in all, {plan.n_distinct_stages} distinct, "
-        f"{plan.n_run_stages} will run",
+        + _runs(plan, stored),
         "memory": f"about {largest / 1e6:.0f} MB for the largest pack, "
         f"{together / 1e6:.0f} MB for those at once (torch itself: 0.7 GB a worker)",
     }
     return "\n".join(f"{name:<15} {text}" for name, text in lines.items())
+
+
+def _runs(plan: Plan, stored: Container[str] | None) -> str:
+    if stored is None:
+        return f"{plan.n_run_stages} will run"
+    stages = [stage for pack in plan.packs for group in pack.groups for stage in group]
+    n_stored = sum(stage.fingerprint in stored for stage in stages)
+    if not n_stored:
+        return f"{plan.n_run_stages} will run, none is in the store"
+    return f"{plan.n_run_stages - n_stored} will run, up to {n_stored} come from the store"
 
 
 def summarise(

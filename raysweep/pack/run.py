@@ -1,47 +1,25 @@
-"""``PackRun``: train a pack epoch by epoch, each distinct stage once. Knows nothing of Ray."""
+"""``PackRun``: train a pack epoch by epoch, each distinct stage once. Knows nothing of Ray.
+
+With a stage store, stages that are in it are served from there and train nothing.
+"""
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import Any
 
 import torch
 
 from raysweep.data.sources import Source
 from raysweep.data.tasks import make_tasks
+from raysweep.pack.rows import Record, Report, Row, accuracy_rows, trial_row
 from raysweep.plan import Stage, group_stages, pack_key, stages_of
 from raysweep.replay import Buffer
 from raysweep.settings import Config
 from raysweep.stacked import LaneState
 from raysweep.stages import Divergence, EpochReport, Lane, Scene, TrainGroup, fill_buffers
-
-Row = dict[str, Any]
-
-
-@dataclass
-class Report:
-    """What one epoch of a pack gives: rows for the tables, by their column names.
-
-    A row of ``trials`` has the outcome only: the driver adds settings, times and versions.
-    """
-
-    epochs: list[Row] = field(default_factory=list)
-    accuracy: list[Row] = field(default_factory=list)
-    trials: list[Row] = field(default_factory=list)
-    train_s: float = 0.0
-    prepare_s: float = 0.0
-
-
-@dataclass
-class _Record:
-    """What is kept of a finished or diverged stage for the rows of its configurations."""
-
-    seconds: float = 0.0  # charged to each configuration that has the stage
-    accuracy: list[float] = field(default_factory=list)
-    rec_loss: float | None = None
-    label_entropy: float | None = None
-    divergence: Divergence | None = None
-    is_done: bool = False
+from raysweep.store.files import StageStore
+from raysweep.store.shelf import Found, Kept, Shelf
 
 
 class PackRun:
@@ -49,6 +27,7 @@ class PackRun:
 
     ``configs`` share a pack key. ``state`` after any ``advance`` goes into ``restore`` of a new
     run of the same configurations, which then gives the same rows as one without a break.
+    With a ``store`` the rows are the same but for durations and ``n_stored_stages``.
     """
 
     def __init__(
@@ -57,6 +36,7 @@ class PackRun:
         source: Source,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        store: StageStore | None = None,
     ) -> None:
         assert len({pack_key(config) for config in configs}) == 1
         start = time.perf_counter()
@@ -67,12 +47,17 @@ class PackRun:
             for stage in stages_of(config):
                 self._users.setdefault(stage.fingerprint, []).append(config)
         device = torch.device(device)
+        if device.type == "cuda":
+            torch.backends.cuda.matmul.allow_tf32 = configs[0].tf32
         tasks = make_tasks(configs[0], source, device)
         self.scene = Scene(configs[0], tasks, source.mean, source.sd, device, dtype)
+        self._shelf = Shelf(store, source, device, dtype) if store else None
+        self._served: dict[str, Kept] | None = None  # not looked up yet
+        self._parents = {p for group in self.groups for s in group for _, p in s.parents}
         self._keeps_moments = any(config.keeps_optimizer_state for config in configs)
         self._position = 0
         self._group: TrainGroup | None = None
-        self._records = {fingerprint: _Record() for fingerprint in self._users}
+        self._records = {fingerprint: Record() for fingerprint in self._users}
         self._models: dict[str, LaneState] = {}
         self._buffers: dict[str, Buffer] = {}
         self._reported: set[str] = set()
@@ -84,12 +69,27 @@ class PackRun:
         return len(self._reported) == len(self.configs)
 
     def advance(self) -> Report:
-        """Train one epoch of the current group and report on it."""
+        """Train one epoch of the current group and report on it.
+
+        Stages from the store are reported whole, before the epoch of the first group that has a
+        lane to train; where there is none to the end, nothing is trained.
+        """
         assert not self.is_done
         report = Report(prepare_s=self._prepare_s)
         self._prepare_s = 0.0
         start = time.perf_counter()
-        group = self._group or self._open_group()
+        store_s = -self._shelf.seconds if self._shelf else 0.0
+        group = self._group or self._open_group(report)
+        if group:
+            self._train_epoch(group, report)
+        report.trials += self._ended()
+        store_s += self._shelf.seconds if self._shelf else 0.0
+        report.prepare_s += store_s
+        report.train_s = time.perf_counter() - start - store_s
+        return report
+
+    def _train_epoch(self, group: TrainGroup, report: Report) -> None:
+        start = time.perf_counter()
         lanes = list(group.lanes)
         lane_reports = group.run_epoch()
         seconds = time.perf_counter() - start
@@ -97,22 +97,80 @@ class PackRun:
             self._note_epoch(
                 lane.stage, lane_report, group.n_epochs_done, seconds / len(lanes), report
             )
+            if self._shelf:
+                self._records[lane.stage.fingerprint].epochs.append(lane_report.metrics)
+            if lane_report.divergence:
+                self._keep(lane.stage, None)
         if group.is_done:
             self._close_group(group, report)
-        report.trials = self._ended()
-        report.train_s = time.perf_counter() - start
-        return report
 
-    def _open_group(self) -> TrainGroup:
-        """Fill buffers and set up the next group that has a lane left."""
+    def _open_group(self, report: Report) -> TrainGroup | None:
+        """Serve stages, fill buffers and set up the next group that has a lane to train.
+
+        None if no configuration is left.
+        """
+        self._look_up()
         while True:
-            stages = [s for s in self.groups[self._position] if self._can_run(s)]
+            stages = self._serve_group(report)
+            if self.is_done:
+                return None
             if stages and stages[0].kind != "fill_buffer":
                 self._group = TrainGroup(self.scene, [self._lane(stage) for stage in stages])
                 return self._group
             if stages:
                 self._fill(stages)
             self._position += 1
+
+    def _look_up(self) -> None:
+        """Look the pack's stages up in the store, once: a restored run serves the same ones."""
+        if self._served is None:
+            found = self._shelf.find(self.groups, self._users) if self._shelf else Found()
+            self._served, self._models, self._buffers = found.kept, found.models, found.buffers
+
+    def _serve_group(self, report: Report) -> list[Stage]:
+        """Report the stages of the current group that are in the store; give those to run."""
+        assert self._served is not None
+        to_run = []
+        for stage in self.groups[self._position]:
+            if not self._can_run(stage):
+                continue
+            kept = self._served.pop(stage.fingerprint, None)
+            if kept is None:
+                to_run.append(stage)
+            else:
+                self._serve(stage, kept, report)
+        report.trials += self._ended()
+        return to_run
+
+    def _serve(self, stage: Stage, kept: Kept, report: Report) -> None:
+        divergence = Divergence(**kept["divergence"]) if kept["divergence"] else None
+        n_epochs = len(kept["epochs"])
+        for epoch, metrics in enumerate(kept["epochs"], 1):
+            lane = EpochReport(metrics, divergence if epoch == n_epochs else None)
+            self._note_epoch(stage, lane, epoch, None, report)
+        record = self._records[stage.fingerprint]
+        record.is_stored = True
+        if divergence is None:
+            record.is_done = True
+            record.label_entropy = kept["label_entropy"]
+            self._note_accuracy(stage, kept["accuracy"], report)
+
+    def _keep(self, stage: Stage, output: LaneState | Buffer | None) -> None:
+        """Put a stage that has ended into the store, with its output if a stage can use it."""
+        if self._shelf is None:
+            return
+        record = self._records[stage.fingerprint]
+        kept = {
+            "epochs": record.epochs,
+            "accuracy": record.accuracy,
+            "label_entropy": record.label_entropy,
+            "divergence": asdict(record.divergence) if record.divergence else None,
+        }
+        if stage.fingerprint not in self._parents:
+            output = None
+        has_moments = self._keeps_moments and stage.kind == "train_task"
+        self._shelf.keep(stage, kept, output, has_moments and output is not None)
+        record.epochs = []
 
     def _open_users(self, stage: Stage) -> list[Config]:
         """List the configurations that have the stage and have not ended."""
@@ -151,21 +209,26 @@ class PackRun:
             record.is_done = True
             record.label_entropy = buffer.label_entropy()
             self._buffers[stage.fingerprint] = buffer
+            self._keep(stage, buffer)
 
     def _note_epoch(
-        self, stage: Stage, lane: EpochReport, epoch: int, seconds: float, report: Report
+        self, stage: Stage, lane: EpochReport, epoch: int, seconds: float | None, report: Report
     ) -> None:
         record = self._records[stage.fingerprint]
         users = self._open_users(stage)
-        record.seconds += seconds / len(users)
+        duration_s = None if seconds is None else seconds / len(users)
+        record.seconds += duration_s or 0.0
         record.divergence = lane.divergence
         rec_loss = lane.metrics.get("rec_loss")
         record.rec_loss = float(rec_loss) if rec_loss is not None else None
         row = {"stage": stage.name, "epoch": epoch, "task": stage.task, **lane.metrics}
         for config in users:
-            report.epochs.append(
-                {"config_id": config.id, **row, "duration_s": seconds / len(users)}
-            )
+            report.epochs.append({"config_id": config.id, **row, "duration_s": duration_s})
+
+    def _note_accuracy(self, stage: Stage, accuracies: list[float], report: Report) -> None:
+        self._records[stage.fingerprint].accuracy = accuracies
+        for config in self._open_users(stage):
+            report.accuracy += accuracy_rows(config.id, stage.task, accuracies)
 
     def _close_group(self, group: TrainGroup, report: Report) -> None:
         states = group.lane_states()
@@ -174,21 +237,11 @@ class PackRun:
         if group.is_classifier and states:
             matrix = [group.accuracy_on(task).tolist() for task in range(1, n_tasks + 1)]
         for k, (lane, state) in enumerate(zip(group.lanes, states, strict=True)):
-            record = self._records[lane.stage.fingerprint]
-            record.is_done = True
-            record.accuracy = [row[k] for row in matrix]
+            self._records[lane.stage.fingerprint].is_done = True
+            self._note_accuracy(lane.stage, [row[k] for row in matrix], report)
             kept = state if self._keeps_moments else LaneState(state.parameters)
             self._models[lane.stage.fingerprint] = kept
-            for config in self._open_users(lane.stage):
-                for on_task, accuracy in enumerate(record.accuracy, 1):
-                    report.accuracy.append(
-                        {
-                            "config_id": config.id,
-                            "after_task": lane.stage.task,
-                            "on_task": on_task,
-                            "accuracy": accuracy,
-                        }
-                    )
+            self._keep(lane.stage, kept)
         self._group = None
         self._position += 1
         self._release()
@@ -210,40 +263,13 @@ class PackRun:
             records = [self._records[stage.fingerprint] for stage in stages]
             divergence = next((r.divergence for r in records if r.divergence), None)
             if divergence or all(record.is_done for record in records):
-                rows.append(self._trial_row(config, stages, records, divergence))
+                counts = {
+                    "n_train_samples": sum(len(task.train) for task in self.scene.tasks),
+                    "n_test_samples": sum(len(task.test) for task in self.scene.tasks),
+                }
+                rows.append({"config_id": config.id, **trial_row(records, divergence), **counts})
                 self._reported.add(config.id)
         return rows
-
-    def _trial_row(
-        self,
-        config: Config,
-        stages: Sequence[Stage],
-        records: Sequence[_Record],
-        divergence: Divergence | None,
-    ) -> Row:
-        row: Row = {
-            "config_id": config.id,
-            "status": "diverged" if divergence else "finished",
-            "n_train_samples": sum(len(task.train) for task in self.scene.tasks),
-            "n_test_samples": sum(len(task.test) for task in self.scene.tasks),
-            "duration_s": sum(record.seconds for record in records),
-        }
-        if divergence:
-            row |= {
-                "diverged_stage": divergence.stage,
-                "diverged_epoch": divergence.epoch,
-                "diverged_step": divergence.step,
-                "last_finite_loss": divergence.last_finite_loss,
-            }
-            return row
-        matrix = [r.accuracy for r in records if r.accuracy]
-        rec_losses = [r.rec_loss for r in records if r.rec_loss is not None]
-        entropies = [r.label_entropy for r in records if r.label_entropy is not None]
-        return row | {
-            **accuracy_summary(matrix),
-            "reconstruction_loss": rec_losses[0] if rec_losses else None,
-            "replay_label_entropy": entropies[-1] if entropies else None,
-        }
 
     def state(self) -> dict[str, Any]:
         """Give all that ``restore`` needs: plain values and tensors (no pickled classes)."""
@@ -251,6 +277,7 @@ class PackRun:
             "configs": [config.id for config in self.configs],
             "position": self._position,
             "group": self._group.state() if self._group else None,
+            "served": dict(self._served or {}),
             "records": {f: asdict(record) for f, record in self._records.items()},
             "models": {f: _copied(model) for f, model in self._models.items()},
             "buffers": {f: (b.images.clone(), b.labels.clone()) for f, b in self._buffers.items()},
@@ -262,12 +289,13 @@ class PackRun:
         assert state["configs"] == [config.id for config in self.configs]
         self._position = state["position"]
         self._reported = set(state["reported"])
+        self._served = dict(state["served"])
         self._models = {f: LaneState(**model) for f, model in state["models"].items()}
         self._buffers = {f: Buffer(*buffer) for f, buffer in state["buffers"].items()}
         for fingerprint, saved in state["records"].items():
             values = dict(saved)
             divergence = values.pop("divergence")
-            record = _Record(**values, divergence=Divergence(**divergence) if divergence else None)
+            record = Record(**values, divergence=Divergence(**divergence) if divergence else None)
             self._records[fingerprint] = record
         self._group = None
         if state["group"]:
@@ -283,23 +311,4 @@ def _copied(model: LaneState) -> dict[str, Any]:
         "parameters": {n: t.clone() for n, t in model.parameters.items()},
         "moments": {m: {n: t.clone() for n, t in v.items()} for m, v in model.moments.items()},
         "n_steps": model.n_steps,
-    }
-
-
-def accuracy_summary(matrix: Sequence[Sequence[float]]) -> dict[str, float | None]:
-    """Summarise R, where ``matrix[t - 1][i - 1]`` is the accuracy on task i after task t of T.
-
-    ``average_accuracy`` is the mean over i of R[T, i] (Lopez-Paz and Ranzato 2017, arXiv
-    1706.08840). ``forgetting`` is the mean over i < T of max over t < T of R[t, i] minus
-    R[T, i] (Chaudhry et al. 2018, arXiv 1801.10112); null for one task.
-    """
-    n_tasks = len(matrix)
-    last = matrix[-1]
-    forgotten = [max(row[i] for row in matrix[:-1]) - last[i] for i in range(n_tasks - 1)]
-    return {
-        "average_accuracy": sum(last) / n_tasks,
-        "forgetting": sum(forgotten) / len(forgotten) if forgotten else None,
-        "first_task_accuracy_initial": matrix[0][0],
-        "first_task_accuracy_final": last[0],
-        "last_task_accuracy": last[-1],
     }

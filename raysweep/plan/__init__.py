@@ -1,0 +1,37 @@
+"""Planning: configurations into packs, packs into distinct stages, time and memory in advance."""
+
+from raysweep.plan.estimates import CPU, GPU, cost, memory_bytes, n_parameters, slots_on
+from raysweep.plan.packs import LANES_CPU, LANES_GPU, Plan, make_plan, memory_of, simulate
+from raysweep.plan.stages import (
+    LANE_SETTINGS,
+    STAGE_VERSION,
+    Pack,
+    Stage,
+    StageKind,
+    group_stages,
+    pack_key,
+    stages_of,
+)
+
+__all__ = [
+    "CPU",
+    "GPU",
+    "LANES_CPU",
+    "LANES_GPU",
+    "LANE_SETTINGS",
+    "STAGE_VERSION",
+    "Pack",
+    "Plan",
+    "Stage",
+    "StageKind",
+    "cost",
+    "group_stages",
+    "make_plan",
+    "memory_bytes",
+    "memory_of",
+    "n_parameters",
+    "pack_key",
+    "simulate",
+    "slots_on",
+    "stages_of",
+]

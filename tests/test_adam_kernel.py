@@ -1,0 +1,56 @@
+"""The Triton kernel of Adam, in Triton's interpreter: it needs no GPU, but a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("triton")
+
+CHECK = """
+import torch
+from raysweep.stacked import Layout, Optimizer, Parameters, ParameterSpec
+
+LRS, DECAYS = [1e-3, 0.02, 0.1, 5e-4], [0.0, 0.3, 0.01, 0.0]
+ALIVE = [True, True, False, True]
+FROZEN = [False, True, False, False]
+
+def make():
+    layout = Layout([ParameterSpec("encoder.a", (37, 41), 37), ParameterSpec("b", (5, 3), 5)])
+    parameters = Parameters(layout, 4, torch.float32)
+    parameters.initialise(3)
+    lrs, decays = torch.tensor(LRS, dtype=torch.float64), torch.tensor(DECAYS)
+    return parameters, Optimizer("adam", parameters, lrs, decays)
+
+(defined, all_lanes), (computed, kernel) = make(), make()
+start = defined.flat.clone()
+stream = torch.Generator().manual_seed(1)
+flags = torch.tensor(ALIVE), torch.tensor(FROZEN), defined.layout.end_of("encoder.")
+for _ in range(30):
+    grad = torch.randn(defined.grad.shape, generator=stream)
+    for parameters in (defined, computed):
+        parameters.grad.copy_(grad)
+    all_lanes.step_all(*flags)
+    kernel.step_kernel(*flags)
+torch.testing.assert_close(computed.flat, defined.flat, rtol=2e-6, atol=2e-7)
+assert kernel.n_steps == all_lanes.n_steps == [30] * 4
+assert torch.equal(computed.flat[2], start[2])  # dead
+end = flags[2]
+assert torch.equal(computed.flat[1, :end], start[1, :end])  # frozen
+assert not torch.equal(computed.flat[1, end:], start[1, end:])
+assert not torch.isclose(computed.flat[0, :1500], start[0, :1500], atol=1e-4).all()
+print("equal")
+"""
+
+
+def test_adam_kernel_equals_the_definition_with_dead_and_frozen_lanes() -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", CHECK],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert answer.stdout == "equal\n", answer.stderr
