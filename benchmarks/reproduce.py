@@ -101,6 +101,8 @@ def main() -> int:
                 values,
                 target.published,
                 are_met[-1],
+                better="higher",
+                average=fmean,
                 tolerance=target.tolerance,
             )
     print("\n".join(table), file=sys.stderr)
