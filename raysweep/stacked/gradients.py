@@ -6,7 +6,6 @@ as the definition.
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from raysweep.stacked.functional import lane_sum, row_sum
 from raysweep.stacked.layers import Workspace, first
@@ -23,9 +22,12 @@ def cross_entropy_rows(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]
     ``logits`` (K, B, C), ``targets`` (K, B, C) or (B, C) of probabilities that sum to 1. Gives
     (K, B) and the gradient (K, B, C).
     """
-    log_likelihood = functional.log_softmax(logits, -1)
-    rows = (targets * log_likelihood).sum(-1).neg_()
-    return rows, log_likelihood.exp_().sub_(targets)
+    # A third of the time of log_softmax, whose kernel is slow for few classes.
+    shifted = logits - logits.amax(-1, keepdim=True)
+    likelihood = shifted.exp()
+    total = likelihood.sum(-1, keepdim=True)
+    rows = total.log().squeeze(-1).sub_((targets * shifted).sum(-1))
+    return rows, likelihood.div_(total).sub_(targets)
 
 
 def reconstruction(logits: Tensor, target: Tensor, workspace: Workspace) -> tuple[Tensor, Tensor]:
