@@ -2,20 +2,24 @@
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
+from torch import Tensor
 
 from benchmarks.reference_like.peer import Peer, PeerTask, open_tasks
 from raysweep.data.sources import Source, load_source
 from raysweep.pack import PackRun
 from raysweep.settings import Config
+from raysweep.stacked import functional, layers
 
 _START_TIMEOUT_S = 300.0
 
@@ -31,12 +35,16 @@ class Cut:
 
 @dataclass(frozen=True)
 class Run:
-    """Wall and CPU time of one run; measures and steps of one configuration in it."""
+    """Wall and CPU time of one run; measures and steps of one configuration in it.
+
+    ``products_s`` is the time inside a pack's matrix products, 0 for the peer.
+    """
 
     seconds: float
     cpu_s: float
     measures: Mapping[str, float]
     n_steps: int
+    products_s: float = 0.0
 
 
 def time_peer(cut: Cut, config: Config, n_threads: int, cores: Sequence[int]) -> Run:
@@ -58,14 +66,30 @@ def time_pack(cut: Cut, configs: Sequence[Config], cores: Sequence[int]) -> Run:
     start, cpu_start = time.perf_counter(), time.process_time()
     run = PackRun(configs, source)
     epochs, trials = [], []
-    while not run.is_done:
-        report = run.advance()
-        epochs += report.epochs
-        trials += report.trials
+    with timed_products() as products:
+        while not run.is_done:
+            report = run.advance()
+            epochs += report.epochs
+            trials += report.trials
     times = time.perf_counter() - start, time.process_time() - cpu_start
     row = next(row for row in trials if row["config_id"] == first)
     n_steps = sum(row["n_steps"] for row in epochs if row["config_id"] == first)
-    return Run(*times, row, n_steps)
+    return Run(*times, row, n_steps, sum(products))
+
+
+@contextmanager
+def timed_products() -> Iterator[list[float]]:
+    """Collect the seconds of each matrix product of training (evaluation's are left out)."""
+    seconds: list[float] = []
+
+    def timed(*operands: Tensor, **more: Tensor) -> Tensor:
+        start = time.perf_counter()
+        result = functional.product(*operands, **more)
+        seconds.append(time.perf_counter() - start)
+        return result
+
+    with patch.object(layers, "product", timed):
+        yield seconds
 
 
 def start_peer(cut: Cut, config: Config) -> ProcessPoolExecutor:
