@@ -141,7 +141,7 @@ class PackTrainable(tune.Trainable):
             "train_s": report.train_s,
             "train_cpu_s": cpu_s,
             "prepare_s": report.prepare_s,
-            "note": self._store.failure if self._store else None,
+            "notes": run.notes,
             "should_checkpoint": (
                 self._has_checkpoints
                 and not run.is_done

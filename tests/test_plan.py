@@ -269,6 +269,18 @@ def test_packs_fit_into_the_memory_that_there_is(n_megabytes: int) -> None:
             assert len(pack.configs) == 1 or memory_bytes(pack) <= n_megabytes * 10**6
 
 
+def test_memory_counts_the_largest_buffer_of_any_kind_of_replay() -> None:
+    def lane(replay: str, n_replay: int, lr: float) -> Config:
+        return Config(source="mnist", model="comparison", replay=replay, n_replay=n_replay, lr=lr)
+
+    configs = [lane("generative", 100, 1e-3)]
+    configs += [lane("simple", 50_000, 1e-3 * (k + 1)) for k in range(8)]
+    memory = 2 * 10**9
+    plan = make_plan(configs, memory=memory)
+    assert len(plan.packs) > 1
+    assert all(memory_bytes(pack) <= memory for pack in plan.packs)
+
+
 def test_a_fixed_pack_size_overrides_memory_and_balance() -> None:
     configs = grid(lr=[1.0 * k for k in range(1, 13)])
     plan = make_plan(configs, n_slots=12, max_lanes=12, memory=1)

@@ -438,10 +438,10 @@ def be_capturable(group: TrainGroup, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a group's steps be as on a GPU: feeds that stay in place, and ``step_all``."""
     make_step = group.make_step
 
-    def make(n_new: int, n_replay: int) -> Step:
+    def make(n_new: int, n_replay: int, n_steps: int) -> Step:
         with monkeypatch.context() as patch:
             patch.setattr("raysweep.stages.train.Feed", capturable_feed)
-            step = make_step(n_new, n_replay)
+            step = make_step(n_new, n_replay, n_steps)
         assert step.feed.is_capturable
         return step
 

@@ -17,9 +17,9 @@ import torch
 from safetensors.torch import save
 from sweep_runs import assert_same_tables, run, write
 
-from raysweep.pack import run as pack_module
 from raysweep.data.sources import Source
 from raysweep.pack import PackRun
+from raysweep.pack import run as pack_module
 from raysweep.plan import stages_of
 from raysweep.results import read_epochs, read_trials
 from raysweep.settings import Config, InputError, StageKeeping, load_sweep
@@ -680,10 +680,25 @@ def test_a_worker_tells_the_driver_why_it_keeps_nothing(small: Source, tmp_path:
         worker = Bare({TRIAL: trial})
         results = [worker.train() for _ in range(2)]
         assert results[-1]["done"]
-        notes.append(results[-1]["note"])
-    assert notes[1] is None
-    assert notes[0].startswith(f"{tmp_path / 'file'}: expected to keep stages there, got: ")
+        notes.append(results[-1]["notes"])
+    assert notes[1] == []
+    (note,) = notes[0]
+    assert note.startswith(f"{tmp_path / 'file'}: expected to keep stages there, got: ")
     assert stored_stages(tmp_path / ".stages") == {s.fingerprint for s in stages_of(configs[0])}
+
+
+def test_a_store_that_may_not_be_looked_into_fails_no_pack(
+    train: Callable[..., Rows], store: StageStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs = [configure(replay="none", epochs=1)]
+    expected = train(configs, store=None)
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert results(train(configs)) == results(expected)
+    assert store.failure is not None and "Permission denied" in store.failure
 
 
 def test_a_full_disk_is_noted_once_and_leaves_no_rest(
@@ -764,9 +779,9 @@ REFUSED = {
     "stages: [keep]": "stages: expected keep, forget or {keep: true, max_gb: 10}, got ['keep']",
     "stages: {max: 1}": "stages.max: expected keep or max_gb, got 'max' (did you mean max_gb?)",
     "stages: {keep: 3}": "stages.keep: expected true or false, got 3",
-    "stages: {max_gb: 0}": "stages.max_gb: expected a number > 0, got 0",
-    "stages: {max_gb: much}": "stages.max_gb: expected a number > 0, got 'much'",
-    "stages: {max_gb: .inf}": "stages.max_gb: expected a number > 0, got infinity",
+    "stages: {max_gb: 0}": "stages.max_gb: expected a number > 0, at most 1e+09, got 0",
+    "stages: {max_gb: much}": "stages.max_gb: expected a number > 0, at most 1e+09, got 'much'",
+    "stages: {max_gb: .inf}": "stages.max_gb: expected a number > 0, at most 1e+09, got infinity",
     "stage: keep": "expected a known key, got 'stage' (did you mean stages?)",
     "space: {stages: keep}": "space: expected a known setting, got 'stages'; write `stages:` at "
     "the top of the file",

@@ -16,7 +16,7 @@ from raysweep.pack.rows import Record, Report, Row, accuracy_rows, trial_row
 from raysweep.plan import Stage, group_stages, pack_key, stages_of
 from raysweep.replay import Buffer
 from raysweep.settings import Config
-from raysweep.stacked import LaneState
+from raysweep.stacked import LaneState, notes
 from raysweep.stages import Divergence, EpochReport, Lane, Scene, TrainGroup, fill_buffers
 from raysweep.store.files import StageStore
 from raysweep.store.shelf import Found, Kept, Shelf
@@ -67,6 +67,12 @@ class PackRun:
     def is_done(self) -> bool:
         """Whether every configuration has ended."""
         return len(self._reported) == len(self.configs)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user should know beside the rows, a line each."""
+        failure = self._shelf.failure if self._shelf else None
+        return notes() + ([failure] if failure else [])
 
     def advance(self) -> Report:
         """Train one epoch of the current group and report on it.

@@ -1,6 +1,14 @@
 """Planning: configurations into packs, packs into distinct stages, time and memory in advance."""
 
-from raysweep.plan.estimates import CPU, GPU, cost, memory_bytes, n_parameters, slots_on
+from raysweep.plan.estimates import (
+    BLOCK_STEPS,
+    CPU,
+    GPU,
+    cost,
+    memory_bytes,
+    n_parameters,
+    slots_on,
+)
 from raysweep.plan.packs import LANES_CPU, LANES_GPU, Plan, make_plan, memory_of, simulate
 from raysweep.plan.stages import (
     LANE_SETTINGS,
@@ -14,6 +22,7 @@ from raysweep.plan.stages import (
 )
 
 __all__ = [
+    "BLOCK_STEPS",
     "CPU",
     "GPU",
     "LANES_CPU",

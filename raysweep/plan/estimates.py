@@ -10,6 +10,8 @@ from raysweep.settings import SOURCES, Config, Resources
 _TINY = 1e-9
 _FIXED_SHARE = 0.03
 _MEMORY_FIXED = 40 * 10**6
+BLOCK_STEPS = 8
+"""Training steps whose samples are gathered at once on a CPU."""
 
 
 class Speed(NamedTuple):
@@ -101,14 +103,16 @@ def memory_bytes(pack: Pack) -> int:
     """Estimate a pack's peak memory in a worker, beside what torch itself takes.
 
     float32 throughout: parameters, gradient, optimiser state and temporaries, activations and
-    buffers of the stage that needs most, the tasks' images, and a constant.
+    buffers of the stage that needs most, a block of batches, the tasks' images, and a constant.
     """
     config = pack.configs[0]
     peak = 0
-    n_buffers = len({f for g in pack.groups for s in g if (f := s.parent("buffer"))})
     n_replay = max(c.n_replay if c.replay != "none" else 0 for c in pack.configs)
+    # Each lane has its own copy beside the filled buffers; scaling it makes another for a moment.
+    n_copies = 3 if config.normalize else 2
     buffer_row = config.n_inputs + config.n_classes
-    buffers = n_buffers * n_replay * (config.n_tasks - 1) * buffer_row
+    buffer = n_copies * n_replay * (config.n_tasks - 1) * buffer_row
+    block = BLOCK_STEPS * 2 * config.batch_size * (config.n_bottleneck + config.n_inputs // 4)
     for group in pack.groups:
         if group[0].kind == "fill_buffer":
             continue
@@ -116,9 +120,9 @@ def memory_bytes(pack: Pack) -> int:
         activations = (
             3 * config.batch_size * (2 * config.n_inputs + 4 * config.n_bottleneck + sum(widths))
         )
-        held = buffers if group[0].parent("buffer") else 0
-        lanes = len(group) * (8 * n_parameters(config, group[0].kind) + activations)
-        peak = max(peak, lanes + 2 * held)
+        held = buffer if group[0].parent("buffer") else 0
+        lanes = len(group) * (8 * n_parameters(config, group[0].kind) + activations + held)
+        peak = max(peak, lanes + block)
     return 4 * peak + _shared_bytes(config)
 
 

@@ -121,11 +121,17 @@ def _most_lanes(
     families: _Families, memory: int | None, speed: Speed, bounds: tuple[int, int]
 ) -> int:
     least, most = bounds
-    # The member with most stages and the largest buffer stands for all.
+    # Of each kind of replay the member with the largest buffer, the one with most stages first.
     members = (config for family in families for config in family)
-    pack = Pack((max(members, key=lambda c: (len(stages_of(c)), c.n_replay)),))
-    lanes = min(max(useful_lanes(pack, speed), least), most)
-    return lanes if memory is None else min(lanes, lanes_within(memory, pack))
+    largest: dict[str, Config] = {}
+    for config in members:
+        if config.replay not in largest or config.n_replay > largest[config.replay].n_replay:
+            largest[config.replay] = config
+    packs = sorted((Pack((c,)) for c in largest.values()), key=lambda pack: -pack.n_epochs)
+    lanes = min(max(useful_lanes(packs[0], speed), least), most)
+    if memory is None:
+        return lanes
+    return min(lanes, *(lanes_within(memory, pack) for pack in packs))
 
 
 def _balance(

@@ -103,7 +103,7 @@ def _stage(
     return Stage(kind, task, fingerprint, tuple(parents.items()), json.dumps([kind, task, *group]))
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=1_000_000)
 def stages_of(config: Config) -> tuple[Stage, ...]:
     """List a configuration's stages in the order they run."""
     stages: list[Stage] = []

@@ -107,7 +107,7 @@ _TRIALS = (
         "n_stored_stages",
         _WHOLE,
         "How many of the configuration's stages were taken from the stage store (`stages: keep`)"
-        " instead of run; null if it failed.",
+        " instead of run (after a lost worker its pack's own, too); null if it failed.",
     ),
     Column("started_at", _TIME, "When the configuration's pack started, UTC."),
     Column("ended_at", _TIME, "When the configuration ended, UTC."),

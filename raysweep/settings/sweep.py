@@ -167,6 +167,7 @@ def _pack(raw: Any) -> int | None:
     return raw
 
 
+_MOST_GB = 1e9
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 
 
@@ -192,8 +193,10 @@ def _stages(raw: Any) -> StageKeeping:
         number = float(plain_number(max_gb))
     except (TypeError, ValueError):
         number = math.nan
-    if not 0 < number < math.inf:
-        raise InputError(f"stages.max_gb: expected a number > 0, got {show(max_gb)}")
+    if not 0 < number <= _MOST_GB:
+        raise InputError(
+            f"stages.max_gb: expected a number > 0, at most {_MOST_GB:.0e}, got {show(max_gb)}"
+        )
     return StageKeeping(keep, number)
 
 

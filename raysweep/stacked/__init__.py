@@ -20,6 +20,7 @@ from raysweep.stacked.functional import (
 )
 from raysweep.stacked.gradients import Gaussian, cross_entropy_rows, reconstruction
 from raysweep.stacked.layers import Chain, Linear, Workspace, first
+from raysweep.stacked.notes import add_note, notes
 from raysweep.stacked.optimizers import LaneState, Optimizer
 from raysweep.stacked.parameters import Layout, Parameters, ParameterSpec, count_layers
 
@@ -34,6 +35,7 @@ __all__ = [
     "ParameterSpec",
     "Parameters",
     "Workspace",
+    "add_note",
     "count_layers",
     "cross_entropy",
     "cross_entropy_rows",
@@ -41,6 +43,7 @@ __all__ = [
     "first",
     "kl_to_standard_normal",
     "linear",
+    "notes",
     "reconstruction",
     "reconstruction_loss",
     "row_sum",

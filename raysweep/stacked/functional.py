@@ -4,7 +4,8 @@ Measured on torch 2.14 (AVX2):
 
 * The CPU kernels of sigmoid, elu and softplus take another path for the last elements of a
   tensor, so a lane's result depends on how many lanes follow it; exp, expm1, tanh and log_softmax
-  do not. The first three are therefore written in terms of the others.
+  do not. The first three are therefore written in terms of the others (``gradients`` calls
+  the kernel of sigmoid where a lane ends with a whole vector).
 * MKL's products depend on where a matrix starts in memory, unless MKL_CBWR is set, which
   ``raysweep`` does when it is imported. Even so the batched product differs from a single lane's
   where a dimension is 1 or there is more than one thread: those go lane by lane.

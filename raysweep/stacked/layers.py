@@ -1,4 +1,4 @@
-"""Stacked layers that know their own backward: no autograd graph, no allocation in a step.
+"""Stacked layers that know their own backward: no autograd graph, buffers that stay.
 
 Letters: K lanes, B batch. ``forward`` keeps what ``backward`` needs until the next ``forward``.
 ``backward`` writes the gradients of the parameters into ``Parameters.grad``, over what stood

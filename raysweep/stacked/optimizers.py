@@ -1,6 +1,5 @@
 """Stacked optimisers: a learning rate, a weight decay and a step count of its own for each lane."""
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -8,6 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from raysweep.stacked.notes import add_note
 from raysweep.stacked.parameters import Parameters
 
 _MOMENTS = {"adam": ("exp_avg", "exp_avg_sq"), "adagrad": ("sum",), "sgd": ()}
@@ -209,7 +209,7 @@ class Optimizer:
 
 @cache
 def has_kernel(device: torch.device) -> bool:
-    """Tell whether the Triton kernel runs on a device; warn if not, since Adam is slower then."""
+    """Tell whether the Triton kernel runs on a device; note it if not."""
     try:
         from raysweep.stacked.adam_kernel import adam
 
@@ -217,6 +217,6 @@ def has_kernel(device: torch.device) -> bool:
         flags = torch.ones(1, dtype=torch.bool, device=device)
         adam(x, x, x, x, x, x, x, flags, flags.long(), (_BETA_1, _BETA_2), _ADAM_EPS)
     except Exception as error:  # noqa: BLE001 (no Triton, no compiler, an unknown card)
-        warnings.warn(f"Adam runs as several kernels, Triton's failed: {error}", stacklevel=2)
+        add_note(f"Adam runs as several kernels, which is slower; Triton's failed: {error}")
         return False
     return True

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from raysweep.data.tasks import Samples
+from raysweep.plan import BLOCK_STEPS
 from raysweep.replay import Buffer
 from raysweep.stages.objectives import Batch
 from raysweep.stages.scene import Scene
 
-_BLOCK = {"cpu": 8, "cuda": 64}
+_BLOCK = {"cpu": BLOCK_STEPS, "cuda": 64}
 """Steps whose samples are gathered at once, by kind of device; also whose noise, on a GPU."""
 
 
@@ -44,7 +45,8 @@ class Feed:
     ``prepare`` comes before each ``load``. It gathers what the next block of steps needs and may
     look at the host; ``load`` takes the next batch of the block. On a GPU ``load`` counts on the
     device and copies into tensors that stay where they are, so that it can be captured in a CUDA
-    graph (``is_capturable``); on a CPU it points at the block instead.
+    graph (``is_capturable``); on a CPU it points at the block instead. ``n_steps`` is the number
+    of batches of this size in an epoch.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Feed:
         n_replay: int,
         is_classifier: bool,
         replay: Replay | None,
+        n_steps: int,
         is_capturable: bool | None = None,
     ) -> None:
         self._scene, self._samples, self._replay = scene, samples, replay
@@ -77,7 +80,7 @@ class Feed:
         if replay is not None:
             self.batch.inputs = images.new_empty(n_lanes, n_rows, n_inputs)
             self.batch.targets = images.new_empty(n_lanes, n_rows, config.n_classes)
-        self._n_block = m = _BLOCK["cuda" if self.is_capturable else "cpu"]
+        self._n_block = m = min(n_steps, _BLOCK["cuda" if self.is_capturable else "cpu"])
         like = samples.labels
         self._pixels = torch.empty(
             m, n_new, n_inputs, dtype=samples.images.dtype, device=scene.device

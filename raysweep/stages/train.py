@@ -106,7 +106,7 @@ class TrainGroup:
         noise, replay_noise = self._stream("noise"), self._stream("replay_noise")
         for size in dict.fromkeys(sizes):
             if size not in self._steps:
-                self._steps[size] = self.make_step(*size)
+                self._steps[size] = self.make_step(*size, sizes.count(size))
             of_size = [batch for batch, other in zip(batches, sizes, strict=True) if other == size]
             order, replay_order = (torch.stack(part) for part in zip(*of_size, strict=True))
             self._steps[size].feed.begin(order, replay_order, noise, replay_noise)
@@ -128,11 +128,19 @@ class TrainGroup:
             replayed = list(islice(endless, len(new)))
         return list(zip(new, replayed, strict=True))
 
-    def make_step(self, n_new: int, n_replay: int) -> Step:
-        """Make the step for batches of a size."""
+    def make_step(self, n_new: int, n_replay: int, n_steps: int) -> Step:
+        """Make the step for batches of a size, of which an epoch has ``n_steps``."""
         samples = self.scene.tasks[self.stage.task - 1].train
-        n_lanes = len(self.lanes)
-        feed = Feed(self.scene, samples, n_lanes, n_new, n_replay, self.is_classifier, self._replay)
+        feed = Feed(
+            self.scene,
+            samples,
+            len(self.lanes),
+            n_new,
+            n_replay,
+            self.is_classifier,
+            self._replay,
+            n_steps,
+        )
         is_frozen = [self._freezes(lane) for lane in self.lanes]
         n_free = is_frozen.count(False)
         return Step(

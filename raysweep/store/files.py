@@ -33,19 +33,23 @@ _TEMPORARY = ".tmp-"
 _ABANDONED_S = 3600.0
 _FULL = 0.9
 """Share of the limit that entries may take after some were removed, so that few writes look."""
-_LOOK_AFTER = 1 / 16
+_LOOK_AFTER = 1 / 64
 """Share of the room found last that may be written before looking again: others write, too."""
 _BLANK = "0" * 64
 _COMPUTING = (
     "settings/config.py",
+    "plan/stages.py",
     "streams.py",
     "models.py",
     "replay.py",
     "data",
     "stacked",
     "stages",
+    "pack",
+    "store/shelf.py",
+    "trainable.py",
 )
-"""The code that a stage's numbers come from."""
+"""The code that a stage's numbers, and the form of its entry, come from."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,8 @@ class StageStore:
             return None
         try:
             entry = _decode(data, stage, environment)
+        except (MemoryError, ImportError):  # nothing is wrong with the entry
+            return None
         except Exception:  # noqa: BLE001 (whatever is wrong with it, the stage is computed again)
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -104,12 +110,14 @@ class StageStore:
         Never raises ``OSError``: see ``failure``.
         """
         path = self.path(stage, environment)
-        if self.failure or (path.exists() and not replaces):
-            return
-        data = _encode(stage, environment, entry)
-        if len(data) > self.max_bytes:
+        if self.failure:
             return
         try:
+            if path.exists() and not replaces:
+                return
+            data = _encode(stage, environment, entry)
+            if len(data) > self.max_bytes:
+                return
             self.folder.mkdir(parents=True, exist_ok=True)
             _write_atomically(path, data)
             self._make_room(len(data))
@@ -199,7 +207,13 @@ def _code() -> str:
     for name in _COMPUTING:
         path = root / name
         files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return _digest(*(part for file in files for part in (file.name.encode(), file.read_bytes())))
+    return _digest(
+        *(
+            part
+            for file in files
+            for part in (str(file.relative_to(root)).encode(), file.read_bytes())
+        )
+    )
 
 
 def _data(source: Source) -> list[bytes]:
@@ -213,8 +227,10 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else f"{platform.machine()} {platform.processor()}"
+    # Hypervisors give one name to processors of different abilities; ARM gives no name.
+    telling = ("model name", "flags", "Features", "CPU part")
+    found = sorted({line for line in lines if line.startswith(telling)})
+    return _digest(platform.machine().encode(), *(line.encode() for line in found))
 
 
 def _sealed(digest: str) -> bytes:

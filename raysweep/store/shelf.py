@@ -48,6 +48,11 @@ class Shelf:
         self._environment = environment(source, device, dtype)
         self.seconds = 0.0
 
+    @property
+    def failure(self) -> str | None:
+        """Why nothing is kept any more, in one line."""
+        return self._store.failure
+
     def find(
         self, groups: Sequence[Sequence[Stage]], users: Mapping[str, Sequence[Config]]
     ) -> Found:

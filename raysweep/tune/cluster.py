@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,6 +63,7 @@ def this_machine() -> Node:
     return Node(n_cpus, n_gpus, memory, _gpu_memory() if n_gpus else None)
 
 
+@cache
 def _gpu_memory() -> int | None:
     """Give the memory of this machine's smallest GPU in bytes, None where it can't be asked."""
     words = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
@@ -81,7 +83,7 @@ def memory_a_pack(resources: Resources, nodes: Sequence[Node]) -> int | None:
     for node in nodes:
         n_slots = slots_on(resources, node.n_cpus, node.n_gpus)
         if resources.gpu and node.gpu_memory and n_slots:
-            amounts.append(int(node.gpu_memory * resources.gpu) - _CUDA_BYTES)
+            amounts.append(int(node.gpu_memory * min(1, resources.gpu)) - _CUDA_BYTES)
         elif not resources.gpu and node.memory and n_slots:
             amounts.append(node.memory // n_slots - _TORCH_BYTES)
     return max(0, min(amounts)) if amounts else None
@@ -185,11 +187,14 @@ def connect(address: str | None, n_data_bytes: int, is_verbose: bool) -> Iterato
         ) from None
     try:
         amounts = [node["Resources"] for node in _alive_nodes()]
-        # Of another node's GPUs Ray tells the number only.
-        card = this_machine().gpu_memory if is_local else None
-        yield [
-            Node(r.get("CPU", 0.0), r.get("GPU", 0.0), int(r.get("memory", 0)) or None, card)
+        nodes = [
+            # Of another node's GPUs Ray tells the number only.
+            Node(r.get("CPU", 0.0), r.get("GPU", 0.0), int(r.get("memory", 0)) or None)
             for r in amounts
         ]
+        if is_local:  # as a dry run has it
+            here = this_machine()
+            nodes = [n._replace(memory=here.memory, gpu_memory=here.gpu_memory) for n in nodes]
+        yield nodes
     finally:
         ray.shutdown()

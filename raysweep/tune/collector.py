@@ -93,7 +93,7 @@ class Collector(tune.Callback):
         self._progress.train_s += result["train_s"]
         self._progress.train_cpu_s += result["train_cpu_s"]
         self._progress.prepare_s += result["prepare_s"]
-        self._note(result.get("note"))
+        self._note(result.get("notes", []))
         # Less than is done where stages come from the store: they take no steps of their own.
         share = 1.0 if result["done"] else result["training_iteration"] / self._n_epochs[name]
         share = min(1.0, share)
@@ -104,11 +104,12 @@ class Collector(tune.Callback):
         for row in rows["trials"]:
             self._end(row, trial.num_failures)
 
-    def _note(self, text: str | None) -> None:
+    def _note(self, texts: Sequence[str]) -> None:
         """Say what a worker has to say, once a run."""
-        if text and text not in self._noted:
-            self._noted.add(text)
-            self._screen.say(f"note: {text}")
+        for text in texts:
+            if text not in self._noted:
+                self._noted.add(text)
+                self._screen.say(f"note: {text}")
 
     def _end(self, row: dict[str, Any], n_failures: int) -> None:
         config_id = row["config_id"]

@@ -30,7 +30,8 @@ class Progress:
     """Counts of one run of the driver.
 
     ``work`` is in the planner's unit of cost. ``train_s`` is the workers' time in training,
-    ``train_cpu_s`` their processors' time in it, ``idle_s`` the time slots had no pack left.
+    ``train_cpu_s`` their processors' time in it and in the stage store, ``idle_s`` the time slots
+    had no pack left.
     """
 
     n_total: int

@@ -40,13 +40,19 @@ def describe_plan(
         "packs": f"{len(plan.packs)} of {min(sizes)} to {max(sizes)} configurations, "
         f"{min(n_slots, len(plan.packs))} at once"
         + (" (set by pack:)" if sweep.pack else "")
-        + (f", a slot waits at the end for {plan.idle_s / plan.length_s:.0%}" if n_todo else ""),
+        + _waits(plan, n_slots),
         "stages": f"{plan.n_stages} in all, {plan.n_distinct_stages} distinct, "
         + _runs(plan, stored),
         "memory": f"about {largest / 1e6:.0f} MB for the largest pack, "
         f"{together / 1e6:.0f} MB for those at once (torch itself: 0.7 GB a worker)",
     }
     return "\n".join(f"{name:<15} {text}" for name, text in lines.items())
+
+
+def _waits(plan: Plan, n_slots: int) -> str:
+    if len(plan.packs) < n_slots:  # slots without any pack
+        return ""
+    return f", a slot waits at the end for {plan.idle_s / plan.length_s:.0%}"
 
 
 def _runs(plan: Plan, stored: Container[str] | None) -> str:
