@@ -29,11 +29,12 @@ from statistics import median
 import torch
 
 from benchmarks.figures import Table
+from benchmarks.mnist import be_a_worker, load_mnist
 from benchmarks.step import make_group
-from raysweep.data.sources import Source, data_folder, load_source
+from raysweep.data.sources import Source
 from raysweep.pack import PackRun
 from raysweep.plan import make_plan, n_parameters
-from raysweep.settings import InputError, load_sweep
+from raysweep.settings import load_sweep
 from raysweep.stages import TrainGroup
 
 STEP_GOALS = {32: 3.0}
@@ -151,9 +152,10 @@ def card_limits(device: torch.device, n_rounds: int) -> tuple[float, float]:
     return median(rates[1:]), median(bandwidths[1:])
 
 
-def _alone(data: Path, device: str, ready: object, go: object, answers: object) -> None:
+def _alone(data: Path | None, device: str, ready: object, go: object, answers: object) -> None:
     """Time a single lane in a process of its own, at the same time as others."""
-    source = load_source("mnist", data)
+    be_a_worker()
+    source = load_mnist(data)
     timed = timed_group(source, 1, 1, torch.device(device), True)
     ready.release()  # type: ignore[attr-defined]
     go.wait()  # type: ignore[attr-defined]
@@ -161,7 +163,7 @@ def _alone(data: Path, device: str, ready: object, go: object, answers: object) 
 
 
 def measure_processes(
-    table: Table, source: Source, data: Path, n_rounds: int, device: torch.device
+    table: Table, source: Source, data: Path | None, n_rounds: int, device: torch.device
 ) -> None:
     """Compare a pack of 8 lanes with 8 processes of one lane that share the device."""
     n = 8
@@ -222,15 +224,11 @@ def main() -> int:
     if device.type == "cuda" and not torch.cuda.is_available():
         print("gpu: expected a GPU that torch can use, found none", file=sys.stderr)
         return 2
-    data = data_folder(arguments.data)
-    try:
-        source = load_source("mnist", data)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    be_a_worker()
+    source = load_mnist(arguments.data)
     table = Table()
     measure_lanes(table, source, arguments.lanes, arguments.rounds, device)
-    measure_processes(table, source, data, arguments.rounds, device)
+    measure_processes(table, source, arguments.data, arguments.rounds, device)
     measure_sweep(table, source, device, arguments.train)
     return table.close()
 

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-import torch
-
 from benchmarks.figures import print_figure
-from raysweep.data.sources import Source, data_folder, load_source
+from benchmarks.mnist import be_a_worker, load_mnist
+from raysweep.data.sources import Source
 from raysweep.pack import PackRun
-from raysweep.settings import Config, InputError
+from raysweep.settings import Config
 
 
 @dataclass(frozen=True)
@@ -76,13 +75,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, help="data folder (default: RAYSWEEP_DATA or data)")
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0 (3)")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    try:
-        source = load_source("mnist", data_folder(arguments.data))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    be_a_worker()
+    source = load_mnist(arguments.data)
     are_met = []
     table = ["| model | accuracy | published | obtained | sd | tolerance | met |"]
     table.append("|---|---|---|---|---|---|---|")

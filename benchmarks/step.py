@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 
 from benchmarks.figures import Table
-from raysweep.data.sources import Source, data_folder, load_source
+from benchmarks.mnist import be_a_worker, load_mnist
+from raysweep.data.sources import Source
 from raysweep.data.tasks import make_tasks, scaled
 from raysweep.plan import stages_of
 from raysweep.replay import Buffer
-from raysweep.settings import Config, InputError
+from raysweep.settings import Config
 from raysweep.stacked import functional, layers
 from raysweep.stages import Lane, Scene, TrainGroup
 from raysweep.stages.objectives import define_losses
@@ -194,13 +195,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=9, help="rounds a figure (9)")
     parser.add_argument("--lanes", type=int, nargs="+", default=[1, 4, 16], help="(1 4 16)")
     arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-    try:
-        source = load_source("mnist", data_folder(arguments.data))
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
+    be_a_worker()
+    source = load_mnist(arguments.data)
     table = Table()
     for task in (1, 2):
         for n_lanes in arguments.lanes:

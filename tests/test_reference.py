@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_configs import configure
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -421,22 +422,6 @@ def stage_layout(config: Config, stage: str) -> Layout:
 
 def is_vib(config: Config) -> bool:
     return config.model == "vib"
-
-
-def configure(**settings: Any) -> Config:
-    """Make a configuration with small widths and two epochs."""
-    small: dict[str, Any] = {
-        "n_bottleneck": 5,
-        "encoder_widths": (20, 16),
-        "rec_decoder_widths": (18, 14),
-        "epochs": 2,
-        "batch_size": 50,
-        "lr": 3e-3,
-        "n_replay": 70,
-        "replay_weight": 0.7,
-        "seed": 3,
-    }
-    return Config(**(small | settings))
 
 
 VIB = {"model": "vib", "beta_1": -0.02, "beta_2": 0.01}

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import small_configs
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -47,20 +48,16 @@ def tiny(source: Source, cut: Callable[..., Source]) -> Source:
 
 def configure(**settings: Any) -> Config:
     """Make a configuration with small widths; the last batch of an epoch is not full."""
-    small: dict[str, Any] = {
-        "n_bottleneck": 5,
+    odd: dict[str, Any] = {
         "encoder_widths": (12, 9),
         "rec_decoder_widths": (11, 8),
+        "epochs": 10,
         "batch_size": 13,
         "drop_last": False,
         "n_replay": 31,
-        "replay_weight": 0.7,
-        "beta_1": -0.02,
         "beta_2": 0.3,
-        "lr": 3e-3,
-        "seed": 3,
     }
-    return Config(**(small | settings))
+    return small_configs.configure(**(odd | settings))
 
 
 def mixed(**settings: Any) -> list[Config]:

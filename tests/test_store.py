@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import small_configs
 import torch
 from safetensors.torch import save
 from sweep_runs import assert_same_tables, run, write
@@ -36,19 +37,14 @@ CPU = torch.device("cpu")
 
 
 def configure(**settings: Any) -> Config:
-    base: dict[str, Any] = {
+    narrow: dict[str, Any] = {
         "n_bottleneck": 4,
         "encoder_widths": (12,),
         "rec_decoder_widths": (12,),
-        "epochs": 2,
-        "batch_size": 50,
         "n_replay": 40,
-        "beta_1": -0.02,
-        "beta_2": 0.01,
-        "lr": 3e-3,
-        "seed": 3,
+        "replay_weight": 0.5,
     }
-    return Config(**(base | settings))
+    return small_configs.configure(**(narrow | settings))
 
 
 def mixed(**settings: Any) -> list[Config]:
