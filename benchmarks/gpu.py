@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu [--data DIR] [--lanes 1 8 32 128] [--rounds N]
 
-Full MNIST, the published VIB (bottleneck 100, batch 100, generative replay), FP32, no Ray. A
+Full MNIST, the published VIB (bottleneck 100, batch 100, 1,000 samples to replay), FP32, no Ray. A
 configuration's time is that of its steps: 10 epochs of 600 on each of two tasks. Figures are JSON
 lines on the standard output, a table goes to the standard error; exit code 1 if a goal is missed.
 

@@ -13,7 +13,7 @@ no packs, a new actor for each trial, results by ``get_dataframe``, a fresh proc
 trials: each costs the same. Its start, until Ray runs, is spread over as many configurations as
 ours, lest the smaller number count against it.
 
-About ten minutes on two cores. Figures are JSON lines on the standard output, a table goes to the
+About six minutes on two cores. Figures are JSON lines on the standard output, a table goes to the
 standard error; exit code 1 if a goal is missed.
 """
 

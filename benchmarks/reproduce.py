@@ -2,7 +2,7 @@
 
     python -m benchmarks.reproduce [--data DIR] [--seeds N]
 
-Takes about five minutes a seed on one core. Figures are JSON lines on the standard output, the
+Takes about two minutes a seed on one core. Figures are JSON lines on the standard output, the
 table goes to the standard error; exit code 1 if the mean of a figure lies outside its tolerance.
 """
 

@@ -7,7 +7,7 @@ On one thread, full MNIST, the published widths (bottleneck 100, batch 100), VIB
 as many passes over the products that one step makes, called with the very tensors of the step.
 A figure is the median over the rounds of their ratio. The autograd form that defines the losses
 is timed in the same rounds, without a goal. Figures are JSON lines on the standard output, a table
-goes to the standard error; exit code 1 if a goal is missed. Takes about four minutes.
+goes to the standard error; exit code 1 if a goal is missed. Takes one to two minutes.
 """
 
 import argparse

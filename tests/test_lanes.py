@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import passed_through_a_file
 from small_configs import configure
 
 from raysweep.data.sources import Source
@@ -96,15 +97,6 @@ def assert_same(actual: dict[str, Rows], expected: dict[str, Rows]) -> None:
             assert len(rows) == len(wanted), (config_id, table)
             for row, wanted_row in zip(rows, wanted, strict=True):
                 assert row == wanted_row, (config_id, table)
-
-
-def passed_through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    """Save and load a state as a checkpoint does."""
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    loaded: dict[str, Any] = torch.load(file, weights_only=True)
-    return loaded
 
 
 # --- company ------------------------------------------------------------------------------------

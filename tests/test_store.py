@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import small_configs
 import torch
+from checkpoints import passed_through_a_file
 from safetensors.torch import save
 from sweep_runs import assert_same_tables, run, write
 
@@ -524,14 +525,6 @@ def advances(run: PackRun) -> list[Rows]:
     return reports
 
 
-def through_a_file(state: dict[str, Any]) -> dict[str, Any]:
-    file = io.BytesIO()
-    torch.save(state, file)
-    file.seek(0)
-    loaded: dict[str, Any] = torch.load(file, weights_only=True)
-    return loaded
-
-
 @pytest.mark.parametrize("n_before", [0, 2, 5])
 @pytest.mark.parametrize("model", ["vib", "comparison"])
 def test_a_run_restored_with_another_store_gives_the_rows_of_an_uninterrupted_one(
@@ -549,7 +542,7 @@ def test_a_run_restored_with_another_store_gives_the_rows_of_an_uninterrupted_on
         report = run.advance()
         rows = {"epochs": report.epochs, "accuracy": report.accuracy, "trials": report.trials}
         whole.append(results(rows))
-        states.append(through_a_file(run.state()))
+        states.append(passed_through_a_file(run.state()))
     for n_done, state in enumerate(states, 1):
         for other in (StageStore(tmp_path / f"empty_{n_done}", GB), full, None):
             resumed = PackRun(configs, small, dtype=torch.float64, store=other)
@@ -564,7 +557,7 @@ def test_a_stage_broken_off_and_resumed_is_stored_whole(
     run = PackRun(configs, small, dtype=torch.float64, store=store)
     while not run.is_done:
         run.advance()
-        state = through_a_file(run.state())
+        state = passed_through_a_file(run.state())
         run = PackRun(configs, small, dtype=torch.float64, store=store)
         run.restore(state)
     rows = train(configs)

@@ -16,12 +16,12 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from raysweep.atomic import TEMPORARY, write_atomically
 from raysweep.results.reader import part_files, read_arrow
 from raysweep.results.schema import TABLES
 from raysweep.settings import InputError
 
 _FOLD_AFTER_PARTS = 200
-_TEMPORARY = ".tmp-"
 
 
 class WriteError(Exception):
@@ -41,19 +41,6 @@ def check_name(name: str) -> str:
             f"(without --name it is the file's name)"
         )
     return name
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f"{_TEMPORARY}{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _encode(table: pa.Table) -> bytes:
@@ -93,7 +80,7 @@ class ResultsFolder:
             shutil.rmtree(self.scratch, ignore_errors=True)  # of a killed driver
             for name in TABLES:
                 (self.path / "parts" / name).mkdir(parents=True, exist_ok=True)
-            for stale in self.path.rglob(f"{_TEMPORARY}*"):
+            for stale in self.path.rglob(f"{TEMPORARY}*"):
                 stale.unlink(missing_ok=True)
         except OSError as error:
             raise InputError(
@@ -149,13 +136,13 @@ class ResultsFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file of the folder atomically."""
-        _write_atomically(self.path / name, text.encode())
+        write_atomically(self.path / name, text.encode())
 
     def write_log(self, name: str, text: str) -> Path:
         """Write a log of a failure and give its path."""
         self.logs.mkdir(exist_ok=True)
         path = self.logs / name
-        _write_atomically(path, text.encode())
+        write_atomically(path, text.encode())
         return path
 
     def add_run(self, run: Mapping[str, Any]) -> None:
@@ -170,7 +157,7 @@ class ResultsFolder:
             path.rename(path.with_name("manifest.json.damaged"))
             runs = []
         content = json.dumps({"runs": [*runs, dict(run)]}, indent=2) + "\n"
-        _write_atomically(path, content.encode())
+        write_atomically(path, content.encode())
 
 
 class Writer:
@@ -211,7 +198,7 @@ class Writer:
             part = f"part-{self._run:020d}-{self._n_written:08d}.parquet"
             try:
                 table = pa.Table.from_pylist(rows, schema=schema.arrow)
-                _write_atomically(self.folder.path / "parts" / name / part, _encode(table))
+                write_atomically(self.folder.path / "parts" / name / part, _encode(table))
                 self._n_parts[name] += 1
             except BaseException as error:
                 self._rows[name] = rows
@@ -235,7 +222,7 @@ class Writer:
         if folded.exists() and not parts:
             return
         try:
-            _write_atomically(folded, _encode(read_arrow(path, name)))
+            write_atomically(folded, _encode(read_arrow(path, name)))
             for part in parts:
                 part.unlink()
             self._n_parts[name] = 0

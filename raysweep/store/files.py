@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import platform
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from raysweep.atomic import TEMPORARY, write_atomically
 from raysweep.data.sources import Source
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ STORE = ".stages"
 
 _FORMAT = 1
 _SUFFIX = ".safetensors"
-_TEMPORARY = ".tmp-"
 _ABANDONED_S = 3600.0
 _FULL = 0.9
 """Share of the limit that entries may take after some were removed, so that few writes look."""
@@ -119,7 +118,7 @@ class StageStore:
             if len(data) > self.max_bytes:
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
-            _write_atomically(path, data)
+            write_atomically(path, data)
             self._make_room(len(data))
         except OSError as error:
             self.failure = (
@@ -138,7 +137,7 @@ class StageStore:
             for file in files:
                 with contextlib.suppress(FileNotFoundError):
                     stat = file.stat()
-                    is_temporary = file.name.startswith(_TEMPORARY)
+                    is_temporary = file.name.startswith(TEMPORARY)
                     if is_temporary and now - stat.st_mtime > _ABANDONED_S:
                         Path(file.path).unlink()
                     elif file.name.endswith(_SUFFIX) and not is_temporary:
@@ -162,7 +161,7 @@ def stored_stages(folder: Path) -> set[str]:
     return {
         name.partition("-")[0]
         for name in names
-        if name.endswith(_SUFFIX) and not name.startswith(_TEMPORARY)
+        if name.endswith(_SUFFIX) and not name.startswith(TEMPORARY)
     }
 
 
@@ -270,18 +269,3 @@ def _decode(data: bytes, stage: str, environment: Mapping[str, Any]) -> Entry:
     if content["stage"] != stage or content["environment"] != environment:
         raise ValueError("another stage's")
     return Entry(content["record"], load(data))
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    writer = f"{socket.gethostname()}-{os.getpid()}"
-    temporary = path.with_name(f"{_TEMPORARY}{writer}-{path.name}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

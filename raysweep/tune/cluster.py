@@ -152,12 +152,13 @@ def connect(address: str | None, n_data_bytes: int, is_verbose: bool) -> Iterato
         worker.print_to_stdstream = lambda *_, **__: None
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     is_local = address is None and "RAY_ADDRESS" not in os.environ
+    here = this_machine()
     if is_local:
         # Not whatever `ray start` has left on this machine.
         options["address"] = "local"
         options["include_dashboard"] = False
         options["object_store_memory"] = 2 * n_data_bytes + _OBJECT_STORE_SPARE
-        n_allowed = int(this_machine().n_cpus)
+        n_allowed = int(here.n_cpus)
         if n_allowed < (os.cpu_count() or 1):  # Ray counts those that are not allowed, too
             options["num_cpus"] = n_allowed
     else:
@@ -193,7 +194,6 @@ def connect(address: str | None, n_data_bytes: int, is_verbose: bool) -> Iterato
             for r in amounts
         ]
         if is_local:  # as a dry run has it
-            here = this_machine()
             nodes = [n._replace(memory=here.memory, gpu_memory=here.gpu_memory) for n in nodes]
         yield nodes
     finally:
