@@ -2,6 +2,8 @@
 
     python -m analysis.leaderboard results/vib [--metric average_accuracy] [-n 10]
 
+sd is over the finished seeds, ci95 the half-width of Student's 95 % interval of the mean. Settings
+with fewer finished seeds than others come after these.
 ``raysweep.results.leaderboard`` is the same as a function of DataFrames.
 """
 

@@ -265,7 +265,7 @@ def test_leaderboard_ranks_by_the_mean_over_seeds_not_by_a_lucky_one() -> None:
 def test_leaderboard_puts_least_forgetting_first() -> None:
     trials = boards_trials().assign(forgetting=[0.3, 0.1, 0.4, 0.4, 0, 0.1, 0, 0])
     board = leaderboard(trials, "forgetting", n=2)
-    assert list(board["lr"]) == [1e-1, 1e-3]
+    assert list(board["lr"]) == [1e-3, 1e-2]
 
 
 def test_leaderboard_names_a_metric_near_a_misspelt_one() -> None:

@@ -1,7 +1,10 @@
 """The best configurations, by mean over seeds."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, NamedTuple
 
 from raysweep.settings import InputError, near
 
@@ -11,13 +14,49 @@ if TYPE_CHECKING:
 LOWER_IS_BETTER = frozenset({"forgetting", "reconstruction_loss", "replay_label_entropy"})
 
 
+class Summary(NamedTuple):
+    """What ``summarise`` gives; ``sd`` and ``half_width`` are None for one value."""
+
+    mean: float
+    sd: float | None
+    half_width: float | None
+    n: int
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Sum up a measure over seeds: mean, sd (of n - 1), 95 % interval (mean +- half-width), n.
+
+    The interval is Student's, for values from one normal distribution: with few seeds the 1.96 of
+    a normal interval would be too narrow. Expects at least one value.
+    """
+    n = len(values)
+    if n == 1:
+        return Summary(values[0], None, None, n)
+    sd = stdev(values)
+    return Summary(fmean(values), sd, sd * _half_width_in_sd(n), n)
+
+
+@cache
+def _half_width_in_sd(n: int) -> float:
+    """Give t(0.975, n - 1) / sqrt(n); NaN for one value."""
+    if n < 2:
+        return math.nan
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, n - 1)) / math.sqrt(n)
+
+
 def leaderboard(
     trials: "pd.DataFrame", metric: str = "average_accuracy", n: int = 10
 ) -> "pd.DataFrame":
-    """Rank settings by the mean of a metric over their finished seeds.
+    """Rank settings by the mean of a metric over their finished seeds, never by a lucky seed.
 
-    Gives up to ``n`` rows: ``mean``, ``sd`` (over seeds; null for one), ``seeds`` (finished / all)
-    and the settings that differ among all rows of ``trials``.
+    Settings with the most finished seeds (of all settings) come first, by their mean; after them
+    those with fewer, by number and then by mean: where seeds diverged, failed or are to come, the
+    mean of the others is no fair match for that of all.
+
+    Gives up to ``n`` rows: ``mean``, ``sd`` and ``ci95`` as ``summarise`` does (null for one seed),
+    ``seeds`` (finished / all) and the settings that differ among all rows of ``trials``.
     """
     metrics = [
         name
@@ -39,10 +78,13 @@ def leaderboard(
     board["seeds"] = [
         f"{done}/{all_}" for done, all_ in zip(board["finished"], board["all"], strict=True)
     ]
-    board = board.sort_values("mean", ascending=metric in LOWER_IS_BETTER, kind="stable").head(n)
+    board = board.sort_values(
+        ["finished", "mean"], ascending=[False, metric in LOWER_IS_BETTER], kind="stable"
+    ).head(n)
+    board["ci95"] = board["sd"] * board["finished"].map(_half_width_in_sd)
     board = board.rename(columns={name: name.removeprefix("config/") for name in varied})
     names = [name.removeprefix("config/") for name in varied]
-    return board[["mean", "sd", "seeds", *names]].reset_index(drop=True)
+    return board[["mean", "sd", "ci95", "seeds", *names]].reset_index(drop=True)
 
 
 def _repeats(trials: "pd.DataFrame", name: str, earlier: list[str]) -> bool:
@@ -61,9 +103,9 @@ def format_leaderboard(board: "pd.DataFrame", metric: str = "average_accuracy") 
         return "no configuration has finished yet"
     shown = board.rename(columns={"mean": metric}).set_axis(range(1, len(board) + 1), axis="index")
     if shown["sd"].isna().all():
-        shown = shown.drop(columns="sd")
+        shown = shown.drop(columns=["sd", "ci95"])
     formats: dict[str, Callable[[float], str]] = {
         str(name): "{:g}".format for name in shown if shown[name].dtype.kind == "f"
     }
-    formats |= {name: "{:.4f}".format for name in (metric, "sd") if name in shown}
+    formats |= {name: "{:.4f}".format for name in (metric, "sd", "ci95") if name in shown}
     return shown.to_string(formatters=formats, na_rep="-")

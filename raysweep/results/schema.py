@@ -66,11 +66,48 @@ _TRIALS = (
         "forgetting",
         _REAL,
         "Mean over the tasks before the last of their best earlier test accuracy minus the final"
-        " one (Chaudhry et al. 2018); null for one task.",
+        " one (Chaudhry et al. 2018); null for one task and for joint training.",
     ),
-    Column("first_task_accuracy_initial", _REAL, "Test accuracy on task 1 after task 1."),
+    Column(
+        "first_task_accuracy_initial",
+        _REAL,
+        "Test accuracy on task 1 after task 1; null for joint training.",
+    ),
     Column("first_task_accuracy_final", _REAL, "Test accuracy on task 1 after the last task."),
     Column("last_task_accuracy", _REAL, "Test accuracy on the last task after it."),
+    Column(
+        "backward_transfer",
+        _REAL,
+        "Mean over the tasks before the last of their final test accuracy minus the one right after"
+        " they were learned (BWT of Lopez-Paz and Ranzato 2017); null for one task and for joint"
+        " training.",
+    ),
+    Column(
+        "forward_transfer",
+        _REAL,
+        "Mean over the tasks from the second of their test accuracy right before they were learned"
+        " minus the one before any training (FWT of Lopez-Paz and Ranzato 2017); null for one task,"
+        " for joint training, and where nothing was measured before training.",
+    ),
+    Column(
+        "learning_accuracy",
+        _REAL,
+        "Mean over the tasks of the test accuracy right after they were learned (Riemer et al."
+        " 2019); null for joint training.",
+    ),
+    Column(
+        "average_incremental_accuracy",
+        _REAL,
+        "Mean over the tasks of the mean test accuracy, right after a task, on all tasks learned by"
+        " then (Rebuffi et al. 2017); null for joint training.",
+    ),
+    Column(
+        "best_accuracy",
+        _REAL,
+        "Largest test accuracy by epoch (of `epochs`) in the last stage that trains a classifier;"
+        " chosen on test samples: an optimistic figure, as in the published single-task sweep.",
+    ),
+    Column("best_epoch", _WHOLE, "Epoch of `best_accuracy`, from 1; the earliest of equals."),
     Column(
         "reconstruction_loss",
         _REAL,
@@ -136,8 +173,18 @@ _EPOCHS = (
     ),
     Column("replay_class_loss", _REAL, "Cross-entropy, mean per replayed sample, nats."),
     Column("replay_kl_loss", _REAL, "KL term, unweighted, mean per replayed sample, nats."),
+    Column(
+        "replay_rec_loss",
+        _REAL,
+        "Reconstruction's binary cross-entropy, unweighted, summed over pixels, mean per replayed"
+        " sample, nats; null but for a continual generator.",
+    ),
     Column("train_accuracy", _REAL, "Share of correct predictions while training, on new data."),
-    Column("test_accuracy", _REAL, "Test accuracy on the stage's task after the epoch."),
+    Column(
+        "test_accuracy",
+        _REAL,
+        "Test accuracy on the stage's task after the epoch; in joint training the mean over tasks.",
+    ),
     Column(
         "duration_s",
         _REAL,
@@ -148,7 +195,12 @@ _EPOCHS = (
 
 _ACCURACY = (
     Column("config_id", _TEXT, "Configuration, as in `trials`."),
-    Column("after_task", _WHOLE, "Task learned last, from 1."),
+    Column(
+        "after_task",
+        _WHOLE,
+        "Task learned last, from 1; 0 before any training. Joint training learns all tasks at once:"
+        " the number of tasks.",
+    ),
     Column("on_task", _WHOLE, "Task tested, from 1; later tasks too."),
     Column("accuracy", _REAL, "Test accuracy, 0 to 1."),
 )

@@ -1,0 +1,110 @@
+"""Means over seeds: their interval, and which setting is called the best."""
+
+import math
+import statistics
+import subprocess
+import sys
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from raysweep.results import TABLES, config_columns, format_leaderboard, leaderboard
+from raysweep.results.leaderboard import summarise
+from raysweep.settings import Config
+
+# Two-sided 95 % points of Student's t, as printed in textbooks, by degrees of freedom.
+T_TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 30: 2.042, 120: 1.980}
+
+
+def trials(
+    accuracies: dict[float, list[float | None]], metric: str = "average_accuracy"
+) -> pd.DataFrame:
+    """Make a row for each learning rate and seed; None is one that diverged."""
+    rows = []
+    for lr, values in accuracies.items():
+        for seed, value in enumerate(values):
+            status = "diverged" if value is None else "finished"
+            columns = config_columns(Config(lr=lr, seed=seed))
+            rows.append({**columns, "status": status, metric: value})
+    frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=TABLES["trials"].arrow).to_pandas()
+    return frame
+
+
+@pytest.mark.parametrize("df", T_TABLE)
+def test_half_width_uses_the_published_t_quantile(df: int) -> None:
+    values = [float(i % 7) for i in range(df + 1)]
+    mean, sd, half_width, n = summarise(values)
+    assert n == df + 1
+    assert mean == pytest.approx(sum(values) / n)
+    assert sd == pytest.approx(statistics.stdev(values))
+    assert half_width is not None and sd is not None
+    assert half_width * math.sqrt(n) / sd == pytest.approx(T_TABLE[df], abs=5e-4)
+
+
+def test_one_value_has_no_spread() -> None:
+    assert summarise([0.5]) == (0.5, None, None, 1)
+
+
+def test_leaderboard_gives_the_interval_of_each_mean() -> None:
+    values = [0.8, 0.9, 0.85]
+    board = leaderboard(trials({1e-3: [*values], 1e-2: [0.7, None, None]}))
+    mean, sd, half_width, _ = summarise(values)
+    spread = board[["mean", "sd", "ci95"]]
+    assert spread.iloc[0].tolist() == pytest.approx([mean, sd, half_width])
+    assert spread.isna().iloc[1].tolist() == [False, True, True]
+
+
+def test_a_setting_with_fewer_finished_seeds_wins_by_no_lucky_one() -> None:
+    board = leaderboard(
+        trials(
+            {
+                1e-1: [0.99, None, None],
+                1e-2: [0.95, 0.97, None],
+                1e-3: [0.6, 0.7, 0.65],
+                1e-4: [0.7, 0.8, 0.75],
+                1e-5: [None, 0.96, 0.98],
+            }
+        )
+    )
+    assert list(board["lr"]) == [1e-4, 1e-3, 1e-5, 1e-2, 1e-1]
+    assert list(board["seeds"]) == ["3/3", "3/3", "2/3", "2/3", "1/3"]
+
+
+def test_a_lower_metric_is_ranked_by_the_same_rule() -> None:
+    board = leaderboard(
+        trials({1e-1: [0.01, None], 1e-2: [0.3, 0.2], 1e-3: [0.1, 0.2]}, "forgetting"),
+        "forgetting",
+    )
+    assert list(board["lr"]) == [1e-3, 1e-2, 1e-1]
+
+
+def test_more_backward_transfer_is_better() -> None:
+    board = leaderboard(
+        trials({1e-1: [-0.3, -0.2], 1e-2: [0.1, 0.0]}, "backward_transfer"), "backward_transfer"
+    )
+    assert list(board["lr"]) == [1e-2, 1e-1]
+
+
+def test_where_all_settings_lost_a_seed_the_mean_still_decides() -> None:
+    board = leaderboard(trials({1e-1: [0.6, None], 1e-2: [None, 0.8]}))
+    assert list(board["lr"]) == [1e-2, 1e-1]
+
+
+def test_where_nothing_has_finished_there_is_no_leaderboard() -> None:
+    board = leaderboard(trials({1e-1: [None, None], 1e-2: [None, None]}))
+    assert format_leaderboard(board) == "no configuration has finished yet"
+    assert "ci95" in board
+
+
+def test_text_shows_the_spread_only_where_there_is_one() -> None:
+    several = format_leaderboard(leaderboard(trials({1e-2: [0.8, 0.9], 1e-3: [0.7, 0.7]})))
+    assert several.splitlines()[0].split()[:4] == ["average_accuracy", "sd", "ci95", "seeds"]
+    assert several.splitlines()[1].split()[1:5] == ["0.8500", "0.0707", "0.6353", "2/2"]
+    single = format_leaderboard(leaderboard(trials({1e-2: [0.8], 1e-3: [0.7]})))
+    assert single.splitlines()[0].split()[:2] == ["average_accuracy", "seeds"]
+
+
+def test_importing_the_results_leaves_scipy_alone() -> None:
+    code = "import sys, raysweep.results; sys.exit('scipy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
