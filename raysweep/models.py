@@ -1,4 +1,4 @@
-"""The models, from stacked parts: VIB, comparison classifier and VAE.
+"""The models, from stacked parts: VIB, comparison classifier, MLP and VAE.
 
 Letters: K lanes, B batch, D input size, Z bottleneck, C classes. A model is a ``Layout`` that
 names its parameters and functions of their views; every function takes and gives a leading K.
@@ -14,6 +14,7 @@ from torch import Tensor
 from raysweep.settings import Config
 from raysweep.stacked import (
     NONLINEARITIES,
+    SOFTPLUS_SHIFT,
     Chain,
     Gaussian,
     Layout,
@@ -23,6 +24,7 @@ from raysweep.stacked import (
     Workspace,
     count_layers,
     linear,
+    softplus,
 )
 
 Views = Mapping[str, Tensor]
@@ -30,14 +32,14 @@ Views = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Latent:
-    """A Gaussian over z: ``mu`` and ``logvar`` (K, B, Z), variance exp(logvar)."""
+    """A Gaussian over z: ``mu`` and ``logvar`` (K, B, Z); without ``logvar`` z is mu."""
 
     mu: Tensor
-    logvar: Tensor
+    logvar: Tensor | None
 
     def sample(self, noise: Tensor) -> Tensor:
         """Draw z = mu + noise * exp(logvar / 2); ``noise`` (B, Z) is the same for all lanes."""
-        return self.mu + noise * torch.exp(0.5 * self.logvar)
+        return self.mu if self.logvar is None else self.mu + noise * torch.exp(0.5 * self.logvar)
 
 
 def _layer(name: str, n_in: int, n_out: int) -> list[ParameterSpec]:
@@ -65,8 +67,9 @@ def _encoder(prefix: str, widths: tuple[int, ...], n_bottleneck: int) -> list[Pa
 
 def classifier_layout(config: Config, with_reconstruction: bool) -> Layout:
     """Lay out encoder and class decoder and, for VIB on task 1, the reconstruction decoder."""
-    z = config.n_bottleneck
-    specs = _encoder("encoder", (config.n_inputs, *config.encoder_widths), z)
+    hidden = (config.n_inputs, *config.encoder_widths)
+    z = hidden[-1] if config.is_deterministic else config.n_bottleneck
+    specs = _chain("encoder", hidden) if config.is_deterministic else _encoder("encoder", hidden, z)
     specs += _chain("class_decoder", (z, *config.class_decoder_widths, config.n_classes))
     if with_reconstruction:
         specs += _chain("rec_decoder", (z, *config.rec_decoder_widths, config.n_inputs))
@@ -92,11 +95,22 @@ def _through(
     return x
 
 
-def encode(views: Views, x: Tensor, nonlinearity: str, prefix: str = "encoder") -> Latent:
-    """Encode ``x``, (K, B, D) or (B, D) for all lanes alike."""
+def encode(
+    views: Views, x: Tensor, nonlinearity: str, prefix: str = "encoder", variance: str = "exp"
+) -> Latent:
+    """Encode ``x``, (K, B, D) or (B, D) for all lanes alike; an MLP gives its hidden layer.
+
+    ``variance`` says how the standard deviation comes from the second head's output s: exp(s / 2)
+    or softplus(s - 5) (Alemi et al. 2017, arXiv 1612.00410, section 4.1).
+    """
     hidden = _through(views, prefix, x, nonlinearity, is_last_linear=False)
+    if f"{prefix}.mu.weight" not in views:
+        first = next(iter(views.values()))
+        return Latent(hidden if hidden.dim() == 3 else hidden.expand(len(first), -1, -1), None)
     mu = linear(hidden, views[f"{prefix}.mu.weight"], views[f"{prefix}.mu.bias"])
     logvar = linear(hidden, views[f"{prefix}.logvar.weight"], views[f"{prefix}.logvar.bias"])
+    if variance == "softplus":
+        logvar = 2 * torch.log(softplus(logvar - SOFTPLUS_SHIFT))
     return Latent(mu, logvar)
 
 
@@ -109,19 +123,32 @@ def decode(views: Views, z: Tensor, nonlinearity: str, prefix: str) -> Tensor:
 
 
 class Encoder:
-    """The encoder of ``encode`` with z's draw and KL, and their backward; no autograd."""
+    """The encoder of ``encode`` with z's draw and KL, and their backward; no autograd.
+
+    ``has_latent`` is false for an MLP's, which gives its hidden layer as z.
+    """
 
     def __init__(
-        self, parameters: Parameters, nonlinearity: str, workspace: Workspace, prefix: str
+        self,
+        parameters: Parameters,
+        nonlinearity: str,
+        workspace: Workspace,
+        prefix: str,
+        variance: str,
     ) -> None:
         self._hidden = Chain(parameters, prefix, nonlinearity, False, workspace)
+        self.has_latent = f"{prefix}.mu.weight" in parameters.values
+        if not self.has_latent:
+            return
         self._mu = Linear(parameters, f"{prefix}.mu", workspace)
         self._logvar = Linear(parameters, f"{prefix}.logvar", workspace)
-        self._gaussian = Gaussian(workspace)
+        self._gaussian = Gaussian(workspace, variance)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:
         """Draw z (K, B, Z) for ``x`` (K, B, D) with ``noise`` (B, Z)."""
         hidden = self._hidden.forward(x)
+        if not self.has_latent:
+            return hidden
         mu, logvar = self._mu.forward(hidden), self._logvar.forward(hidden)
         return self._gaussian.sample(mu, logvar, noise)
 
@@ -131,6 +158,9 @@ class Encoder:
 
     def backward(self, grad_z: Tensor, kl_weight: Tensor) -> None:
         """Take the gradient of z (K, B, Z) and the weights of the KL, as ``Gaussian.backward``."""
+        if not self.has_latent:
+            self._hidden.backward(grad_z, n_free=0)
+            return
         grad_mu, grad_logvar = self._gaussian.backward(grad_z, kl_weight)
         self._mu.backward(grad_mu)
         self._logvar.backward(grad_logvar)

@@ -1,9 +1,9 @@
-"""Replay buffers: filling and labelling.
+"""Replay buffers: choosing, generating and labelling.
 
 Letters: N samples in the buffer, D input size, Z bottleneck, C classes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,8 @@ from torch.nn import functional
 
 from raysweep.data.tasks import Samples, scaled
 from raysweep.models import Views, decode
+from raysweep.plan import FEATURE_SELECTIONS
+from raysweep.selection import keep, quotas, select
 from raysweep.settings import Config
 from raysweep.stacked import entropy, sigmoid
 from raysweep.streams import generator, normal
@@ -19,29 +21,72 @@ from raysweep.streams import generator, normal
 
 @dataclass(frozen=True)
 class Buffer:
-    """One lane's replay buffer: images (N, D) in [0, 1] and label probabilities (N, C)."""
+    """One lane's replay buffer: images (N, D) in [0, 1] and label probabilities (N, C).
+
+    ``groups`` (N,) int64 and ``priorities`` (N,) float64 say what stays when the buffer shrinks: of
+    each group the samples with the lowest priorities.
+    """
 
     images: Tensor
     labels: Tensor
+    groups: Tensor
+    priorities: Tensor
 
     def label_entropy(self) -> float:
         """Compute the mean entropy of the labels, in nats."""
         return float(entropy(self.labels[None])[0])
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Give the buffer as tensors by name."""
+        return {name: getattr(self, name) for name in BUFFER_FIELDS}
 
-def choose_samples(config: Config, task: int, samples: Samples, dtype: torch.dtype) -> Buffer:
-    """Choose ``n_replay`` of a task's samples at random, without replacement; labels one-hot."""
+
+BUFFER_FIELDS = ("images", "labels", "groups", "priorities")
+
+
+def budget(config: Config, task: int) -> dict[int, int]:
+    """Give the largest size of each group of samples after ``task`` tasks."""
+    is_total = config.n_replay_scope == "total"
+    selection = config.selection if config.replay == "simple" else "random"
+    return quotas(selection, config.n_replay, is_total, task, config.n_tasks - 1, config.n_classes)
+
+
+def choose_samples(
+    config: Config,
+    task: int,
+    samples: Samples,
+    dtype: torch.dtype,
+    features: Tensor | None = None,
+    order: Tensor | None = None,
+) -> Buffer:
+    """Choose of a task's samples those to keep; labels one-hot.
+
+    ``features`` (N, F) are what distances are measured in, None for pixels; ``order`` (N',) has
+    the samples' indices as they streamed by last.
+    """
     stream = generator(config.seed, "replay_choice", task)
-    chosen = torch.randperm(len(samples), generator=stream)[: config.n_replay]
-    chosen = chosen.to(samples.labels.device)
-    labels = functional.one_hot(samples.labels[chosen], config.n_classes).to(dtype)
-    return Buffer(scaled(samples.images[chosen], dtype), labels)
+    if config.selection in FEATURE_SELECTIONS and features is None:
+        features = scaled(samples.images, dtype)
+    chosen = select(
+        config.selection,
+        budget(config, task),
+        samples.images,
+        samples.labels,
+        config.n_classes,
+        task,
+        features,
+        order,
+        stream,
+        dtype,
+    )
+    labels = functional.one_hot(chosen.labels, config.n_classes).to(dtype)
+    return Buffer(chosen.images, labels, chosen.groups, chosen.priorities)
 
 
-def prior_noise(config: Config, task: int, like: Tensor) -> Tensor:
-    """Draw the z (N, Z) ~ N(0, 1) that a task's replay samples are generated from."""
+def prior_noise(config: Config, task: int, n: int, like: Tensor) -> Tensor:
+    """Draw the z (n, Z) ~ N(0, 1) that samples are generated from after a task."""
     stream = generator(config.seed, "replay_z", task, device=like.device)
-    return normal((config.n_replay, config.n_bottleneck), stream, like.dtype)
+    return normal((n, config.n_bottleneck), stream, like.dtype)
 
 
 def generate_images(views: Views, z: Tensor, nonlinearity: str, prefix: str) -> Tensor:
@@ -49,19 +94,34 @@ def generate_images(views: Views, z: Tensor, nonlinearity: str, prefix: str) -> 
     return sigmoid(decode(views, z, nonlinearity, prefix))
 
 
-def label(logits: Tensor, kinds: Sequence[str]) -> Tensor:
+def label(logits: Tensor, kinds: Sequence[str], temperatures: Sequence[float]) -> Tensor:
     """Turn logits (K, N, C) into labels (K, N, C): a lane's softmax, or its argmax one-hot.
 
-    ``kinds`` has ``soft`` or ``hard`` for each lane.
+    ``kinds`` has ``soft`` or ``hard`` for each lane, ``temperatures`` what soft logits are divided
+    by (Hinton et al. 2015, arXiv 1503.02531, equation 1).
     """
-    soft = torch.softmax(logits, -1)
+    divisor = torch.tensor(list(temperatures), dtype=logits.dtype, device=logits.device)
+    soft = torch.softmax(logits / divisor[:, None, None], -1)
     hard = functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(soft.dtype)
     is_hard = torch.tensor([kind == "hard" for kind in kinds], device=logits.device)
     return torch.where(is_hard[:, None, None], hard, soft)
 
 
-def join(earlier: Buffer | None, new: Buffer) -> Buffer:
-    """Append a task's samples to those of the tasks before it."""
+def generated(images: Tensor, labels: Tensor, task: int) -> Buffer:
+    """Make a buffer of generated images (N, D) and their labels (N, C), a group a task."""
+    n = len(images)
+    groups = torch.full((n,), task - 1, dtype=torch.int64, device=images.device)
+    return Buffer(
+        images, labels, groups, torch.arange(n, dtype=torch.float64, device=groups.device)
+    )
+
+
+def join(earlier: Buffer | None, new: Buffer, sizes: Mapping[int, int]) -> Buffer:
+    """Append a task's samples to those of the tasks before it, and keep to the groups' sizes."""
     if earlier is None:
         return new
-    return Buffer(torch.cat([earlier.images, new.images]), torch.cat([earlier.labels, new.labels]))
+    whole = Buffer(
+        **{n: torch.cat([old, new.tensors()[n]]) for n, old in earlier.tensors().items()}
+    )
+    kept = keep(whole.groups, whole.priorities, sizes)
+    return Buffer(**{name: tensor[kept] for name, tensor in whole.tensors().items()})

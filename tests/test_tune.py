@@ -82,7 +82,7 @@ def test_a_sweep_leaves_whole_tables_that_pandas_opens(small: Path) -> None:
     # Every configuration trains two tasks; a comparison model with generative replay a VAE too.
     n_vae = (generative & (trials["config/model"] == "comparison")).sum()
     assert len(epochs) == 2 * (2 * N_SMALL + n_vae)
-    assert len(accuracy) == 4 * N_SMALL
+    assert len(accuracy) == 6 * N_SMALL  # two tasks after 0, 1 and 2
     final = accuracy[accuracy["after_task"] == 2].groupby("config_id")["accuracy"].mean()
     expected = trials.set_index("config_id")["average_accuracy"]
     pd.testing.assert_series_equal(final, expected.sort_index(), check_names=False)

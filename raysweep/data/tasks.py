@@ -54,7 +54,18 @@ def make_tasks(config: Config, source: Source, device: torch.device) -> list[Tas
     )
     test = Samples(_tensor(source.test_images, device), _tensor(source.test_labels, device).long())
     make = _permuted if config.tasks == "perm_mnist" else _split
-    return [Task(*make(config, k, train, test)) for k in range(config.n_tasks)]
+    tasks = [Task(*make(config, k, train, test)) for k in range(config.n_tasks)]
+    if not config.task_samples:
+        return tasks
+    return [Task(_sample(config, k, task.train), task.test) for k, task in enumerate(tasks)]
+
+
+def _sample(config: Config, k: int, samples: Samples) -> Samples:
+    """Draw ``task_samples`` of a task's training samples, without replacement."""
+    stream = generator(config.seed, "task_samples", k + 1)
+    chosen = torch.randperm(len(samples), generator=stream)[: config.task_samples]
+    chosen = chosen.to(samples.labels.device)
+    return Samples(samples.images[chosen], samples.labels[chosen])
 
 
 def _permuted(config: Config, k: int, train: Samples, test: Samples) -> tuple[Samples, Samples]:
@@ -101,6 +112,12 @@ def cycled_order(n: int, batch_size: int, stream: torch.Generator) -> Iterator[T
     """Yield batches of indices for ever: shuffled passes one after another, none dropped."""
     while True:
         yield from batch_order(n, batch_size, False, stream)
+
+
+def subsets(n: int, size: int, stream: torch.Generator) -> Iterator[Tensor]:
+    """Yield for ever ``size`` of ``n`` indices, drawn anew each time without replacement."""
+    while True:
+        yield torch.randperm(n, generator=stream, device=stream.device)[:size]
 
 
 def scaled(images: Tensor, dtype: torch.dtype) -> Tensor:

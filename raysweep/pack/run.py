@@ -54,7 +54,9 @@ class PackRun:
         self._shelf = Shelf(store, source, device, dtype) if store else None
         self._served: dict[str, Kept] | None = None  # not looked up yet
         self._parents = {p for group in self.groups for s in group for _, p in s.parents}
-        self._keeps_moments = any(config.keeps_optimizer_state for config in configs)
+        self._keeps_moments = any(
+            config.keeps_optimizer_state or config.generator == "continual" for config in configs
+        )
         self._position = 0
         self._group: TrainGroup | None = None
         self._records = {fingerprint: Record() for fingerprint in self._users}
@@ -122,6 +124,10 @@ class PackRun:
                 return None
             if stages and stages[0].kind != "fill_buffer":
                 self._group = TrainGroup(self.scene, [self._lane(stage) for stage in stages])
+                if stages[0].is_first:
+                    initial = self._group.initial_accuracy()
+                    for stage in stages:
+                        self._note_initial(stage, initial, report)
                 return self._group
             if stages:
                 self._fill(stages)
@@ -151,6 +157,8 @@ class PackRun:
     def _serve(self, stage: Stage, kept: Kept, report: Report) -> None:
         divergence = Divergence(**kept["divergence"]) if kept["divergence"] else None
         n_epochs = len(kept["epochs"])
+        if stage.is_first:
+            self._note_initial(stage, kept["initial_accuracy"], report)
         for epoch, metrics in enumerate(kept["epochs"], 1):
             lane = EpochReport(metrics, divergence if epoch == n_epochs else None)
             self._note_epoch(stage, lane, epoch, None, report)
@@ -169,12 +177,13 @@ class PackRun:
         kept = {
             "epochs": record.epochs,
             "accuracy": record.accuracy,
+            "initial_accuracy": record.initial_accuracy,
             "label_entropy": record.label_entropy,
             "divergence": asdict(record.divergence) if record.divergence else None,
         }
         if stage.fingerprint not in self._parents:
             output = None
-        has_moments = self._keeps_moments and stage.kind == "train_task"
+        has_moments = self._keeps_moments and stage.kind in ("train_task", "train_generator")
         self._shelf.keep(stage, kept, output, has_moments and output is not None)
         record.epochs = []
 
@@ -197,12 +206,15 @@ class PackRun:
     def _lane(self, stage: Stage) -> Lane:
         config = self._users[stage.fingerprint][0]
         model, generator, buffer = map(stage.parent, ("model", "generator", "buffer"))
+        generators, labelers = map(stage.numbered_parents, ("generator", "model"))
         return Lane(
             stage,
             config,
             self._models[model] if model else None,
             self._buffers[buffer] if buffer else None,
             self._models[generator] if generator else None,
+            tuple(self._models[parent] for parent in generators),
+            tuple(self._models[parent] for parent in labelers),
         )
 
     def _fill(self, stages: Sequence[Stage]) -> None:
@@ -227,9 +239,18 @@ class PackRun:
         record.divergence = lane.divergence
         rec_loss = lane.metrics.get("rec_loss")
         record.rec_loss = float(rec_loss) if rec_loss is not None else None
+        test_accuracy = lane.metrics.get("test_accuracy")
+        if test_accuracy is not None:
+            record.test_accuracy.append(float(test_accuracy))
         row = {"stage": stage.name, "epoch": epoch, "task": stage.task, **lane.metrics}
         for config in users:
             report.epochs.append({"config_id": config.id, **row, "duration_s": duration_s})
+
+    def _note_initial(self, stage: Stage, accuracies: list[float], report: Report) -> None:
+        """Note the accuracy on each task before any training."""
+        self._records[stage.fingerprint].initial_accuracy = accuracies
+        for config in self._open_users(stage):
+            report.accuracy += accuracy_rows(config.id, 0, accuracies)
 
     def _note_accuracy(self, stage: Stage, accuracies: list[float], report: Report) -> None:
         self._records[stage.fingerprint].accuracy = accuracies
@@ -286,7 +307,10 @@ class PackRun:
             "served": dict(self._served or {}),
             "records": {f: asdict(record) for f, record in self._records.items()},
             "models": {f: _copied(model) for f, model in self._models.items()},
-            "buffers": {f: (b.images.clone(), b.labels.clone()) for f, b in self._buffers.items()},
+            "buffers": {
+                f: {name: tensor.clone() for name, tensor in buffer.tensors().items()}
+                for f, buffer in self._buffers.items()
+            },
             "reported": sorted(self._reported),
         }
 
@@ -297,7 +321,7 @@ class PackRun:
         self._reported = set(state["reported"])
         self._served = dict(state["served"])
         self._models = {f: LaneState(**model) for f, model in state["models"].items()}
-        self._buffers = {f: Buffer(*buffer) for f, buffer in state["buffers"].items()}
+        self._buffers = {f: Buffer(**buffer) for f, buffer in state["buffers"].items()}
         for fingerprint, saved in state["records"].items():
             values = dict(saved)
             divergence = values.pop("divergence")

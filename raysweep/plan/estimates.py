@@ -4,7 +4,7 @@ import math
 from itertools import pairwise
 from typing import NamedTuple
 
-from raysweep.plan.stages import Pack, Stage, StageKind
+from raysweep.plan.stages import Pack, Stage, StageKind, epochs_of
 from raysweep.settings import SOURCES, Config, Resources
 
 _TINY = 1e-9
@@ -45,7 +45,10 @@ def n_parameters(config: Config, kind: StageKind) -> int:
     if kind == "train_generator":
         encoder = _layer_sizes(config.n_inputs, *reversed(rec), 2 * z)
         return encoder + _layer_sizes(z, *rec, config.n_inputs)
-    classifier = _layer_sizes(config.n_inputs, *config.encoder_widths, 2 * z) + _layer_sizes(
+    hidden = (config.n_inputs, *config.encoder_widths)
+    if config.is_deterministic:
+        return _layer_sizes(*hidden, *config.class_decoder_widths, config.n_classes)
+    classifier = _layer_sizes(*hidden, 2 * z) + _layer_sizes(
         z, *config.class_decoder_widths, config.n_classes
     )
     if config.model == "vib":
@@ -54,15 +57,20 @@ def n_parameters(config: Config, kind: StageKind) -> int:
 
 
 def _n_train(config: Config) -> int:
+    """Estimate the training samples of an epoch."""
     n_train, _, _, n_classes = SOURCES[config.source]
-    return n_train * 2 // n_classes if config.tasks == "split_mnist" else n_train
+    n_of_task = n_train * 2 // n_classes if config.tasks == "split_mnist" else n_train
+    n_of_task = min(config.task_samples or n_of_task, n_of_task)
+    return n_of_task * (config.n_tasks if config.experiment == "joint" else 1)
 
 
 def _lane_s(config: Config, stage: Stage, speed: Speed) -> float:
     """Estimate the seconds of a stage's arithmetic, one lane."""
-    n_samples = config.epochs * _n_train(config) * (2 if stage.parent("buffer") else 1)
+    n_samples = epochs_of(config, stage) * _n_train(config) * (2 if stage.parent("buffer") else 1)
     # Forward, and backward to inputs and to weights.
     n_multiplies = 3 * n_parameters(config, stage.kind)
+    if stage.is_classifier and stage.parent("buffer") and config.retrieval != "cycle":
+        n_multiplies *= 2  # a probe with new data, and candidates through two models
     return n_samples * (n_multiplies * speed.multiply_s + config.n_inputs * speed.value_s)
 
 
@@ -89,7 +97,12 @@ def useful_lanes(pack: Pack, speed: Speed = CPU) -> int:
 
 
 def _shared_bytes(config: Config) -> int:
-    n_images = config.n_tasks * sum(SOURCES[config.source][:2])
+    n_train, n_test, _, n_classes = SOURCES[config.source]
+    n_images = config.n_tasks * (n_train + n_test)
+    if config.tasks == "split_mnist":
+        n_images = n_images * 2 // n_classes
+    if config.experiment == "joint":
+        n_images += config.n_tasks * n_train  # all tasks in one array, beside the single ones
     return n_images * config.n_inputs + _MEMORY_FIXED
 
 
@@ -111,7 +124,9 @@ def memory_bytes(pack: Pack) -> int:
     # Each lane has its own copy beside the filled buffers; scaling it makes another for a moment.
     n_copies = 3 if config.normalize else 2
     buffer_row = config.n_inputs + config.n_classes
-    buffer = n_copies * n_replay * (config.n_tasks - 1) * buffer_row
+    is_growing = any(c.n_replay_scope == "per_task" for c in pack.configs)
+    n_replay *= max(1, config.n_tasks - 1) if is_growing else 1
+    buffer = n_copies * n_replay * buffer_row
     block = BLOCK_STEPS * 2 * config.batch_size * (config.n_bottleneck + config.n_inputs // 4)
     for group in pack.groups:
         if group[0].kind == "fill_buffer":

@@ -4,20 +4,15 @@ Everything a user can write is checked here, before anything starts. A mistake r
 ``InputError``, whose text is one line: what was expected, what came, where, what to do.
 """
 
-from raysweep.settings.config import (
-    SOURCES,
-    Config,
-    InputError,
-    SourceShape,
-    TaskKind,
-    loss_weights,
-    near,
-    show_widths,
-)
+from raysweep.settings.config import Config, defaults_of, show_widths
+from raysweep.settings.fields import SOURCES, InputError, SourceShape, TaskKind, near
+from raysweep.settings.rules import EXPERIMENTS, REPLAY_SETTINGS, loss_weights
 from raysweep.settings.sweep import Resources, StageKeeping, Sweep, load_sweep
 from raysweep.settings.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
+    "EXPERIMENTS",
+    "REPLAY_SETTINGS",
     "SOURCES",
     "Config",
     "InputError",
@@ -26,6 +21,7 @@ __all__ = [
     "StageKeeping",
     "Sweep",
     "TaskKind",
+    "defaults_of",
     "dump_yaml",
     "load_sweep",
     "loss_weights",

@@ -2,91 +2,33 @@
 
 import hashlib
 import json
-import math
-import re
 import typing
-from difflib import get_close_matches
 from functools import cache, cached_property
-from typing import Annotated, Any, Literal, NamedTuple
+from types import SimpleNamespace
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
 
-TaskKind = Literal["perm_mnist", "split_mnist"]
-
-
-class InputError(Exception):
-    """Say in one line what a user got wrong and what to do; the command line exits with 2."""
-
-
-class SourceShape(NamedTuple):
-    """What is known of a data source before it is loaded."""
-
-    n_train: int
-    n_test: int
-    n_inputs: int
-    n_classes: int
-
-
-SOURCES: dict[str, SourceShape] = {
-    "mnist_5k": SourceShape(4_000, 1_000, 784, 10),
-    "mnist": SourceShape(60_000, 10_000, 784, 10),
-    "fashion_mnist": SourceShape(60_000, 10_000, 784, 10),
-    "kmnist": SourceShape(60_000, 10_000, 784, 10),
-}
+from raysweep.settings.fields import (
+    SOURCES,
+    Count,
+    Flag,
+    InputError,
+    Real,
+    ReplayKind,
+    TaskKind,
+    Widths,
+    near,
+    setting,
+    show,
+)
+from raysweep.settings.rules import ADDED, EXPERIMENTS, check_together, resolved
 
 
-def plain_number(value: Any) -> Any:
-    """Give a number, or text that can be nothing else; raise ``ValueError`` otherwise."""
-    if isinstance(value, bool) or value is None:
-        raise ValueError("not a number")
-    if isinstance(value, str):
-        if re.match(r"[-+]?0[0-9]", value.strip()):
-            raise ValueError("octal in YAML 1.1, decimal in YAML 1.2")
-        value = float(value)
-    if isinstance(value, float) and value == 0:
-        return 0.0  # -0.0 and 0.0 are one setting
-    return value
-
-
-def _flag(value: Any) -> Any:
-    if not isinstance(value, bool | str):
-        raise ValueError("not a flag")
-    return value
-
-
-def _widths(value: Any) -> Any:
-    if isinstance(value, str | bytes) or not isinstance(value, list | tuple):
-        raise ValueError("not a list of widths")
-    if any(isinstance(width, bool) for width in value):
-        raise ValueError("not a list of widths")
-    return tuple(plain_number(width) for width in value)
-
-
-def _replay_kind(value: Any) -> Any:
-    # `replay: no`, `off`, `false` and `null` have one reading.
-    is_no = isinstance(value, str) and value.lower() in ("no", "off", "false")
-    return "none" if value is None or value is False or is_no else value
-
-
-Real = Annotated[float, BeforeValidator(plain_number), Field(allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(plain_number)]
-Flag = Annotated[bool, BeforeValidator(_flag)]
-Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], BeforeValidator(_widths)]
-ReplayKind = Annotated[Literal["none", "simple", "generative"], BeforeValidator(_replay_kind)]
-
-
-def _setting(default: Any, section: str, expected: str, description: str, **limits: Any) -> Any:
-    return Field(
-        default,
-        description=description,
-        json_schema_extra={"section": section, "expected": expected},
-        **limits,
-    )
-
-
-_ADDED = ("tf32",)
-"""Settings that came after the first rows were written: at their defaults they leave ids alone."""
+def defaults_of(experiment: str) -> dict[str, Any]:
+    """Give the default of every setting in an experiment."""
+    fields = {name: field.default for name, field in Config.model_fields.items()}
+    return {**fields, "experiment": experiment, **EXPERIMENTS[experiment]}
 
 
 class Config(BaseModel):
@@ -98,168 +40,273 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    experiment: Literal["replay_vib"] = _setting(
-        "replay_vib", "top", "replay_vib", "Experiment: tasks in sequence with replay."
+    experiment: Literal["replay_vib", "replay", "vib", "joint"] = setting(
+        "replay_vib",
+        "top",
+        "Tasks in sequence with replay, learnt by a VIB or comparison model or by an MLP (replay);"
+        " one task, VIB (vib); all tasks at once, the upper bound (joint).",
     )
-    tasks: TaskKind = _setting(
-        "perm_mnist", "data", "one of perm_mnist, split_mnist", "How tasks are made of the source."
+    tasks: TaskKind = setting("perm_mnist", "data", "How tasks are made of the source.")
+    n_tasks: Count = setting(2, "data", "Number of tasks in sequence.", ge=1, le=100)
+    source: Literal["mnist_5k", "mnist", "fashion_mnist", "kmnist"] = setting(
+        "mnist_5k", "data", "Where the images come from."
     )
-    n_tasks: Count = _setting(
-        2, "data", "a whole number from 1 to 100", "Number of tasks in sequence.", ge=1, le=100
+    task_samples: Count = setting(
+        0,
+        "data",
+        "Training samples of each task, drawn at random (by seed); 0 takes all.",
+        ge=0,
+        le=60_000,
     )
-    source: Literal["mnist_5k", "mnist", "fashion_mnist", "kmnist"] = _setting(
-        "mnist_5k", "data", f"one of {', '.join(SOURCES)}", "Where the images come from."
-    )
-    normalize: Flag = _setting(
+    normalize: Flag = setting(
         False,
         "data",
-        "true or false",
         "Whether classifier inputs are (x - mean) / sd of the source.",
     )
-    shuffle_tasks: Flag = _setting(
-        False, "data", "true or false", "Whether split tasks pair classes at random (by seed)."
+    shuffle_tasks: Flag = setting(
+        False, "data", "Whether split tasks pair classes at random (by seed)."
     )
-    first_task_identity: Flag = _setting(
-        False, "data", "true or false", "Whether the first permuted task keeps its pixels in place."
+    first_task_identity: Flag = setting(
+        False, "data", "Whether the first permuted task keeps its pixels in place."
     )
-    drop_last: Flag = _setting(
-        True, "data", "true or false", "Whether an epoch drops a last batch that is not full."
+    drop_last: Flag = setting(True, "data", "Whether an epoch drops a last batch that is not full.")
+    epochs: Count = setting(10, "training", "Epochs per task.", ge=1, le=100_000)
+    generator_epochs: Count = setting(
+        0,
+        "training",
+        "Epochs per task of a separate VAE; 0 takes as many as `epochs`.",
+        ge=0,
+        le=100_000,
     )
-    epochs: Count = _setting(
-        10, "training", "a whole number from 1 to 100000", "Epochs per task.", ge=1, le=100_000
-    )
-    batch_size: Count = _setting(
+    batch_size: Count = setting(
         100,
         "training",
-        "a whole number from 1 to 60000",
         "Samples per batch, of new data and of replay alike.",
         ge=1,
         le=60_000,
     )
-    eval_samples: Count = _setting(
+    eval_samples: Count = setting(
         0,
         "training",
-        "a whole number from 0 to 1000",
         "Draws of z per test sample; 0 takes the mean of z, k averages k softmax outputs.",
         ge=0,
         le=1000,
     )
-    tf32: Flag = _setting(
+    reduction: Literal["auto", "sum", "mean"] = setting(
+        "auto",
+        "training",
+        "Whether a classifier minimises sums over a batch or means; auto: mean for mlp, else sum.",
+    )
+    ema_decay: Real = setting(
+        0.0,
+        "training",
+        "Classifiers are tested with an exponential moving average of their weights, that keeps"
+        " this share at each step; 0 takes the weights themselves.",
+        ge=0,
+        lt=1,
+    )
+    tf32: Flag = setting(
         False,
         "training",
-        "true or false",
         "Whether matrix products on a GPU may round their inputs to TF32 (10 bits); not on a CPU.",
     )
-    model: Literal["vib", "comparison"] = _setting(
-        "vib", "space", "one of vib, comparison", "Model that learns the tasks."
+    model: Literal["vib", "comparison", "mlp"] = setting(
+        "vib",
+        "space",
+        "Model that learns the tasks; mlp (no bottleneck) with experiments replay and joint.",
     )
-    n_bottleneck: Count = _setting(
+    n_bottleneck: Count = setting(
         100,
         "space",
-        "a whole number from 1 to 100000",
-        "Width Z of the bottleneck (of the VAE's, too).",
+        "Width Z of the bottleneck, and of the VAE's.",
         ge=1,
         le=100_000,
     )
-    encoder_widths: Widths = _setting(
-        (200, 200), "space", "a list of whole numbers > 0", "Hidden widths of the encoder."
+    encoder_widths: Widths = setting(
+        (200, 200), "space", "Hidden widths of the encoder, or of the MLP."
     )
-    class_decoder_widths: Widths = _setting(
-        (), "space", "a list of whole numbers > 0", "Hidden widths of the class decoder."
-    )
-    rec_decoder_widths: Widths = _setting(
+    class_decoder_widths: Widths = setting((), "space", "Hidden widths of the class decoder.")
+    rec_decoder_widths: Widths = setting(
         (200, 200),
         "space",
-        "a list of whole numbers > 0",
         "Hidden widths of the reconstruction decoder; the VAE's, whose encoder mirrors them.",
     )
-    nonlinearity: Literal["relu", "leaky_relu", "elu", "tanh", "sigmoid"] = _setting(
+    nonlinearity: Literal["relu", "leaky_relu", "elu", "tanh", "sigmoid"] = setting(
         "relu",
         "space",
-        "one of relu, leaky_relu, elu, tanh, sigmoid",
         "Between the layers of classifier and VIB (the VAE always uses relu).",
     )
-    optimizer: Literal["adam", "adagrad", "sgd"] = _setting(
-        "adam", "space", "one of adam, adagrad, sgd", "Optimiser, as in torch.optim."
+    variance: Literal["exp", "softplus"] = setting(
+        "exp",
+        "space",
+        "How a bottleneck's standard deviation comes from the encoder's output s: exp(s / 2), or"
+        " softplus(s - 5) as in the deep VIB paper (the VAE always uses exp).",
     )
-    lr: Real = _setting(1e-3, "space", "a number > 0", "Learning rate.", gt=0)
-    weight_decay: Real = _setting(
-        0.0, "space", "a number >= 0", "L2 penalty as in torch.optim (added to the gradient).", ge=0
+    optimizer: Literal["adam", "adagrad", "sgd"] = setting(
+        "adam", "space", "Optimiser, as in torch.optim."
     )
-    optimizer_state: Literal["auto", "reset", "keep"] = _setting(
+    lr: Real = setting(1e-3, "space", "Learning rate.", gt=0)
+    lr_schedule: Literal["constant", "exponential"] = setting(
+        "constant",
+        "space",
+        "Learning rate within a task: lr, or lr * lr_decay^(epochs done).",
+    )
+    lr_decay: Real = setting(0.97, "space", "Factor of the exponential schedule.", gt=0, le=1)
+    weight_decay: Real = setting(
+        0.0, "space", "L2 penalty as in torch.optim (added to the gradient).", ge=0
+    )
+    optimizer_state: Literal["auto", "reset", "keep"] = setting(
         "auto",
         "space",
-        "one of auto, reset, keep",
-        "Optimiser state at a new task; auto resets it for vib and keeps it for comparison.",
+        "Optimiser state at a new task; auto resets it for vib, else keeps it.",
     )
-    beta_1: Real = _setting(
+    beta_1: Real = setting(
         0.0,
         "space",
-        "a number",
         "VIB: weight of the reconstruction if negative (as -beta_1), of the KL if positive.",
     )
-    beta_2: Real = _setting(0.0, "space", "a number >= 0", "Weight of the KL term.", ge=0)
-    replay: ReplayKind = _setting(
-        "generative", "space", "one of none, simple, generative", "What is replayed."
-    )
-    n_replay: Count = _setting(
+    beta_2: Real = setting(0.0, "space", "Weight of the KL term.", ge=0)
+    replay: ReplayKind = setting("generative", "space", "What is replayed.")
+    n_replay: Count = setting(
         1000,
         "space",
-        "a whole number from 1 to 1000000",
-        "Samples put into the replay buffer after each task.",
+        "Samples put into the replay buffer after each task, or in all: see n_replay_scope.",
         ge=1,
         le=1_000_000,
     )
-    replay_weight: Real = _setting(
+    n_replay_scope: Literal["auto", "per_task", "total"] = setting(
+        "auto",
+        "space",
+        "Whether n_replay is the budget of each task, so that the buffer grows, or of all; auto:"
+        " total for a continual generator and for reservoir, else per_task.",
+    )
+    selection: Literal[
+        "random",
+        "reservoir",
+        "ring",
+        "class_balanced",
+        "herding",
+        "mean_of_features",
+        "kmeans",
+        "kmeans_centroids",
+    ] = setting(
+        "random",
+        "space",
+        "Which real samples simple replay keeps; all but random and reservoir by task and class.",
+    )
+    selection_features: Literal["pixels", "encoder"] = setting(
+        "pixels",
+        "space",
+        "Where herding, mean_of_features and kmeans measure distance: pixels, or the means that"
+        " the encoder gives (an MLP's last hidden layer).",
+    )
+    retrieval: Literal["cycle", "mir", "generative_mir"] = setting(
+        "cycle",
+        "space",
+        "How replay batches are drawn: shuffled passes, the candidates from the buffer that the"
+        " next step would interfere with most, or generated ones that are moved to where it does.",
+    )
+    n_candidates: Count = setting(
+        50,
+        "space",
+        "Samples of the buffer that mir looks at in each step.",
+        ge=1,
+        le=100_000,
+    )
+    mir_steps: Count = setting(
+        3,
+        "space",
+        "Times that generative_mir moves what it generates, in each step.",
+        ge=1,
+        le=1000,
+    )
+    mir_interference: Real = setting(
+        0.1, "space", "generative_mir: weight of the rise in loss in what it climbs.", ge=0
+    )
+    mir_entropy: Real = setting(
+        1.0, "space", "generative_mir: weight against labels without confidence.", ge=0
+    )
+    mir_shell: Real = setting(
+        0.0, "space", "generative_mir: weight that holds the length of z near its usual one.", ge=0
+    )
+    replay_weight: Real = setting(
         0.5,
         "space",
-        "a number from 0 to 1",
         "Weight w of the replay loss; new data has 1 - w.",
         ge=0,
         le=1,
     )
-    replay_labels: Literal["soft", "hard"] = _setting(
-        "soft", "space", "one of soft, hard", "Labels of generated samples: softmax or argmax."
+    replay_schedule: Literal["constant", "exponential", "1-1/t"] = setting(
+        "constant",
+        "space",
+        "Replay weight at task t: replay_weight, replay_weight * replay_decay^(t - 2), or 1 - 1/t"
+        " (each task counts the same).",
     )
-    freeze_encoder: Flag = _setting(
-        False, "space", "true or false", "Whether only the class decoder learns from task 2 on."
+    replay_decay: Real = setting(0.9, "space", "Factor of the exponential schedule.", gt=0, le=1)
+    replay_labels: Literal["soft", "hard"] = setting(
+        "soft", "space", "Labels of generated samples: softmax or argmax."
     )
-    loss_above: Real = _setting(
+    label_temperature: Real = setting(
+        1.0,
+        "space",
+        "Temperature of soft labels: softmax(logits / temperature).",
+        gt=0,
+    )
+    labeler: Literal["current", "per_task", "at_generation"] = setting(
+        "current",
+        "space",
+        "Generated images are made anew after each task and labelled by the classifier as it is"
+        " then, or as it was after their task; or made and labelled once, after their task.",
+    )
+    generator: Literal["auto", "frozen", "per_task", "continual"] = setting(
+        "auto",
+        "space",
+        "What generates: VIB's decoder as task 1 left it (frozen), a VAE for each task, or one"
+        " decoder or VAE that goes on with its own replay; auto: frozen for VIB with two tasks,"
+        " continual with more, per_task for a VAE.",
+    )
+    generator_optimizer: Literal["auto", "adam", "adagrad", "sgd"] = setting(
+        "auto",
+        "space",
+        "Optimiser of a separate VAE; auto: as `optimizer`.",
+    )
+    generator_lr: Real = setting(0.0, "space", "Learning rate of a separate VAE; 0: as `lr`.", ge=0)
+    generator_replay_weight: Real = setting(
+        0.5,
+        "space",
+        "Weight of replay in the loss of a continual VAE.",
+        ge=0,
+        le=1,
+    )
+    freeze_encoder: Flag = setting(
+        False, "space", "Whether only the class decoder learns from task 2 on."
+    )
+    loss_above: Real = setting(
         1e6,
         "stop",
-        "a number > 0",
         "Per-sample mean of the total loss above which a configuration has diverged.",
         gt=0,
     )
-    seed: Count = _setting(
+    seed: Count = setting(
         0,
         "seeds",
-        "a whole number from 0 to 4294967295",
         "Seed of every random draw.",
         ge=0,
         le=2**32 - 1,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_defaults(cls, values: Any) -> Any:
+        """Take the experiment's own defaults."""
+        own = EXPERIMENTS.get(str(values.get("experiment")), {}) if isinstance(values, dict) else {}
+        return {**own, **values} if own else values
+
     def model_post_init(self, context: Any, /) -> None:
         """Resolve `auto` and hold the settings against each other."""
-        if self.optimizer_state == "auto":
-            state = "reset" if self.model == "vib" else "keep"
-            object.__setattr__(self, "optimizer_state", state)
-        if self.tasks == "split_mnist" and self.n_tasks > SOURCES[self.source].n_classes // 2:
-            raise InputError(
-                f"data.n_tasks: expected at most {SOURCES[self.source].n_classes // 2} tasks of "
-                f"two classes with split_mnist, got {self.n_tasks}"
-            )
-        if self.replay == "generative" and self.n_tasks > 2:
-            raise InputError(
-                f"data.n_tasks: expected at most 2 with replay generative (the generator learns "
-                f"task 1 only), got {self.n_tasks}; use n_tasks 2, or replay none or simple"
-            )
-        if self.drop_last and self.batch_size > SOURCES[self.source].n_train:
-            raise InputError(
-                f"training.batch_size: expected at most the {SOURCES[self.source].n_train} training"
-                f" samples of {self.source}, got {self.batch_size}; lower it or set drop_last false"
-            )
+        for name, value in resolved(self).items():
+            object.__setattr__(self, name, value)
+        check_together(self)
 
     @property
     def n_inputs(self) -> int:
@@ -272,6 +319,31 @@ class Config(BaseModel):
         return 2 if self.tasks == "split_mnist" else SOURCES[self.source].n_classes
 
     @property
+    def has_vae(self) -> bool:
+        """Whether a VAE of its own generates for replay."""
+        return self.replay == "generative" and self.model != "vib"
+
+    @property
+    def vae_lr(self) -> float:
+        """Learning rate of a separate VAE."""
+        return self.generator_lr or self.lr
+
+    @property
+    def vae_epochs(self) -> int:
+        """Epochs per task of a separate VAE."""
+        return self.generator_epochs or self.epochs
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether the model has no bottleneck: z is the last hidden layer."""
+        return self.model == "mlp"
+
+    @property
+    def n_noise(self) -> int:
+        """Width of the noise that a classifier's step takes."""
+        return 0 if self.is_deterministic else self.n_bottleneck
+
+    @property
     def keeps_optimizer_state(self) -> bool:
         """Whether the optimiser goes on at a new task; freezing the encoder starts a new one."""
         return self.optimizer_state == "keep" and not self.freeze_encoder
@@ -280,8 +352,10 @@ class Config(BaseModel):
     def canonical(self) -> str:
         """The setting as JSON with sorted keys, the text that is hashed."""
         values = self.model_dump()
-        for name in _ADDED:
-            if values[name] == type(self).model_fields[name].default:
+        defaults = {name: type(self).model_fields[name].default for name in ADDED}
+        plain = defaults | resolved(SimpleNamespace(**(values | defaults)))
+        for name in ADDED:
+            if values[name] == plain[name]:
                 del values[name]
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
@@ -291,20 +365,6 @@ class Config(BaseModel):
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
 
 
-def loss_weights(config: Config) -> tuple[float, float]:
-    """Convert beta_1 and beta_2 into the weights (reconstruction, KL) of task 1.
-
-    The sign of beta_1 chooses: up to 0, -beta_1 weighs the reconstruction and beta_2 the KL;
-    above 0 there is no reconstruction and beta_1 + beta_2 weighs the KL. The comparison model
-    has no reconstruction and ignores beta_1. From task 2 on both use beta_2 for the KL.
-    """
-    if config.model == "comparison":
-        return 0.0, config.beta_2
-    if config.beta_1 > 0:
-        return 0.0, config.beta_1 + config.beta_2
-    return abs(config.beta_1), config.beta_2
-
-
 def show_widths(widths: tuple[int, ...]) -> str:
     """Write widths as the field does: ``200-200``; the empty text where there are none."""
     return "-".join(map(str, widths))
@@ -312,12 +372,33 @@ def show_widths(widths: tuple[int, ...]) -> str:
 
 def section_of(name: str) -> str:
     """Give the section of the search-space file that a setting belongs to."""
-    return _extra(Config.model_fields[name], "section")
+    extra = typing.cast(dict[str, str], Config.model_fields[name].json_schema_extra)
+    return extra["section"]
 
 
-def _extra(field: FieldInfo, key: str) -> str:
-    extra = typing.cast(dict[str, str], field.json_schema_extra)
-    return extra[key]
+def expected_of(name: str) -> str:
+    """Say what a setting accepts, by its type and limits."""
+    field = Config.model_fields[name]
+    if choices_of(name):
+        return f"one of {', '.join(choices_of(name))}"
+    if field.annotation is bool:
+        return "true or false"
+    if field.annotation not in (int, float):
+        return "a list of whole numbers > 0"
+    limits = {
+        key: f"{getattr(part, key):g}" if field.annotation is float else str(getattr(part, key))
+        for part in field.metadata
+        for key in ("gt", "ge", "lt", "le")
+        if getattr(part, key, None) is not None
+    }
+    noun = "a whole number" if field.annotation is int else "a number"
+    least = f" > {limits['gt']}" if "gt" in limits else ""
+    if "ge" in limits:
+        least = f" from {limits['ge']}" if len(limits) > 1 else f" >= {limits['ge']}"
+    most = f" to {limits['le']}" if "le" in limits else ""
+    if "lt" in limits:
+        most = f" to below {limits['lt']}"
+    return noun + least + (most.replace(" to ", ", at most ") if "gt" in limits else most)
 
 
 @cache
@@ -332,7 +413,7 @@ def check_value(name: str, value: Any, where: str) -> Any:
     try:
         return _adapter(name).validate_python(value)
     except (ValidationError, ValueError, OverflowError):
-        expected = _extra(Config.model_fields[name], "expected")
+        expected = expected_of(name)
         raise InputError(
             f"{where}: expected {expected}, got {show(value)}{near(value, choices_of(name))}"
         ) from None
@@ -342,18 +423,3 @@ def choices_of(name: str) -> list[str]:
     """List the words a setting accepts; empty where it is no choice."""
     annotation = Config.model_fields[name].annotation
     return [str(word) for word in typing.get_args(annotation) if isinstance(word, str)]
-
-
-def near(word: object, known: list[str]) -> str:
-    """Give `` (did you mean ...?)`` where a known word is near; two letters are near to none."""
-    is_long = len(str(word)) > 2
-    matches = get_close_matches(str(word), known, n=1, cutoff=0.6) if is_long else []
-    return f" (did you mean {matches[0]}?)" if matches else ""
-
-
-def show(value: object) -> str:
-    """Show a user's value in a message, shortened."""
-    if isinstance(value, float) and (math.isnan(value) or math.isinf(value)):
-        return "NaN" if math.isnan(value) else ("infinity" if value > 0 else "-infinity")
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -4,7 +4,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from raysweep.settings.config import Config, InputError, check_value, near, section_of, show
+from raysweep.settings.config import Config, check_value, defaults_of, section_of
+from raysweep.settings.fields import InputError, near, show
 
 TOP_KEYS = [
     "experiment",
@@ -67,7 +68,8 @@ Places = Sequence[tuple[str, dict[str, Choices]]]
 
 def _known_setting(name: Any, section: str, where: str) -> str:
     fields = Config.model_fields
-    if name not in fields or section_of(name) in ("top", "seeds"):
+    is_top = section_of(name) in ("top", "seeds") if name in fields else True
+    if is_top and not (name == "experiment" and section == "space"):
         hint = _misplaced(str(name))
         if not hint:
             sections = ("data", "training", "stop", "space") if section == "space" else (section,)
@@ -153,14 +155,19 @@ def expand(
     branches: Sequence[dict[str, Choices]],
     exclusions: Sequence[dict[str, tuple[Any, ...]]],
     seeds: Sequence[int],
+    experiment: str,
 ) -> Iterator[Config]:
-    """Yield the configurations of all products, for each seed, less the excluded ones."""
-    defaults = {name: field.default for name, field in Config.model_fields.items()}
+    """Yield the configurations of all products, for each seed, less the excluded ones.
+
+    ``experiment`` is that of branches that name none.
+    """
     for seed in seeds:
         for branch in branches:
             names = list(branch)
             for values in itertools.product(*(branch[name].values for name in names)):
-                setting = {**defaults, **dict(zip(names, values, strict=True)), "seed": seed}
+                given = dict(zip(names, values, strict=True))
+                kind = given.get("experiment", experiment)
+                setting = {**defaults_of(kind), **given, "seed": seed}
                 # Before the settings are held against each other: exclude removes bad pairs.
                 if any(_matches(setting, exclusion) for exclusion in exclusions):
                     continue
@@ -173,10 +180,15 @@ def _matches(setting: Mapping[str, Any], exclusion: dict[str, tuple[Any, ...]]) 
     return all(setting[name] in values for name, values in exclusion.items())
 
 
-def may_match(branch: dict[str, Choices], exclusion: dict[str, tuple[Any, ...]]) -> bool:
+def may_match(
+    branch: dict[str, Choices], exclusion: dict[str, tuple[Any, ...]], experiment: str
+) -> bool:
     """Tell whether some configuration of a product agrees with an exclusion."""
-    return all(
-        set(branch[name].values if name in branch else (Config.model_fields[name].default,))
-        & set(values)
-        for name, values in exclusion.items()
+    kinds = branch["experiment"].values if "experiment" in branch else (experiment,)
+    return any(
+        all(
+            set(branch[name].values if name in branch else (defaults_of(kind)[name],)) & set(values)
+            for name, values in exclusion.items()
+        )
+        for kind in kinds
     )

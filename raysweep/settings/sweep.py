@@ -7,15 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysweep.settings.config import (
-    Config,
-    InputError,
-    check_value,
-    near,
-    plain_number,
-    section_of,
-    show,
-)
+from raysweep.settings.config import Config, check_value, defaults_of, section_of
+from raysweep.settings.fields import InputError, near, plain_number, show
 from raysweep.settings.grid import (
     TOP_KEYS,
     Choices,
@@ -26,6 +19,7 @@ from raysweep.settings.grid import (
     section_of_file,
     settings_at,
 )
+from raysweep.settings.rules import EXPERIMENTS
 from raysweep.settings.yaml_text import parse_yaml
 
 MAX_CONFIGS = 1_000_000
@@ -221,7 +215,7 @@ def _build(file: str, raw: dict[str, Any]) -> Sweep:
         raise InputError(
             f"space: expected at most {MAX_CONFIGS:,} configurations, got {n_configs:,}"
         )
-    expanded = list(expand(branches, exclusions, seeds))
+    expanded = list(expand(branches, exclusions, seeds, experiment))
     distinct = tuple({config.id: config for config in expanded}.values())
     if not distinct:
         raise InputError("space.exclude: expected to leave some configurations, got none left")
@@ -231,7 +225,7 @@ def _build(file: str, raw: dict[str, Any]) -> Sweep:
         file=file,
         configs=distinct,
         n_duplicates=len(expanded) - len(distinct),
-        notes=_notes(len(expanded) - len(distinct), exclusions, branches),
+        notes=_notes(len(expanded) - len(distinct), exclusions, branches, experiment),
         resources=resources,
         pack=_pack(raw.get("pack")),
         stages=stages,
@@ -244,12 +238,13 @@ def _notes(
     n_duplicates: int,
     exclusions: Sequence[dict[str, tuple[Any, ...]]],
     branches: Sequence[dict[str, Choices]],
+    experiment: str,
 ) -> tuple[str, ...]:
     notes = []
     if n_duplicates:
         notes.append(f"{n_duplicates} configurations come out equal to another: merged")
     for i, exclusion in enumerate(exclusions):
-        if not any(may_match(branch, exclusion) for branch in branches):
+        if not any(may_match(branch, exclusion, experiment) for branch in branches):
             notes.append(f"space.exclude[{i}] matches no configuration")
     return tuple(notes)
 
@@ -264,22 +259,30 @@ def _resolved(
     """Write the search space out with its defaults, in the file's own form."""
     resolved: dict[str, Any] = {"experiment": experiment}
     set_somewhere = {name for branch in branches for name in branch}
+    if "experiment" in set_somewhere:  # what its experiment sets is left to each branch
+        set_somewhere |= {name for own in EXPERIMENTS.values() for name in own}
+    plain = {name: _plain(value) for name, value in defaults_of(experiment).items()}
     for section in ("data", "training", "space", "stop"):
         given = copy.deepcopy(section_of_file(raw, section))
         defaults = {
-            name: list(field.default) if isinstance(field.default, tuple) else field.default
-            for name, field in Config.model_fields.items()
+            name: value
+            for name, value in plain.items()
             if section_of(name) == section and name not in set_somewhere
         }
         resolved[section] = {**given, **defaults}
     if "any_of" in resolved["space"]:
+        own_defaults = {name for own in EXPERIMENTS.values() for name in own}
         entries = [dict(entry) for entry in resolved["space"]["any_of"]]  # may be shared anchors
         for entry, branch in zip(entries, branches, strict=True):
-            for name in sorted(set_somewhere - set(branch)):
-                default = Config.model_fields[name].default
-                entry[name] = list(default) if isinstance(default, tuple) else default
+            for name in sorted({n for b in branches for n in b} - set(branch) - {"experiment"}):
+                if "experiment" not in set_somewhere or name not in own_defaults:
+                    entry[name] = plain[name]
         resolved["space"]["any_of"] = entries
     resolved["seeds"] = seeds
     resolved["resources"] = {"cpu": resources.cpu, "gpu": resources.gpu}
     resolved["pack"] = raw.get("pack") or "auto"
     return resolved
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

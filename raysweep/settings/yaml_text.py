@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from raysweep.settings.config import InputError
+from raysweep.settings.fields import InputError
 
 
 class _CoreLoader(yaml.SafeLoader):

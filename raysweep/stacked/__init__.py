@@ -17,15 +17,17 @@ from raysweep.stacked.functional import (
     row_sum,
     sigmoid,
     soft_cross_entropy,
+    softplus,
 )
-from raysweep.stacked.gradients import Gaussian, cross_entropy_rows, reconstruction
+from raysweep.stacked.gradients import SOFTPLUS_SHIFT, Gaussian, cross_entropy_rows, reconstruction
 from raysweep.stacked.layers import Chain, Linear, Workspace, first
 from raysweep.stacked.notes import add_note, notes
-from raysweep.stacked.optimizers import LaneState, Optimizer
+from raysweep.stacked.optimizers import LaneState, Optimizer, stack_views
 from raysweep.stacked.parameters import Layout, Parameters, ParameterSpec, count_layers
 
 __all__ = [
     "NONLINEARITIES",
+    "SOFTPLUS_SHIFT",
     "Chain",
     "Gaussian",
     "LaneState",
@@ -49,4 +51,6 @@ __all__ = [
     "row_sum",
     "sigmoid",
     "soft_cross_entropy",
+    "softplus",
+    "stack_views",
 ]

@@ -75,6 +75,11 @@ def sigmoid(x: Tensor) -> Tensor:
     return torch.tanh(x * 0.5) * 0.5 + 0.5
 
 
+def softplus(x: Tensor) -> Tensor:
+    """Compute log(1 + exp(x)) through log1p."""
+    return torch.clamp(x, min=0) + torch.log1p(torch.exp(-x.abs()))
+
+
 def _elu(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, torch.expm1(torch.where(x > 0, 0, x)))
 
@@ -154,6 +159,7 @@ class _ReconstructionLoss(torch.autograd.Function):
 def reconstruction_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Sum the binary cross-entropy of sigmoid(logits) over pixels and batch, in nats.
 
-    ``logits`` (K, B, D); ``target`` (B, D) in [0, 1], without gradient. Gives (K,).
+    ``logits`` (K, B, D); ``target`` (B, D) or (K, B, D) in [0, 1], without gradient. Gives
+    (K,).
     """
     return cast(Tensor, _ReconstructionLoss.apply(logits, target))

@@ -7,9 +7,11 @@ as the definition.
 import torch
 from torch import Tensor
 
-from raysweep.stacked.functional import lane_sum, row_sum
+from raysweep.stacked.functional import lane_sum, row_sum, softplus
 from raysweep.stacked.layers import Workspace, first
 
+SOFTPLUS_SHIFT = 5.0
+"""Softplus variance starts near softplus(-5) = 0.0067 (Alemi et al. 2017, section 4.1)."""
 _WHOLE_VECTORS = 64
 """Elements: kernels treat so many alike, whichever they are."""
 _MOST_FACTORS = 64
@@ -64,30 +66,44 @@ def _sigmoid(x: Tensor, out: Tensor) -> Tensor:
 
 
 class Gaussian:
-    """The bottleneck's distribution: z = mu + noise * exp(logvar / 2), and its KL to N(0, 1)."""
+    """The bottleneck's distribution: z = mu + noise * sd, and its KL to N(0, 1).
 
-    def __init__(self, workspace: Workspace) -> None:
+    sd is exp(s / 2) of the encoder's output s, or softplus(s - 5) if ``variance`` says so.
+    """
+
+    def __init__(self, workspace: Workspace, variance: str = "exp") -> None:
         self._workspace = workspace
+        self._is_softplus = variance == "softplus"
 
-    def sample(self, mu: Tensor, logvar: Tensor, noise: Tensor) -> Tensor:
-        """Draw z (K, B, Z) of ``mu`` and ``logvar`` (K, B, Z) and ``noise`` (B, Z)."""
-        self._mu, self._logvar, self._noise = mu, logvar, noise
-        self._sd = torch.mul(logvar, 0.5, out=self._workspace("sd", *mu.shape)).exp_()
+    def sample(self, mu: Tensor, s: Tensor, noise: Tensor) -> Tensor:
+        """Draw z (K, B, Z) of ``mu`` and ``s`` (K, B, Z) and ``noise`` (B, Z)."""
+        self._mu, self._noise, self._s = mu, noise, s
+        self._sd = self._workspace("sd", *mu.shape)
+        if self._is_softplus:
+            self._sd.copy_(softplus(s - SOFTPLUS_SHIFT))
+        else:
+            torch.mul(s, 0.5, out=self._sd).exp_()
         return torch.addcmul(mu, noise, self._sd, out=self._workspace("z", *mu.shape))
 
     def kl_rows(self) -> Tensor:
         """Compute the KL to N(0, 1) in nats for each sample, (K, B)."""
         terms = torch.mul(self._mu, self._mu, out=self._workspace("kl", *self._mu.shape))
-        terms.addcmul_(self._sd, self._sd).sub_(self._logvar).sub_(1)
+        log_variance = 2 * torch.log(self._sd) if self._is_softplus else self._s
+        terms.addcmul_(self._sd, self._sd).sub_(log_variance).sub_(1)
         return terms.sum(-1).mul_(0.5)
 
     def backward(self, grad_z: Tensor, kl_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the gradients of mu and logvar, of the first lanes that ``grad_z`` (K, B, Z) has.
+        """Give the gradients of mu and s, of the first lanes that ``grad_z`` (K, B, Z) has.
 
         ``kl_weight``, (K, B, 1) or (K, 1, 1), weighs the KL of each sample. ``grad_z`` is changed.
         """
         n_lanes = grad_z.size(0)
         sd, weight = first(self._sd, n_lanes), first(kl_weight, n_lanes)
+        if self._is_softplus:
+            # Of softplus(x), whose exp(-sd) is 1 - sigmoid(x), also where sigmoid(x) is tiny.
+            slope = torch.expm1(-sd).neg_()
+            grad_sd = grad_z * self._noise + (sd - sd.reciprocal()) * weight
+            return grad_z.addcmul_(first(self._mu, n_lanes), weight), grad_sd * slope
         grad_logvar = self._workspace("grad logvar", *grad_z.shape)
         torch.mul(grad_z, self._noise, out=grad_logvar).mul_(sd)
         variance = torch.mul(sd, sd, out=self._workspace("kl", *grad_z.shape)).sub_(1)

@@ -23,6 +23,13 @@ class LaneState:
     n_steps: int = 0
 
 
+def stack_views(states: Sequence[LaneState | None]) -> dict[str, Tensor]:
+    """Stack the parameters of lanes of one layout into tensors (K, *shape)."""
+    parameters = [state.parameters for state in states if state is not None]
+    assert len(parameters) == len(states)
+    return {name: torch.stack([p[name] for p in parameters]) for name in parameters[0]}
+
+
 class Optimizer:
     """Adam, Adagrad or SGD as in torch.optim with its defaults, for each lane by itself.
 
@@ -37,12 +44,17 @@ class Optimizer:
         self.parameters = parameters
         flat = parameters.flat
         self._lr, self._weight_decay = lr.tolist(), weight_decay.tolist()
-        self._lr_column = lr.double().to(flat.device)[:, None]
+        self.lr_column = lr.double().to(flat.device)[:, None]
         self._decay_column = weight_decay.to(flat)[:, None]
         self._has_decay = any(self._weight_decay)
         self.moments = {name: torch.zeros_like(flat) for name in _MOMENTS[kind]}
         self._rows: dict[tuple[int, int], list[list[Tensor]]] = {}
         self._steps = torch.zeros(parameters.n_lanes, dtype=torch.float32, device=flat.device)
+
+    def set_lr(self, lr: Sequence[float]) -> None:
+        """Take other learning rates, one a lane."""
+        self._lr = list(lr)
+        self.lr_column.copy_(torch.tensor(self._lr, dtype=torch.float64)[:, None])
 
     @property
     def n_steps(self) -> list[int]:
@@ -166,7 +178,7 @@ class Optimizer:
     def _corrections(self) -> tuple[Tensor, Tensor]:
         """Give lr / (1 - beta_1^n) and sqrt(1 - beta_2^n) after n steps, (K, 1) each."""
         dtype, steps = self.parameters.flat.dtype, self._steps.double()[:, None]
-        rate = self._lr_column / (1 - torch.pow(_BETA_1, steps))
+        rate = self.lr_column / (1 - torch.pow(_BETA_1, steps))
         return rate.to(dtype), torch.sqrt(1 - torch.pow(_BETA_2, steps)).to(dtype)
 
     def _update(self, grad: Tensor) -> Tensor:
@@ -179,8 +191,8 @@ class Optimizer:
             return exp_avg.div(denominator).mul_(rate)
         if self.kind == "adagrad":
             total = self.moments["sum"].addcmul_(grad, grad)
-            return grad.div(total.sqrt().add_(_ADAGRAD_EPS)).mul_(self._lr_column.to(grad.dtype))
-        return grad * self._lr_column.to(grad.dtype)
+            return grad.div(total.sqrt().add_(_ADAGRAD_EPS)).mul_(self.lr_column.to(grad.dtype))
+        return grad * self.lr_column.to(grad.dtype)
 
     def lane(self, k: int) -> LaneState:
         """Give lane ``k``'s state as views."""

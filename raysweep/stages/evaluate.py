@@ -30,12 +30,13 @@ def accuracy(
     for start in range(0, len(samples), _CHUNK):
         images = scaled(samples.images[start : start + _CHUNK], scene.dtype)
         labels = samples.labels[start : start + _CHUNK]
-        latent = encode(views, scene.inputs(images), config.nonlinearity)
-        if config.eval_samples == 0:
+        latent = encode(views, scene.inputs(images), config.nonlinearity, variance=config.variance)
+        is_mean = config.eval_samples == 0 or latent.logvar is None
+        if is_mean:
             scores = decode(views, latent.mu, config.nonlinearity, "class_decoder")
         else:
             scores = torch.zeros((), dtype=scene.dtype, device=scene.device)
-        for _ in range(config.eval_samples):
+        for _ in range(0 if is_mean else config.eval_samples):
             noise = normal((len(labels), config.n_bottleneck), stream, scene.dtype)
             z = latent.sample(noise)
             logits = decode(views, z, config.nonlinearity, "class_decoder")

@@ -20,22 +20,30 @@ _BLOCK = {"cpu": BLOCK_STEPS, "cuda": 64}
 
 
 class Replay:
-    """The buffers of K lanes: classifier inputs (K, N, D) and label probabilities (K, N, C)."""
+    """The buffers of K lanes: ``inputs`` (K, N, D) and label probabilities ``labels`` (K, N, C).
 
-    def __init__(self, scene: Scene, buffers: Sequence[Buffer]) -> None:
-        self.inputs = scene.inputs(torch.stack([buffer.images for buffer in buffers]))
+    ``images`` (K, N, D) in [0, 1] are the inputs before normalising; a VAE's are not normalised.
+    """
+
+    def __init__(self, scene: Scene, buffers: Sequence[Buffer], is_classifier: bool = True) -> None:
+        self.images = torch.stack([buffer.images for buffer in buffers])
+        self.inputs = scene.inputs(self.images) if is_classifier else self.images
         self.labels = torch.stack([buffer.labels for buffer in buffers])
 
     def __len__(self) -> int:
         """Count the samples of a lane."""
         return self.labels.shape[1]
 
-    def gather(self, chosen: Tensor, into: Tensor) -> None:
-        """Put the inputs of the samples ``chosen`` (n,) into (K, n, D)."""
-        if into.is_cuda:
-            into.copy_(self.inputs.index_select(1, chosen))
-            return
-        for source, part in zip(self.inputs, into, strict=True):  # one copy instead of two
+
+def gather(values: Tensor, chosen: Tensor, into: Tensor) -> None:
+    """Put the rows ``chosen``, (n,) or (K, n), of each lane's values (K, N, D) into (K, n, D)."""
+    if chosen.dim() == 2:
+        for source, rows, part in zip(values, chosen, into, strict=True):
+            part.copy_(source.index_select(0, rows))
+    elif into.is_cuda:
+        into.copy_(values.index_select(1, chosen))
+    else:
+        for source, part in zip(values, into, strict=True):  # one copy instead of two
             torch.index_select(source, 0, chosen, out=part)
 
 
@@ -46,7 +54,9 @@ class Feed:
     look at the host; ``load`` takes the next batch of the block. On a GPU ``load`` counts on the
     device and copies into tensors that stay where they are, so that it can be captured in a CUDA
     graph (``is_capturable``); on a CPU it points at the block instead. ``n_steps`` is the number
-    of batches of this size in an epoch.
+    of batches of this size in an epoch, ``n_noise`` the width of the noise, ``has_images`` tells
+    whether replayed images are reconstructed. With ``n_candidates`` the replay order names as many
+    samples a step, which ``load`` leaves in ``candidates`` for ``put_replay`` to choose from.
     """
 
     def __init__(
@@ -60,11 +70,15 @@ class Feed:
         replay: Replay | None,
         n_steps: int,
         is_capturable: bool | None = None,
+        n_noise: int | None = None,
+        has_images: bool = False,
+        n_candidates: int = 0,
     ) -> None:
         self._scene, self._samples, self._replay = scene, samples, replay
         is_cuda = scene.device.type == "cuda"
         self.is_capturable = is_cuda if is_capturable is None else is_capturable
         config, n_inputs, n_rows = scene.config, scene.config.n_inputs, n_new + n_replay
+        n_noise = config.n_bottleneck if n_noise is None else n_noise
         images = torch.empty(n_new, n_inputs, dtype=scene.dtype, device=scene.device)
         self._is_normalized = config.normalize and is_classifier
         self._new_inputs = torch.empty_like(images) if self._is_normalized else images
@@ -73,13 +87,17 @@ class Feed:
             n_replay,
             inputs=self._new_inputs.expand(n_lanes, n_new, n_inputs),
             images=images,
-            noise=images.new_empty(n_rows, config.n_bottleneck),
+            noise=images.new_empty(n_rows, n_noise),
             labels=samples.labels.new_empty(n_new) if is_classifier else None,
             targets=images.new_empty(n_new, config.n_classes) if is_classifier else None,
         )
         if replay is not None:
             self.batch.inputs = images.new_empty(n_lanes, n_rows, n_inputs)
-            self.batch.targets = images.new_empty(n_lanes, n_rows, config.n_classes)
+            if is_classifier:
+                self.batch.targets = images.new_empty(n_lanes, n_rows, config.n_classes)
+            if has_images:
+                self.batch.replay_images = images.new_empty(n_lanes, n_replay, n_inputs)
+        self.has_candidates = n_candidates > 0
         self._n_block = m = min(n_steps, _BLOCK["cuda" if self.is_capturable else "cpu"])
         like = samples.labels
         self._pixels = torch.empty(
@@ -88,8 +106,9 @@ class Feed:
         self._labels = like.new_empty(m, n_new)
         self._one_hot = torch.eye(config.n_classes, dtype=scene.dtype, device=scene.device)
         self._targets = images.new_empty(m, n_new, config.n_classes)
-        self._chosen = like.new_empty(m, n_replay)
-        self._noise = images.new_empty(m, n_rows, config.n_bottleneck)
+        self._chosen = like.new_empty(m, n_candidates or n_replay)
+        self.candidates = self._chosen[0].clone()
+        self._noise = images.new_empty(m, n_rows, n_noise)
         self._slot_on_device = like.new_zeros(1)
         self._slot = 0
 
@@ -141,7 +160,7 @@ class Feed:
 
     def load(self) -> None:
         """Put the next batch into ``batch``."""
-        batch, n = self.batch, self.batch.n_new
+        batch = self.batch
         batch.images.copy_(self._pick(self._pixels, None)).div_(255)
         batch.noise = self._pick(self._noise, batch.noise)
         if self._is_normalized:
@@ -152,13 +171,25 @@ class Feed:
             if self._replay is None:
                 batch.targets = targets
             else:
-                chosen = self._pick(self._chosen, None)
-                batch.targets[:, :n] = targets
-                batch.targets[:, n:] = self._replay.labels.index_select(1, chosen)
-                batch.inputs[:, :n] = self._new_inputs
-                self._replay.gather(chosen, batch.inputs[:, n:])
+                batch.targets[:, : batch.n_new] = targets
+        if self._replay is not None:
+            batch.inputs[:, : batch.n_new] = self._new_inputs
+            if self.has_candidates:
+                self.candidates = self._pick(self._chosen, self.candidates)
+            else:
+                self.put_replay(self._pick(self._chosen, None))
         if self.is_capturable:
             self._slot_on_device.add_(1)
+
+    def put_replay(self, chosen: Tensor) -> None:
+        """Put the samples ``chosen`` of the buffer, (n,) or (K, n), into the batch's last rows."""
+        batch, n, replay = self.batch, self.batch.n_new, self._replay
+        assert replay is not None
+        gather(replay.inputs, chosen, batch.inputs[:, n:])
+        if batch.targets is not None:
+            gather(replay.labels, chosen, batch.targets[:, n:])
+        if batch.replay_images is not None:
+            gather(replay.images, chosen, batch.replay_images)
 
     def _pick(self, block: Tensor, into: Tensor | None) -> Tensor:
         """Give the present step's part of a block (M, ...), in ``into`` where it must stay."""

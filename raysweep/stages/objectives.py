@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raysweep.models import Views, decode, encode
-from raysweep.plan import Stage
+from raysweep.plan import Stage, replay_weight, trains_decoder
 from raysweep.settings import Config, loss_weights
 from raysweep.stacked import (
     cross_entropy,
@@ -31,21 +31,24 @@ class Network:
     class_decoder: str | None
     image_decoder: str | None
     nonlinearity: str
+    variance: str = "exp"
+    has_latent: bool = True
 
 
 @dataclass(frozen=True)
 class Weights:
     """Weights of the losses, (K,) each; the first ``n_rec`` lanes have a reconstruction.
 
-    Task 1: class + rec * reconstruction + kl * KL. Task 2 on: (1 - replay) * new + replay *
-    replayed, each class + kl * KL, with ``replay`` 0 where nothing is replayed. VAE:
-    reconstruction + KL.
+    Minimised is (1 - replay) * new + replay * replayed, each class + rec * reconstruction +
+    kl * KL, with ``replay`` 0 where nothing is replayed; each a sum over its samples, or with
+    ``is_mean`` a mean. A VAE has no class part.
     """
 
     kl: Tensor
     rec: Tensor
     replay: Tensor
     n_rec: int
+    is_mean: bool = False
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Batch:
 
     ``targets`` are class probabilities, (K, R, C), or (R, C) for all lanes alike, and ``labels``
     (B,) the classes of the new samples; both None for a VAE. ``n_new`` is B, ``n_replay`` R - B.
+    ``replay_images`` (K, R - B, D) are those of the other rows, where they are reconstructed.
     """
 
     n_new: int
@@ -63,6 +67,7 @@ class Batch:
     noise: Tensor
     labels: Tensor | None
     targets: Tensor | None
+    replay_images: Tensor | None = None
 
 
 @dataclass
@@ -82,67 +87,95 @@ def network_of(config: Config, stage: Stage) -> Network:
     """Name the chains that a training stage trains."""
     if stage.kind == "train_generator":
         return Network("vae_encoder", None, "vae_decoder", "relu")
-    image_decoder = "rec_decoder" if config.model == "vib" and stage.task == 1 else None
-    return Network("encoder", "class_decoder", image_decoder, config.nonlinearity)
+    has_images = config.model == "vib" and (stage.is_first or trains_decoder(config))
+    return Network(
+        "encoder",
+        "class_decoder",
+        "rec_decoder" if has_images else None,
+        config.nonlinearity,
+        config.variance,
+        not config.is_deterministic,
+    )
 
 
 def reconstructs(stage: Stage, config: Config) -> bool:
     """Tell whether a stage of a configuration has a reconstruction with a weight."""
     if stage.kind == "train_generator":
         return True
-    return stage.task == 1 and loss_weights(config)[0] != 0
+    return (stage.is_first or trains_decoder(config)) and loss_weights(config)[0] != 0
 
 
 def weights_of(scene: Scene, lanes: Sequence[Lane]) -> Weights:
     """Give the weights of lanes of one group, those with a reconstruction first."""
     stage = lanes[0].stage
+    configs = [lane.config for lane in lanes]
     if stage.kind == "train_generator":
         pairs = [(1.0, 1.0)] * len(lanes)
-    elif stage.task == 1:
-        pairs = [loss_weights(lane.config) for lane in lanes]
+    elif stage.is_first or trains_decoder(configs[0]):
+        pairs = [loss_weights(config) for config in configs]
     else:
-        pairs = [(0.0, lane.config.beta_2) for lane in lanes]
-    has_rec = [reconstructs(stage, lane.config) for lane in lanes]
+        pairs = [(0.0, config.beta_2) for config in configs]
+    has_rec = [reconstructs(stage, config) for config in configs]
     assert has_rec == sorted(has_rec, reverse=True)
-    has_replay = stage.parent("buffer") is not None
+    if stage.parent("buffer") is None:
+        shares = [0.0] * len(lanes)
+    elif stage.is_classifier:
+        shares = [replay_weight(config, stage.task) for config in configs]
+    else:
+        shares = [config.generator_replay_weight for config in configs]
     return Weights(
         kl=per_lane([kl for _, kl in pairs], scene),
         rec=per_lane([rec for rec, _ in pairs], scene),
-        replay=per_lane([c.config.replay_weight if has_replay else 0.0 for c in lanes], scene),
+        replay=per_lane(shares, scene),
         n_rec=sum(has_rec),
+        is_mean=stage.is_classifier and configs[0].reduction == "mean",
     )
 
 
 def define_losses(network: Network, weights: Weights, views: Views, batch: Batch) -> Losses:
     """Compute the losses of one batch under autograd."""
-    n = batch.n_new
+    n, m = batch.n_new, batch.n_replay
+    total, parts = _sums(network, weights, views, batch, is_new=True)
+    if m == 0:
+        return Losses(total / n if weights.is_mean else total, total / n, parts)
+    replayed, replay_parts = _sums(network, weights, views, batch, is_new=False)
+    parts |= {f"replay_{name}": value for name, value in replay_parts.items()}
+    w = weights.replay
+    mean = (1 - w) * (total / n) + w * (replayed / m)
+    return Losses(mean if weights.is_mean else (1 - w) * total + w * replayed, mean, parts)
+
+
+def _sums(
+    network: Network, weights: Weights, views: Views, batch: Batch, is_new: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Sum the loss (K,), and its parts, over the new or over the replayed samples."""
+    rows = slice(batch.n_new) if is_new else slice(batch.n_new, None)
     parts: dict[str, Tensor] = {}
-    latent = encode(views, batch.inputs[:, :n], network.nonlinearity, network.encoder)
-    z = latent.sample(batch.noise[:n])
-    parts["kl"] = kl_to_standard_normal(latent.mu, latent.logvar)
-    total = weights.kl * parts["kl"]
+    latent = encode(
+        views, batch.inputs[:, rows], network.nonlinearity, network.encoder, network.variance
+    )
+    z = latent.sample(batch.noise[rows])
+    total = torch.zeros_like(weights.kl)
+    if latent.logvar is not None:
+        parts["kl"] = kl_to_standard_normal(latent.mu, latent.logvar)
+        total = weights.kl * parts["kl"]
     if network.class_decoder is not None:
-        assert batch.labels is not None
         logits = decode(views, z, network.nonlinearity, network.class_decoder)
-        parts["class"] = cross_entropy(logits, batch.labels)
+        if is_new:
+            assert batch.labels is not None
+            parts["class"] = cross_entropy(logits, batch.labels)
+        else:
+            assert batch.targets is not None
+            parts["class"] = soft_cross_entropy(logits, batch.targets[:, rows])
         total = parts["class"] + total
     if network.image_decoder is not None and weights.n_rec > 0:
         image_logits = decode(views, z, network.nonlinearity, network.image_decoder)
-        parts["rec"] = reconstruction_loss(image_logits, batch.images)
+        images = batch.images if is_new else batch.replay_images
+        assert images is not None
+        parts["rec"] = reconstruction_loss(image_logits, images)
         # A lane without reconstruction must not meet 0 * inf because of its company.
         total = total + torch.where(weights.rec != 0, weights.rec * parts["rec"], 0)
-    if batch.n_replay == 0:
-        return Losses(total, total / n, parts)
-    assert network.class_decoder is not None and batch.targets is not None
-    latent = encode(views, batch.inputs[:, n:], network.nonlinearity, network.encoder)
-    z = latent.sample(batch.noise[n:])
-    logits = decode(views, z, network.nonlinearity, network.class_decoder)
-    parts["replay_class"] = soft_cross_entropy(logits, batch.targets[:, n:])
-    parts["replay_kl"] = kl_to_standard_normal(latent.mu, latent.logvar)
-    replayed = parts["replay_class"] + weights.kl * parts["replay_kl"]
-    w = weights.replay
-    mean = (1 - w) * (total / n) + w * (replayed / batch.n_replay)
-    return Losses((1 - w) * total + w * replayed, mean, parts)
+    return total, parts
 
 
 def per_lane(values: Sequence[float], scene: Scene) -> Tensor:

@@ -1,11 +1,12 @@
 """What the stages of a pack share, and what sets one lane of a stage apart."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from raysweep.data.tasks import Task
+from raysweep.data.tasks import Samples, Task
 from raysweep.plan import Stage
 from raysweep.replay import Buffer
 from raysweep.settings import Config
@@ -28,6 +29,17 @@ class Scene:
     dtype: torch.dtype = torch.float32
     has_graphs: bool = True
 
+    def train_samples(self, stage: Stage) -> Samples:
+        """Give the new samples of a stage: its task's, or all tasks' for joint training."""
+        return self.joint if stage.kind == "train_joint" else self.tasks[stage.task - 1].train
+
+    @cached_property
+    def joint(self) -> Samples:
+        """The training samples of all tasks together, in their order."""
+        parts = [task.train for task in self.tasks]
+        images, labels = [p.images for p in parts], [p.labels for p in parts]
+        return Samples(torch.cat(images), torch.cat(labels))
+
     def inputs(self, images: Tensor) -> Tensor:
         """Turn images in [0, 1] into what a classifier sees: normalised if the config says so."""
         return (images - self.mean) / self.sd if self.config.normalize else images
@@ -35,10 +47,15 @@ class Scene:
 
 @dataclass
 class Lane:
-    """One lane of a stage: any configuration that has the stage, and what its parents left."""
+    """One lane of a stage: any configuration that has the stage, and what its parents left.
+
+    ``generators`` and ``labelers`` are those of each task so far, where there is one for each.
+    """
 
     stage: Stage
     config: Config
     model: LaneState | None = None
     buffer: Buffer | None = None
     generator: LaneState | None = None
+    generators: tuple[LaneState, ...] = ()
+    labelers: tuple[LaneState, ...] = ()

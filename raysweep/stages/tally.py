@@ -137,8 +137,9 @@ class Tally:
             sums = dict(zip(("loss", *self.names), column, strict=True))
             means: dict[str, float | int | None] = {"loss": sums["loss"] / n_new}
             for name in ("class", "kl", "rec"):
-                if name in reported[k]:
-                    means[f"{name}_loss"] = sums[name] / n_new
+                if name not in reported[k]:
+                    continue
+                means[f"{name}_loss"] = sums[name] / n_new
                 if n_replay and f"replay_{name}" in sums:
                     means[f"replay_{name}_loss"] = sums[f"replay_{name}"] / n_replay
             if "n_correct" in sums:

@@ -1,7 +1,7 @@
 """The training loop: one group of equal stages, trained in step as one stacked model."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from raysweep.data.tasks import batch_order, cycled_order
+from raysweep.data.tasks import batch_order, cycled_order, subsets
 from raysweep.models import classifier_layout, vae_layout
-from raysweep.stacked import LaneState, Optimizer, Parameters
+from raysweep.plan import epochs_of
+from raysweep.stacked import LaneState, Optimizer, Parameters, stack_views
 from raysweep.stages.evaluate import accuracy
 from raysweep.stages.feed import Feed, Replay
 from raysweep.stages.objectives import network_of, per_lane, reconstructs, weights_of
+from raysweep.stages.retrieve import GeneratedInterference, Interference, VirtualStep
 from raysweep.stages.scene import Lane, Scene
 from raysweep.stages.step import Pass, Step
 from raysweep.stages.tally import EpochReport, Tally
@@ -31,7 +33,7 @@ class TrainGroup:
     def __init__(self, scene: Scene, lanes: Sequence[Lane]) -> None:
         self.scene = scene
         self.stage = lanes[0].stage
-        self.is_classifier = self.stage.kind == "train_task"
+        self.is_classifier = self.stage.is_classifier
         self.lanes = sorted(lanes, key=lambda lane: (not self._has_rec(lane), self._freezes(lane)))
         self.n_epochs_done = 0
         self.n_steps_done = 0
@@ -39,18 +41,22 @@ class TrainGroup:
         self._test_accuracy: Tensor | None = None
         self._build()
         for k, lane in enumerate(self.lanes):
-            if lane.model is not None:
-                keeps = lane.config.keeps_optimizer_state
-                self.optimizer.set_lane(k, lane.model, with_moments=keeps)
+            start = lane.model if self.is_classifier else lane.generator
+            if start is not None:
+                keeps = lane.config.keeps_optimizer_state or not self.is_classifier
+                self.optimizer.set_lane(k, start, with_moments=keeps)
+        if self._average is not None:
+            self._average.flat.copy_(self.parameters.flat)
 
     def _has_rec(self, lane: Lane) -> bool:
         return reconstructs(self.stage, lane.config)
 
     def _freezes(self, lane: Lane) -> bool:
-        return self.is_classifier and self.stage.task > 1 and lane.config.freeze_encoder
+        is_later = self.is_classifier and not self.stage.is_first
+        return is_later and lane.config.freeze_encoder
 
     def _build(self) -> None:
-        scene, config = self.scene, self.scene.config
+        scene, config = self.scene, self.lanes[0].config
         self.network = network_of(config, self.stage)
         if self.is_classifier:
             has_images = self.network.image_decoder is not None
@@ -59,28 +65,44 @@ class TrainGroup:
             layout = vae_layout(config)
         self.weights = weights_of(scene, self.lanes)
         self.parameters = Parameters(layout, len(self.lanes), scene.dtype, scene.device)
-        if self.stage.parent("model") is None:
+        role = "model" if self.is_classifier else "generator"
+        if self.stage.parent(role) is None:
             self.parameters.initialise(config.seed)
         exact = replace(scene, dtype=torch.float64)
         self.optimizer = Optimizer(
-            config.optimizer,
+            config.optimizer if self.is_classifier else config.generator_optimizer,
             self.parameters,
-            per_lane([lane.config.lr for lane in self.lanes], exact),
+            per_lane(self._lr(), exact),
             per_lane([lane.config.weight_decay for lane in self.lanes], exact),
         )
         buffers = [lane.buffer for lane in self.lanes if lane.buffer is not None]
-        self._replay = Replay(scene, buffers) if buffers else None
-        names = ["class", "kl", "n_correct"] if self.is_classifier else ["kl"]
-        names += ["rec"] if self.weights.n_rec else []
-        names += ["replay_class", "replay_kl"] if buffers else []
+        self._replay = Replay(scene, buffers, self.is_classifier) if buffers else None
+        losses = ["class"] if self.is_classifier else []
+        losses += ["kl"] if self.network.has_latent else []
+        losses += ["rec"] if self.weights.n_rec else []
+        names = losses + (["n_correct"] if self.is_classifier else [])
+        names += [f"replay_{name}" for name in losses] if buffers else []
         threshold = per_lane([lane.config.loss_above for lane in self.lanes], scene)
         self._tally = Tally(names, threshold)
         self._steps: dict[tuple[int, int], Step] = {}
+        self._average: Parameters | None = None
+        if self.is_classifier and config.ema_decay > 0:
+            self._average = Parameters(layout, len(self.lanes), scene.dtype, scene.device)
+
+    def _lr(self) -> list[float]:
+        """Give each lane's learning rate for the next epoch."""
+        if not self.is_classifier:
+            return [lane.config.vae_lr for lane in self.lanes]
+        return [
+            c.lr * (c.lr_decay**self.n_epochs_done if c.lr_schedule == "exponential" else 1)
+            for c in (lane.config for lane in self.lanes)
+        ]
 
     @property
     def is_done(self) -> bool:
         """Whether all epochs are done or no lane is left."""
-        return not self.lanes or self.n_epochs_done == self.scene.config.epochs
+        config = self.scene.config
+        return not self.lanes or self.n_epochs_done == epochs_of(config, self.stage)
 
     def run_epoch(self) -> list[EpochReport]:
         """Train one epoch; give a report for each lane that was still in.
@@ -101,9 +123,11 @@ class TrainGroup:
     def begin_epoch(self) -> list[Step]:
         """Draw the next epoch's batches; give its steps, one for each batch."""
         self._tally.begin(self._last_finite, self.n_steps_done)
+        self.optimizer.set_lr(self._lr())
         batches = self._draw_batches()
-        sizes = [(len(new), len(replayed)) for new, replayed in batches]
+        sizes = [(len(new), self._n_replayed(len(replayed))) for new, replayed in batches]
         noise, replay_noise = self._stream("noise"), self._stream("replay_noise")
+        self._mir_stream = self._stream("mir_z")
         for size in dict.fromkeys(sizes):
             if size not in self._steps:
                 self._steps[size] = self.make_step(*size, sizes.count(size))
@@ -120,50 +144,114 @@ class TrainGroup:
     def _draw_batches(self) -> list[tuple[Tensor, Tensor]]:
         """Draw the indices of new and replayed samples of each batch."""
         size, drop_last = self.scene.config.batch_size, self.scene.config.drop_last
-        n_samples = len(self.scene.tasks[self.stage.task - 1].train)
+        n_samples = len(self.scene.train_samples(self.stage))
         new = list(batch_order(n_samples, size, drop_last, self._stream("batch_order")))
         replayed = [new[0][:0]] * len(new)
         if self._replay is not None:
-            endless = cycled_order(len(self._replay), size, self._stream("replay_order"))
+            stream = self._stream("replay_order")
+            if self._n_candidates:
+                endless = subsets(len(self._replay), self._n_candidates, stream)
+            else:
+                endless = cycled_order(len(self._replay), size, stream)
             replayed = list(islice(endless, len(new)))
         return list(zip(new, replayed, strict=True))
 
     def make_step(self, n_new: int, n_replay: int, n_steps: int) -> Step:
         """Make the step for batches of a size, of which an epoch has ``n_steps``."""
-        samples = self.scene.tasks[self.stage.task - 1].train
+        config = self.scene.config
         feed = Feed(
             self.scene,
-            samples,
+            self.scene.train_samples(self.stage),
             len(self.lanes),
             n_new,
             n_replay,
             self.is_classifier,
             self._replay,
             n_steps,
+            n_noise=config.n_noise if self.is_classifier else config.n_bottleneck,
+            has_images=self.weights.n_rec > 0,
+            n_candidates=self._n_candidates,
         )
-        is_frozen = [self._freezes(lane) for lane in self.lanes]
-        n_free = is_frozen.count(False)
+        freezes = [self._freezes(lane) for lane in self.lanes]
+        is_frozen = torch.tensor(freezes, device=self.scene.device) if any(freezes) else None
+        frozen_end = self.parameters.layout.end_of("encoder.")
+        # Frozen lanes with a reconstruction may stand before free ones without.
+        n_free = max((k for k, freezes_it in enumerate(freezes, 1) if not freezes_it), default=0)
         return Step(
             feed,
             Pass(self.network, self.weights, self.parameters, feed.batch, self._tally, n_free),
             self._tally,
             self.optimizer,
-            torch.tensor(is_frozen, device=self.scene.device) if any(is_frozen) else None,
-            self.parameters.layout.end_of("encoder."),
+            is_frozen,
+            frozen_end,
             has_graph=self.scene.has_graphs and self.scene.device.type == "cuda",
+            retrieve=self._retrieval(feed, is_frozen, frozen_end),
+            average=self._average_step if self._average is not None else None,
         )
+
+    @property
+    def _n_candidates(self) -> int:
+        """Candidates for retrieval in each step; 0 where replay goes round."""
+        has_some = self.is_classifier and self._replay is not None
+        config = self.lanes[0].config
+        if not has_some or config.retrieval != "mir" or self._replay is None:
+            return 0
+        return min(config.n_candidates, len(self._replay))
+
+    def _n_replayed(self, n_drawn: int) -> int:
+        """Count the replayed samples of a step for which ``n_drawn`` were drawn."""
+        return min(n_drawn, self.scene.config.batch_size) if self._n_candidates else n_drawn
+
+    def _retrieval(
+        self, feed: Feed, is_frozen: Tensor | None, frozen_end: int
+    ) -> Callable[[], None] | None:
+        config = self.lanes[0].config
+        if self._replay is None or not self.is_classifier or config.retrieval == "cycle":
+            return None
+        step = VirtualStep(
+            self.network,
+            self.weights,
+            self.parameters,
+            feed.batch,
+            self.optimizer.lr_column,
+            is_frozen,
+            frozen_end,
+        )
+        if config.retrieval == "mir":
+            return Interference(feed, self._replay, self.network, self.parameters, step)
+        generators = [lane.generator if config.has_vae else lane.model for lane in self.lanes]
+        return GeneratedInterference(
+            self.scene,
+            config,
+            feed,
+            self.network,
+            step,
+            stack_views([lane.model for lane in self.lanes]),
+            stack_views(generators),
+            lambda: self._mir_stream,
+        )
+
+    @torch.no_grad()
+    def _average_step(self) -> None:
+        """Move the averaged weights towards the weights; lanes that diverged stay behind."""
+        assert self._average is not None
+        share = 1 - self.scene.config.ema_decay
+        moved = self._average.flat.lerp(self.parameters.flat, share)
+        is_alive = self._tally.is_alive[:, None]
+        self._average.flat.copy_(torch.where(is_alive, moved, self._average.flat))
 
     def _reports(self, steps: Sequence[Step]) -> list[EpochReport]:
         n_new = sum(step.feed.batch.n_new for step in steps)
         n_replay = sum(step.feed.batch.n_replay for step in steps)
         reported = []
         for lane in self.lanes:
-            names = {"class", "kl"} if self.is_classifier else {"kl"}
+            names = {"class"} if self.is_classifier else set()
+            names |= {"kl"} if self.network.has_latent else set()
             reported.append(names | ({"rec"} if self._has_rec(lane) else set()))
         means = self._tally.means(n_new, n_replay, reported)
         self._test_accuracy = None
         if self.is_classifier:
-            self._test_accuracy = self.accuracy_on(self.stage.task)
+            self._test_accuracy = self._accuracy_now()
             for row, test in zip(means, self._test_accuracy.tolist(), strict=True):
                 row["test_accuracy"] = test
         divergences = self._tally.divergences(self.stage.name, self.n_epochs_done)
@@ -173,13 +261,32 @@ class TrainGroup:
             for row, divergence in zip(means, divergences, strict=True)
         ]
 
+    def _accuracy_now(self) -> Tensor:
+        """Compute the test accuracy (K,) on the stage's task; the mean over tasks in joint ones."""
+        if self.stage.kind == "train_task":
+            return self.accuracy_on(self.stage.task)
+        n_tasks = len(self.scene.tasks)
+        return torch.stack([self.accuracy_on(t) for t in range(1, n_tasks + 1)], 1).mean(1)
+
     def accuracy_on(self, task: int) -> Tensor:
         """Compute the test accuracy (K,) on a task (from 1) after the epochs done so far."""
-        if task == self.stage.task and self._test_accuracy is not None:
+        is_known = self.stage.kind == "train_task" and task == self.stage.task
+        if is_known and self._test_accuracy is not None:
             return self._test_accuracy
         purpose = (self.stage.name, self.n_epochs_done, task)
         samples = self.scene.tasks[task - 1].test
-        return accuracy(self.scene, self.parameters.views, samples, purpose)
+        tested = self._average or self.parameters
+        return accuracy(self.scene, tested.views, samples, purpose)
+
+    def initial_accuracy(self) -> list[float]:
+        """Compute the test accuracy on each task before any training; it is that of all lanes."""
+        assert self.n_epochs_done == 0
+        views = {name: view[:1] for name, view in self.parameters.views.items()}
+        n_tasks = len(self.scene.tasks)
+        return [
+            float(accuracy(self.scene, views, self.scene.tasks[t - 1].test, ("initial", t)))
+            for t in range(1, n_tasks + 1)
+        ]
 
     def lane_states(self) -> list[LaneState]:
         """Give each lane's parameters and optimiser state, as views."""
@@ -191,12 +298,15 @@ class TrainGroup:
         self._test_accuracy = None
         kept = [k for k in range(len(self.lanes)) if k not in gone]
         states = [self.optimizer.lane(k) for k in kept]
+        averages = self._average.flat[kept] if self._average is not None else None
         self.lanes = [self.lanes[k] for k in kept]
         self._last_finite = [self._last_finite[k] for k in kept]
         if self.lanes:
             self._build()
             for k, state in enumerate(states):
                 self.optimizer.set_lane(k, state, with_moments=True)
+            if self._average is not None and averages is not None:
+                self._average.flat.copy_(averages)
 
     def state(self) -> dict[str, Any]:
         """Give what ``restore`` needs to go on after the last epoch: plain values and tensors."""
@@ -208,6 +318,7 @@ class TrainGroup:
             "flat": self.parameters.flat.clone(),
             "moments": {n: m.clone() for n, m in self.optimizer.moments.items()},
             "optimizer_steps": list(self.optimizer.n_steps),
+            "average": self._average.flat.clone() if self._average is not None else None,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -220,5 +331,7 @@ class TrainGroup:
         if self.lanes:
             self.parameters.flat.copy_(state["flat"])
             self.optimizer.n_steps = list(state["optimizer_steps"])
+            if self._average is not None:
+                self._average.flat.copy_(state["average"])
             for name, moment in self.optimizer.moments.items():
                 moment.copy_(state["moments"][name])

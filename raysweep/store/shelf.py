@@ -10,7 +10,7 @@ from torch import Tensor
 
 from raysweep.data.sources import Source
 from raysweep.plan import Stage
-from raysweep.replay import Buffer
+from raysweep.replay import BUFFER_FIELDS, Buffer
 from raysweep.settings import Config
 from raysweep.stacked import LaneState
 from raysweep.store.files import Entry, StageStore, environment
@@ -19,7 +19,7 @@ _PARAMETERS, _MOMENTS = "parameters", "moments"
 
 Kept = dict[str, Any]
 """What the tables need of a stage, as plain values: ``epochs``, its metrics by epoch,
-``accuracy``, ``label_entropy`` and ``divergence``."""
+``accuracy``, ``initial_accuracy``, ``label_entropy`` and ``divergence``."""
 
 
 @dataclass
@@ -89,8 +89,8 @@ class Shelf:
             if entry is None or (with_moments and not entry.record["has_moments"]):
                 return False
             tensors = {name: tensor.to(self._device) for name, tensor in entry.tensors.items()}
-            if tensors.keys() == {"images", "labels"}:
-                found.buffers[fingerprint] = Buffer(tensors["images"], tensors["labels"])
+            if tensors.keys() == set(BUFFER_FIELDS):
+                found.buffers[fingerprint] = Buffer(**tensors)
                 return True
             model = _lane_state(tensors, entry.record["n_steps"], with_moments)
             if not model.parameters:
@@ -110,7 +110,7 @@ class Shelf:
         tensors: dict[str, Tensor] = {}
         n_steps = 0
         if isinstance(output, Buffer):
-            tensors = {"images": output.images, "labels": output.labels}
+            tensors = output.tensors()
         elif output is not None:
             tensors = {f"{_PARAMETERS}/{n}": tensor for n, tensor in output.parameters.items()}
             n_steps = output.n_steps
@@ -131,11 +131,12 @@ def _needed(
     for stage in stages:
         if stage.fingerprint in kept:
             continue
-        goes_on = stage.kind == "train_task" and users[stage.fingerprint][0].keeps_optimizer_state
+        keeps = users[stage.fingerprint][0].keeps_optimizer_state
+        goes_on = {"train_task": "model" if keeps else "", "train_generator": "generator"}
         for role, parent in stage.parents:
             # What has diverged has no children.
             if parent in kept and not kept[parent]["divergence"]:
-                with_moments = role == "model" and goes_on
+                with_moments = role == goes_on.get(stage.kind)
                 needed[parent] = needed.get(parent, False) or with_moments
     return needed
 
