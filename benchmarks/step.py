@@ -27,7 +27,7 @@ from benchmarks.mnist import be_a_worker, load_mnist
 from raysweep.data.sources import Source
 from raysweep.data.tasks import make_tasks, scaled
 from raysweep.plan import stages_of
-from raysweep.replay import Buffer
+from raysweep.replay import generated
 from raysweep.settings import Config
 from raysweep.stacked import functional, layers
 from raysweep.stages import Lane, Scene, TrainGroup
@@ -69,7 +69,8 @@ def make_group(
         return first
     samples = tasks[0].train
     labels = torch.nn.functional.one_hot(samples.labels[:1000], 10).float()
-    buffers = [Buffer(scaled(samples.images[:1000], torch.float32), labels) for _ in configs]
+    images = scaled(samples.images[:1000], torch.float32)
+    buffers = [generated(images, labels, 1) for _ in configs]
     lanes = [
         Lane(stages_of(config)[-1], config, model=state, buffer=buffer)
         for config, state, buffer in zip(configs, first.lane_states(), buffers, strict=True)
