@@ -204,7 +204,9 @@ def climbed_samples(
         label = torch.softmax(start(x), 1)
         cross = functional.cross_entropy(moved(x), label)
         entropy = torch.special.entr(label).sum(1).mean()
-        shell = functional.mse_loss(z.norm(dim=1), torch.full((n,), math.sqrt(z.shape[1])).to(F64))
+        shell = functional.mse_loss(
+            z.norm(dim=1), torch.full((n,), math.sqrt(z.shape[1]), dtype=F64)
+        )
         gain = (
             config.mir_interference * cross
             - config.mir_entropy * entropy

@@ -293,6 +293,8 @@ def test_scaled_pixels_lie_from_0_to_1() -> None:
 
 # Settings against the data
 
+MIR = {"tasks": "split_mnist", "n_tasks": 5, "replay": "simple", "retrieval": "mir"}
+
 
 @pytest.mark.parametrize(
     ("setting", "message"),
@@ -309,13 +311,59 @@ def test_scaled_pixels_lie_from_0_to_1() -> None:
         ),
         (
             {"tasks": "split_mnist", "replay": "simple", "n_replay": 801},
-            "space.n_replay: expected at most 800, the samples of the smallest task, with replay "
-            "simple, got 801",
+            "space.n_replay: expected at most 800, the samples of the smallest task, with "
+            "selection random, got 801",
         ),
         (
             {"replay": "simple", "n_replay": 4001},
-            "space.n_replay: expected at most 4000, the samples of the smallest task, with replay "
-            "simple, got 4001",
+            "space.n_replay: expected at most 4000, the samples of the smallest task, with "
+            "selection random, got 4001",
+        ),
+        (
+            {"tasks": "split_mnist", "replay": "simple", "n_replay": 801, "n_replay_scope": "total"}
+            | {"n_tasks": 5},
+            "space.n_replay: expected at most 800, the samples of the smallest task, with "
+            "selection random, got 801",
+        ),
+        (
+            {"replay": "simple", "n_replay": 4001, "selection": "reservoir", "n_tasks": 5},
+            "space.n_replay: expected at most 4000, the samples of the smallest task, with "
+            "selection reservoir, got 4001",
+        ),
+        (
+            {"replay": "simple", "task_samples": 300, "n_replay": 301},
+            "space.n_replay: expected at most 300, the samples of the smallest task, with "
+            "selection random, got 301",
+        ),
+        (
+            {"tasks": "split_mnist", "task_samples": 801},
+            "data.task_samples: expected at most 800, the samples of the smallest task, got 801; "
+            "lower it, or 0 takes all",
+        ),
+        (
+            {"tasks": "split_mnist", "n_tasks": 3, "batch_size": 2401, "experiment": "joint"}
+            | {"model": "mlp"},
+            "training.batch_size: expected at most 2400, the samples of all tasks, got 2401; "
+            "lower it or set data.drop_last false",
+        ),
+        (
+            MIR | {"selection": "class_balanced", "n_replay": 2000, "n_candidates": 801},
+            "space.n_candidates: expected at most 800, the samples of task 1 that selection "
+            "class_balanced keeps, got 801",
+        ),
+        (
+            MIR
+            | {"selection": "herding", "shuffle_tasks": True, "n_replay": 2000}
+            | {"n_candidates": 801},
+            "space.n_candidates: expected at most 800, the samples of task 1 that selection "
+            "herding keeps, got 801",
+        ),
+        (
+            MIR
+            | {"selection": "kmeans", "task_samples": 150, "n_replay": 400}
+            | {"n_candidates": 151},
+            "space.n_candidates: expected at most 150, the samples of task 1 that selection "
+            "kmeans keeps, got 151",
         ),
     ],
 )
@@ -337,10 +385,37 @@ def test_what_the_samples_cannot_meet_is_refused_in_one_line(
         {"replay": "generative", "n_replay": 4001},  # drawn, not taken
         {"replay": "none", "n_replay": 4001},
         {"batch_size": 4000},
+        {"replay": "simple", "n_replay": 4001, "n_tasks": 1},  # nothing is stored
+        {"replay": "simple", "n_replay": 4000, "selection": "reservoir", "n_tasks": 5},
+        {"replay": "simple", "n_replay": 300, "task_samples": 300},
+        # by class: what a task has not is not taken
+        {"replay": "simple", "n_replay": 4010, "selection": "ring"},
+        {"replay": "simple", "n_replay": 4010, "selection": "herding", "n_replay_scope": "total"},
+        {"tasks": "split_mnist", "task_samples": 800},
+        {"tasks": "split_mnist", "n_tasks": 3, "batch_size": 2400, "experiment": "joint"}
+        | {"model": "mlp"},
+        {"n_tasks": 2, "batch_size": 8000, "experiment": "joint", "model": "mlp"},
+        {"tasks": "split_mnist", "n_tasks": 5, "batch_size": 4000, "experiment": "joint"}
+        | {"model": "mlp", "shuffle_tasks": True},
+        MIR | {"selection": "class_balanced", "n_replay": 2000, "n_candidates": 800},
+        MIR | {"selection": "kmeans", "task_samples": 150, "n_candidates": 150},
+        MIR | {"replay": "generative", "n_replay": 5000, "n_candidates": 5000, "n_tasks": 2},
     ],
 )
 def test_what_the_samples_just_meet_is_accepted(source: Source, setting: dict[str, Any]) -> None:
     check_fit([config(**setting)], source)
+
+
+def test_a_rare_class_limits_the_candidates_by_what_it_has(source: Source) -> None:
+    # Keep 20 of the zeros: a ring of 100 a class has 120 samples after task 1.
+    few = np.flatnonzero(source.train_labels == 0)[20:]
+    images = np.delete(source.train_images, few, axis=0)
+    labels = np.delete(source.train_labels, few)
+    cut = Source("mnist_5k", images, labels, source.test_images, source.test_labels, 0.1, 0.3)
+    ring = MIR | {"selection": "ring", "n_replay": 200}
+    check_fit([config(**ring, n_candidates=120)], cut)
+    with pytest.raises(InputError, match=r"n_candidates: expected at most 120, .* got 121"):
+        check_fit([config(**ring, n_candidates=121)], cut)
 
 
 def test_the_smallest_task_in_use_sets_the_limit(source: Source) -> None:

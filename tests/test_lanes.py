@@ -206,7 +206,8 @@ def test_three_tasks_in_company_match_the_solo_runs(small: Source) -> None:
         "train_task_2",
         "train_task_3",
     ]
-    assert len(alone[lanes[0].id]["accuracy"]) == 9
+    keys = [(row["after_task"], row["on_task"]) for row in alone[lanes[0].id]["accuracy"]]
+    assert keys == [(after, on) for after in range(4) for on in (1, 2, 3)]
     assert_same(run_pack(lanes[::-1], small), alone)
 
 
@@ -248,7 +249,7 @@ def test_pack_reports_each_row_once_and_ends_each_configuration_once(small: Sour
             (name, epoch) for name in trained for epoch in (1, 2)
         ]
         keys = [(row["after_task"], row["on_task"]) for row in rows["accuracy"]]
-        assert keys == [(1, 1), (1, 2), (2, 1), (2, 2)]
+        assert keys == [(0, 1), (0, 2), (1, 1), (1, 2), (2, 1), (2, 2)]
         (trial,) = rows["trials"]
         assert trial["last_task_accuracy"] == rows["accuracy"][-1]["accuracy"]
         assert rows["epochs"][-1]["test_accuracy"] == trial["last_task_accuracy"]
@@ -402,7 +403,10 @@ def test_diverging_lane_leaves_the_others_unchanged(
         lost_rows = tables.pop(lost.id)
         assert_same(tables, alone)
         trial = check_diverged(lost_rows, "train_task_1", 1)
-        assert lost_rows["accuracy"] == []
+        # Before any training all lanes have the same weights.
+        before = [{**row, "config_id": lost.id} for row in alone[good[0].id]["accuracy"][:2]]
+        assert [row["after_task"] for row in before] == [0, 0]
+        assert lost_rows["accuracy"] == before
         assert trial["diverged_step"] == 2  # the first loss is that of the initial weights
 
 
@@ -462,8 +466,8 @@ def test_lane_that_turns_nan_in_a_later_epoch_leaves_the_others_unchanged(
     # What came before the divergence is that of a healthy run.
     n_before = len(lost_rows["epochs"]) - 1
     assert lost_rows["epochs"][:-1] == alone[lost.id]["epochs"][:n_before]
-    has_first_task = stage != "train_task_1"
-    assert lost_rows["accuracy"] == alone[lost.id]["accuracy"][: 2 * has_first_task]
+    n_tasks = 0 if stage == "train_task_1" else 1
+    assert lost_rows["accuracy"] == alone[lost.id]["accuracy"][: 2 * (1 + n_tasks)]
     # The last finite loss is that of the last batch before the NaN: near the epoch's mean.
     mean = alone[lost.id]["epochs"][n_before - 1]["loss"]
     assert trial["last_finite_loss"] == pytest.approx(mean, rel=0.5)
@@ -493,7 +497,7 @@ def test_lane_that_diverges_in_task_2_keeps_its_rows_of_task_1(model: str, small
     assert trial["diverged_step"] == 1  # counted from the start of the stage
     assert trial["last_finite_loss"] > 2.0
     keys = [(row["after_task"], row["on_task"]) for row in lost_rows["accuracy"]]
-    assert keys == [(1, 1), (1, 2)]
+    assert keys == [(0, 1), (0, 2), (1, 1), (1, 2)]
 
 
 def test_lane_that_diverges_in_the_vae_stage_leaves_the_others_unchanged(small: Source) -> None:
@@ -507,7 +511,7 @@ def test_lane_that_diverges_in_the_vae_stage_leaves_the_others_unchanged(small: 
     trial = check_diverged(lost_rows, "train_generator_1", 1)
     assert trial["diverged_step"] == 1
     assert trial["last_finite_loss"] == pytest.approx(784 * math.log(2), rel=0.02)
-    assert [row["after_task"] for row in lost_rows["accuracy"]] == [1, 1]
+    assert [row["after_task"] for row in lost_rows["accuracy"]] == [0, 0, 1, 1]
 
 
 def test_diverged_configuration_gets_no_rows_from_stages_without_a_diverged_parent(

@@ -559,7 +559,7 @@ def test_with_one_task_there_is_no_buffer_and_no_generator() -> None:
         (
             "comparison",
             "generative",
-            {"model": "train_task_1", "generator": "train_generator_1"},
+            {"model": "train_task_1", "generator_1": "train_generator_1"},
         ),
         ("vib", "simple", {}),
         ("comparison", "simple", {}),

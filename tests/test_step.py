@@ -83,6 +83,10 @@ def scatter(group: TrainGroup) -> None:
             value[k] += 0.3 * normal(value[k].shape, stream, value.dtype) / value.shape[1] ** 0.5
 
 
+Outputs = dict[tuple[str, str], Any]
+"""What stages left, by the configuration's id and the stage's fingerprint."""
+
+
 def open_group(
     configs: Sequence[Config], source: Source, name: str, dtype: torch.dtype = F64
 ) -> TrainGroup:
@@ -91,21 +95,32 @@ def open_group(
     device = torch.device("cpu")
     tasks = make_tasks(config, source, device)
     scene = Scene(config, tasks, source.mean, source.sd, device, dtype)
-    first = make_group(scene, configs, "train_task_1")
-    if name == "train_task_1":
-        return first
-    parents: dict[str, dict[str, Any]] = {config.id: {} for config in configs}
-    put_states(first, "model", parents)
-    if any(stage.kind == "train_generator" for stage in stages_of(config)):
-        generators = make_group(scene, configs, "train_generator_1")
-        if name == "train_generator_1":
-            return generators
-        put_states(generators, "generator", parents)
-    if config.replay != "none":
-        lanes = [Lane(stage_of(c, "fill_buffer_1"), c, **parents[c.id]) for c in configs]
-        for c, buffer in zip(configs, fill_buffers(scene, lanes), strict=True):
-            parents[c.id]["buffer"] = buffer
-    return make_group(scene, configs, name, parents)
+    outputs: Outputs = {}
+    for stage in stages_of(config):
+        if stage.kind == "fill_buffer":
+            lanes = [lane_of(c, stage.name, outputs) for c in configs]
+            for lane, buffer in zip(lanes, fill_buffers(scene, lanes), strict=True):
+                outputs[lane.config.id, lane.stage.fingerprint] = buffer
+            continue
+        group = make_group(scene, configs, stage.name, outputs)
+        if stage.name == name:
+            return group
+        for lane, state in zip(group.lanes, group.lane_states(), strict=True):
+            outputs[lane.config.id, lane.stage.fingerprint] = state
+    raise AssertionError(f"there is no stage {name}")
+
+
+def lane_of(config: Config, name: str, outputs: Outputs) -> Lane:
+    """Make a configuration's lane of a stage, with what its parents left."""
+    stage = stage_of(config, name)
+    single = {role: outputs[config.id, f] for role, f in stage.parents if not role[-1].isdigit()}
+    return Lane(
+        stage,
+        config,
+        **single,
+        generators=tuple(outputs[config.id, f] for f in stage.numbered_parents("generator")),
+        labelers=tuple(outputs[config.id, f] for f in stage.numbered_parents("model")),
+    )
 
 
 def stage_of(config: Config, name: str) -> Any:
@@ -113,23 +128,11 @@ def stage_of(config: Config, name: str) -> Any:
     return next(stage for stage in stages_of(config) if stage.name == name)
 
 
-def make_group(
-    scene: Scene,
-    configs: Sequence[Config],
-    name: str,
-    parents: dict[str, dict[str, Any]] | None = None,
-) -> TrainGroup:
+def make_group(scene: Scene, configs: Sequence[Config], name: str, outputs: Outputs) -> TrainGroup:
     """Make a group of one stage and give its lanes parameters that differ."""
-    own = parents or {}
-    group = TrainGroup(scene, [Lane(stage_of(c, name), c, **own.get(c.id, {})) for c in configs])
+    group = TrainGroup(scene, [lane_of(c, name, outputs) for c in configs])
     scatter(group)
     return group
-
-
-def put_states(group: TrainGroup, role: str, parents: dict[str, dict[str, Any]]) -> None:
-    """Note each lane's state as a parent of its configuration's later stages."""
-    for lane, state in zip(group.lanes, group.lane_states(), strict=True):
-        parents[lane.config.id][role] = state
 
 
 STAGES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -201,8 +204,10 @@ def computed(group: TrainGroup, name: str) -> int:
     """Count the lanes, from the first, whose gradient of a parameter the step computes."""
     if name.startswith("rec_decoder"):
         return group.weights.n_rec
-    if name.startswith("encoder") and group.stage.task > 1:
-        return sum(not lane.config.freeze_encoder for lane in group.lanes)
+    if name.startswith("encoder") and not group.stage.is_first:
+        return max(
+            (k for k, x in enumerate(group.lanes, 1) if not x.config.freeze_encoder), default=0
+        )
     return len(group.lanes)
 
 
@@ -213,7 +218,7 @@ def check_against_definition(group: TrainGroup, step: Step) -> None:
     expected = define_losses(group.network, group.weights, parameters.views, batch)
     assert_near(tally.mean, expected.mean.detach(), "mean")
     for name, value in expected.parts.items():
-        n = group.weights.n_rec if name == "rec" else len(value)
+        n = group.weights.n_rec if name in ("rec", "replay_rec") else len(value)
         assert_near(tally.values[name][:n], value.detach()[:n], name)
         assert (tally.values[name][n:] == 0).all()
     if group.is_classifier:
@@ -232,7 +237,9 @@ def n_correct(group: TrainGroup, step: Step) -> Tensor:
     """Count the right classes among the new samples by the definition's functions."""
     network, views, batch = group.network, group.parameters.views, step.feed.batch
     n = batch.n_new
-    latent = encode(views, batch.inputs[:, :n], network.nonlinearity, network.encoder)
+    latent = encode(
+        views, batch.inputs[:, :n], network.nonlinearity, network.encoder, network.variance
+    )
     assert network.class_decoder is not None and batch.labels is not None
     z = latent.sample(batch.noise[:n])
     logits = decode(views, z, network.nonlinearity, network.class_decoder)
@@ -446,12 +453,12 @@ def be_capturable(group: TrainGroup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(group.optimizer, "step", group.optimizer.step_all)
 
 
-def capturable_feed(*args: Any) -> Feed:
+def capturable_feed(*args: Any, **options: Any) -> Feed:
     """Make a feed as on a GPU."""
-    return Feed(*args, True)
+    return Feed(*args, is_capturable=True, **options)
 
 
-BATCH = ("inputs", "images", "noise", "labels", "targets")
+BATCH = ("inputs", "images", "noise", "labels", "targets", "replay_images")
 CAPTURED = {
     "vib 1": ("train_task_1", {"batch_size": 7}),
     "vae, normalised": ("train_generator_1", {"model": "comparison", "normalize": True}),
@@ -466,7 +473,30 @@ CAPTURED = {
             "n_replay": 7,
         },
     ),
+    "vib 2, continual, normalised": (
+        "train_task_2",
+        {"generator": "continual", "batch_size": 3, "normalize": True, "variance": "softplus"},
+    ),
+    "mlp 2": ("train_task_2", {"experiment": "replay", "model": "mlp", "batch_size": 3}),
 }
+RETRIEVED = {
+    "mlp 2, mir": (
+        "train_task_2",
+        {
+            "experiment": "replay",
+            "model": "mlp",
+            "batch_size": 3,
+            "retrieval": "mir",
+            "n_candidates": 9,
+            "ema_decay": 0.5,
+        },
+    ),
+    "vib 2, mir": (
+        "train_task_2",
+        {"generator": "continual", "batch_size": 3, "retrieval": "mir", "n_candidates": 8},
+    ),
+}
+"""Stages that put the replayed samples into the batch after it was loaded."""
 
 
 @pytest.mark.parametrize(("stage", "settings"), CAPTURED.values(), ids=CAPTURED)
@@ -557,13 +587,15 @@ def test_guard_against_reading_catches_what_it_is_for() -> None:
 
 
 def set_rates(group: TrainGroup, rates: list[float]) -> None:
-    """Put other learning rates into both forms of the update."""
-    group.optimizer._lr = rates
-    group.optimizer._lr_column.copy_(torch.tensor(rates, dtype=F64)[:, None])
+    """Put other learning rates into both forms of the update, in this epoch and those to come."""
+    group._lr = lambda: rates  # type: ignore[method-assign]
+    group.optimizer.set_lr(rates)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "adagrad", "sgd"])
-@pytest.mark.parametrize(("stage", "settings"), CAPTURED.values(), ids=CAPTURED)
+@pytest.mark.parametrize(
+    ("stage", "settings"), (CAPTURED | RETRIEVED).values(), ids=CAPTURED | RETRIEVED
+)
 def test_steps_repeated_from_a_record_of_kernels_train_as_the_ordinary_ones(
     stage: str,
     settings: dict[str, Any],
@@ -606,7 +638,9 @@ def test_steps_repeated_from_a_record_of_kernels_train_as_the_ordinary_ones(
     assert sum(run.n_calls - 4 for run in recorded.values()) > 5
 
 
-@pytest.mark.parametrize(("stage", "settings"), CAPTURED.values(), ids=CAPTURED)
+@pytest.mark.parametrize(
+    ("stage", "settings"), (CAPTURED | RETRIEVED).values(), ids=CAPTURED | RETRIEVED
+)
 def test_captured_part_of_a_step_reads_nothing_and_stays_in_place(
     stage: str, settings: dict[str, Any], tiny: Source, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -886,14 +920,16 @@ def traces(group: TrainGroup, n_steps: int) -> dict[str, list[Tensor]]:
     rows: dict[str, list[Tensor]] = {lane.config.id: [] for lane in group.lanes}
     steps = group.begin_epoch()
     assert len(steps) > n_steps
-    names = [name for name in group._tally.names if not name.startswith("rec")]
+    rec_names = [name for name in group._tally.names if name in ("rec", "replay_rec")]
+    names = [name for name in group._tally.names if name not in rec_names]
     for step in [*steps[:n_steps], steps[-1]]:  # the last batch is not full
         step()
         for k, lane in enumerate(group.lanes):
             tally = group._tally
             row = [tally.mean[k : k + 1], group.parameters.flat[k], group.parameters.grad[k]]
             row += [tally.values[name][k : k + 1] for name in names]
-            row += [tally.values["rec"][k : k + 1]] if k < group.weights.n_rec else []
+            if k < group.weights.n_rec:
+                row += [tally.values[name][k : k + 1] for name in rec_names]
             rows[lane.config.id].append(torch.cat(row))
     return rows
 

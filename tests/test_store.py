@@ -220,6 +220,100 @@ def test_the_last_model_is_not_kept_since_no_stage_begins_with_it(
     assert last is not None and not last.tensors and len(last.record["epochs"]) == 2
 
 
+# --- later stages -------------------------------------------------------------------------------
+
+MLP: dict[str, Any] = {"experiment": "replay", "model": "mlp", "n_tasks": 3, "epochs": 1}
+LATER: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "mlp, a continual VAE": (
+        MLP | {"generator": "continual", "optimizer_state": "reset"},
+        [{}, {"labeler": "at_generation"}, {"generator_replay_weight": 0.9}],
+    ),
+    "mlp, a VAE for each task": (
+        MLP,
+        [{"labeler": "current"}, {"labeler": "per_task"}, {"label_temperature": 2.0}],
+    ),
+    "buffers of one size": (
+        MLP | {"replay": "simple", "n_replay_scope": "total", "n_replay": 60},
+        [
+            {"selection": "herding", "selection_features": "encoder"},
+            {"selection": "reservoir"},
+            {"selection": "ring"},
+            {"selection": "kmeans_centroids", "retrieval": "mir", "n_candidates": 50},
+        ],
+    ),
+    "a continual decoder, averaged": (
+        {"n_tasks": 3, "epochs": 1, "generator": "continual", "ema_decay": 0.5},
+        [{"beta_1": -0.5}, {"beta_1": 0.5}],
+    ),
+    "joint": (
+        {"experiment": "joint", "model": "mlp", "n_tasks": 3},
+        [{"lr": 1e-2}, {"lr": 1e-3}],
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("base", "lanes"), LATER.values(), ids=LATER)
+def test_a_served_pack_of_later_stages_has_the_rows_of_a_trained_one(
+    base: dict[str, Any],
+    lanes: list[dict[str, Any]],
+    dtype: torch.dtype,
+    train: Callable[..., Rows],
+    trained: list[str],
+) -> None:
+    configs = [configure(**(base | lane)) for lane in lanes]
+    without = train(configs, dtype=dtype, store=None)
+    assert {row["after_task"] for row in without["accuracy"]} >= {0, 3}
+    assert results(train(configs, dtype=dtype)) == results(without)
+    trained.clear()
+    rows = train(configs, dtype=dtype)
+    assert trained == []
+    assert results(rows) == results(without)
+    assert n_stored(rows) == everything(configs)
+
+
+@pytest.mark.parametrize(("base", "lanes"), LATER.values(), ids=LATER)
+def test_a_pack_goes_on_from_any_stage_that_is_stored(
+    base: dict[str, Any],
+    lanes: list[dict[str, Any]],
+    train: Callable[..., Rows],
+    trained: list[str],
+    store: StageStore,
+) -> None:
+    configs = [configure(**(base | lane)) for lane in lanes]
+    whole = train(configs)
+    names = {stage.name for config in configs for stage in stages_of(config)}
+    for name in sorted(names):
+        lost = {fingerprint(config, name) for config in configs}
+        for path in [path for f in lost for path in store.folder.glob(f"{f}-*")]:
+            path.unlink()
+        trained.clear()
+        rows = train(configs)
+        assert results(rows) == results(whole)
+        # No model that a later stage begins with was lost, so that nothing else is trained.
+        assert trained == ([] if name.startswith("fill") else [name] * len(lost))
+
+
+def test_a_continual_vae_goes_on_with_its_moments_where_classifiers_start_anew(
+    train: Callable[..., Rows], trained: list[str]
+) -> None:
+    base = MLP | {"optimizer_state": "reset"}
+    one_each = configure(**base, generator="per_task")
+    continual = configure(**base, generator="continual")
+    first = fingerprint(continual, "train_generator_1")
+    assert first == fingerprint(one_each, "train_generator_1")
+    train([one_each])  # keeps no moments
+    trained.clear()
+    rows = train([continual])
+    assert "train_generator_1" in trained
+    assert results(rows) == results(train([continual], store=None))
+    # What has moments took the place of what had none.
+    more = configure(**base, generator="continual", generator_replay_weight=0.9)
+    trained.clear()
+    assert results(train([more])) == results(train([more], store=None))
+    assert trained.count("train_generator_1") == 1  # without the store
+
+
 # --- moments ------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from raysweep.settings import SOURCES, Config, InputError
+from raysweep.settings import SOURCES, Config, InputError, is_by_class, shares_of_first_task
 
 _Bytes = NDArray[np.uint8]
 
@@ -120,18 +120,54 @@ def check_fit(configs: Iterable[Config], source: Source) -> None:
     shape = SOURCES[source.name]
     counts = np.bincount(source.train_labels, minlength=shape.n_classes)
     for config in configs:
-        smallest = shape.n_train
-        if config.tasks == "split_mnist":
-            pairs = counts.reshape(-1, 2).sum(1)[: config.n_tasks]
-            # Shuffled pairs depend on the seed: take the two rarest classes.
-            smallest = int(np.sort(counts)[:2].sum() if config.shuffle_tasks else pairs.min())
-        if config.drop_last and config.batch_size > smallest:
+        sizes = _sizes_of_tasks(config, counts)
+        smallest = int(sizes.min())
+        if config.task_samples > smallest:
             raise InputError(
-                f"training.batch_size: expected at most {smallest}, the samples of the smallest "
-                f"task, got {config.batch_size}; lower it or set data.drop_last false"
+                f"data.task_samples: expected at most {smallest}, the samples of the smallest "
+                f"task, got {config.task_samples}; lower it, or 0 takes all"
             )
-        if config.replay == "simple" and config.n_replay > smallest:
+        if config.task_samples:
+            sizes = np.full_like(sizes, config.task_samples)
+            smallest = config.task_samples
+        is_joint = config.experiment == "joint"
+        n_most, of = (
+            (int(sizes.sum()), "all tasks") if is_joint else (smallest, "the smallest task")
+        )
+        if config.drop_last and config.batch_size > n_most:
+            raise InputError(
+                f"training.batch_size: expected at most {n_most}, the samples of {of}, "
+                f"got {config.batch_size}; lower it or set data.drop_last false"
+            )
+        if config.replay == "simple" and config.n_tasks > 1:
+            _check_buffer(config, counts, smallest)
+
+
+def _sizes_of_tasks(config: Config, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count each task's training samples, by ``counts`` (C,) of each class."""
+    if config.tasks == "perm_mnist":
+        return np.full(config.n_tasks, counts.sum())
+    # Shuffled pairs depend on the seed: take the rarest classes.
+    ordered = np.sort(counts) if config.shuffle_tasks else counts
+    pairs: NDArray[np.int64] = ordered.reshape(-1, 2).sum(1)
+    return pairs[: config.n_tasks]
+
+
+def _check_buffer(config: Config, counts: NDArray[np.int64], smallest: int) -> None:
+    """Hold the buffer of real samples against the tasks that it is filled from."""
+    if not is_by_class(config):
+        if config.n_replay > smallest:
             raise InputError(
                 f"space.n_replay: expected at most {smallest}, the samples of the smallest task, "
-                f"with replay simple, got {config.n_replay}"
+                f"with selection {config.selection}, got {config.n_replay}"
             )
+        return
+    # A class with fewer samples than its share gives all it has.
+    classes = np.sort(counts) if config.shuffle_tasks else counts
+    shares = shares_of_first_task(config)
+    n_kept = min(int(np.minimum(shares, classes[: len(shares)]).sum()), smallest)
+    if config.retrieval == "mir" and config.n_candidates > n_kept:
+        raise InputError(
+            f"space.n_candidates: expected at most {n_kept}, the samples of task 1 that selection "
+            f"{config.selection} keeps, got {config.n_candidates}"
+        )

@@ -1,15 +1,26 @@
 """Estimates of a pack before it runs: seconds, bytes, and how many packs a machine holds."""
 
 import math
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import NamedTuple
 
-from raysweep.plan.stages import Pack, Stage, StageKind, epochs_of
+from raysweep.plan.stages import (
+    Pack,
+    Stage,
+    StageKind,
+    epochs_of,
+    stages_of,
+    trains_decoder,
+)
 from raysweep.settings import SOURCES, Config, Resources
 
 _TINY = 1e-9
 _FIXED_SHARE = 0.03
 _MEMORY_FIXED = 40 * 10**6
+_CHUNK = 500
+_LATENT, _IMAGE = 8, 5
+"""Numbers that a step keeps of a row: of each latent dimension, of each reconstructed pixel."""
 BLOCK_STEPS = 8
 """Training steps whose samples are gathered at once on a CPU."""
 
@@ -56,12 +67,16 @@ def n_parameters(config: Config, kind: StageKind) -> int:
     return classifier
 
 
-def _n_train(config: Config) -> int:
-    """Estimate the training samples of an epoch."""
+def _n_of_task(config: Config) -> int:
+    """Estimate a task's training samples."""
     n_train, _, _, n_classes = SOURCES[config.source]
     n_of_task = n_train * 2 // n_classes if config.tasks == "split_mnist" else n_train
-    n_of_task = min(config.task_samples or n_of_task, n_of_task)
-    return n_of_task * (config.n_tasks if config.experiment == "joint" else 1)
+    return min(config.task_samples or n_of_task, n_of_task)
+
+
+def _n_train(config: Config) -> int:
+    """Estimate the training samples of an epoch."""
+    return _n_of_task(config) * (config.n_tasks if config.experiment == "joint" else 1)
 
 
 def _lane_s(config: Config, stage: Stage, speed: Speed) -> float:
@@ -97,12 +112,11 @@ def useful_lanes(pack: Pack, speed: Speed = CPU) -> int:
 
 
 def _shared_bytes(config: Config) -> int:
-    n_train, n_test, _, n_classes = SOURCES[config.source]
-    n_images = config.n_tasks * (n_train + n_test)
+    n_test = SOURCES[config.source].n_test
     if config.tasks == "split_mnist":
-        n_images = n_images * 2 // n_classes
-    if config.experiment == "joint":
-        n_images += config.n_tasks * n_train  # all tasks in one array, beside the single ones
+        n_test = n_test * 2 // SOURCES[config.source].n_classes
+    n_joint = _n_train(config) if config.experiment == "joint" else 0  # beside the single tasks
+    n_images = config.n_tasks * (_n_of_task(config) + n_test) + n_joint
     return n_images * config.n_inputs + _MEMORY_FIXED
 
 
@@ -115,30 +129,92 @@ def lanes_within(memory: int, pack: Pack) -> int:
 def memory_bytes(pack: Pack) -> int:
     """Estimate a pack's peak memory in a worker, beside what torch itself takes.
 
-    float32 throughout: parameters, gradient, optimiser state and temporaries, activations and
-    buffers of the stage that needs most, a block of batches, the tasks' images, and a constant.
+    float32 throughout: of the group that needs most what its lanes take and what later groups
+    still need of earlier ones; a block of batches, the tasks' images, and a constant.
     """
     config = pack.configs[0]
+    of_stage = {stage.fingerprint: c for c in pack.configs for stage in stages_of(c)}
     peak = 0
-    n_replay = max(c.n_replay if c.replay != "none" else 0 for c in pack.configs)
-    # Each lane has its own copy beside the filled buffers; scaling it makes another for a moment.
-    n_copies = 3 if config.normalize else 2
-    buffer_row = config.n_inputs + config.n_classes
-    is_growing = any(c.n_replay_scope == "per_task" for c in pack.configs)
-    n_replay *= max(1, config.n_tasks - 1) if is_growing else 1
-    buffer = n_copies * n_replay * buffer_row
-    block = BLOCK_STEPS * 2 * config.batch_size * (config.n_bottleneck + config.n_inputs // 4)
-    for group in pack.groups:
-        if group[0].kind == "fill_buffer":
-            continue
-        widths = (*config.encoder_widths, *config.class_decoder_widths, *config.rec_decoder_widths)
-        activations = (
-            3 * config.batch_size * (2 * config.n_inputs + 4 * config.n_bottleneck + sum(widths))
+    needed: set[str] = set()
+    kept = _kept(pack, of_stage)
+    for i in range(len(pack.groups) - 1, -1, -1):
+        group = pack.groups[i]
+        needed |= {parent for stage in group for _, parent in stage.parents}
+        # One lane that is needed keeps its whole stack.
+        held = sum(
+            n
+            for earlier, n in zip(pack.groups[:i], kept, strict=False)
+            if any(stage.fingerprint in needed for stage in earlier)
         )
-        held = buffer if group[0].parent("buffer") else 0
-        lanes = len(group) * (8 * n_parameters(config, group[0].kind) + activations + held)
-        peak = max(peak, lanes + block)
-    return 4 * peak + _shared_bytes(config)
+        own = of_stage[group[0].fingerprint]
+        floats = _filled if group[0].kind == "fill_buffer" else _trained
+        peak = max(peak, held + len(group) * floats(own, group[0]))
+    block = BLOCK_STEPS * 2 * config.batch_size * (config.n_bottleneck + config.n_inputs // 4)
+    return 4 * (peak + block) + _shared_bytes(config)
+
+
+def _kept(pack: Pack, of_stage: Mapping[str, Config]) -> list[int]:
+    """Count the numbers that each group's output holds."""
+    n_moments = (
+        2 if any(c.keeps_optimizer_state or c.generator == "continual" for c in pack.configs) else 0
+    )
+    sizes = []
+    for group in pack.groups:
+        config, stage = of_stage[group[0].fingerprint], group[0]
+        if stage.kind == "fill_buffer":
+            size = _buffer_rows(config, stage.task) * (config.n_inputs + config.n_classes)
+        else:
+            size = n_parameters(config, stage.kind) * (1 + n_moments)
+        sizes.append(len(group) * size)
+    return sizes
+
+
+def _buffer_rows(config: Config, n_tasks: int) -> int:
+    return config.n_replay * (1 if config.n_replay_scope == "total" else n_tasks)
+
+
+def _trained(config: Config, stage: Stage) -> int:
+    """Count the numbers that a lane of a training stage takes at most."""
+    n, d, c = config.batch_size, config.n_inputs, config.n_classes
+    p = n_parameters(config, stage.kind)
+    rec = sum(config.rec_decoder_widths)
+    classifier = sum(config.encoder_widths) + sum(config.class_decoder_widths)
+    z = config.n_noise if stage.is_classifier else config.n_bottleneck
+    decodes = not stage.is_classifier or (
+        config.model == "vib" and (stage.is_first or trains_decoder(config))
+    )
+    hidden = (classifier if stage.is_classifier else rec) + (rec if decodes else 0)
+    row = 2 * hidden + _LATENT * z + 4 * c + (_IMAGE * d if decodes else 0)
+    # Values, gradients, moments and what an update needs for a moment.
+    total = 6 * p + n * row
+    if stage.is_classifier:
+        total += _CHUNK * 2 * (hidden + 2 * z)  # tested
+        total += 4 * p if config.ema_decay else 0
+    if stage.parent("buffer") is None:
+        return total
+    n_copies = 3 if config.normalize and stage.is_classifier else 1
+    total += n * (row + 2 * d) + n_copies * _buffer_rows(config, stage.task - 1) * (d + c)
+    if not stage.is_classifier or config.retrieval == "cycle":
+        return total
+    total += 3 * p + n * row  # the virtual step
+    if config.retrieval == "mir":
+        return total + config.n_candidates * (d + c + 2 * (hidden + 2 * z))
+    generator = n_parameters(config, "train_generator") if config.has_vae else p
+    return total + p + generator + n * (8 * d + 3 * rec + 6 * classifier + 12 * z)
+
+
+def _filled(config: Config, stage: Stage) -> int:
+    """Count the numbers that a lane takes at most while its buffer is filled."""
+    rows = _buffer_rows(config, stage.task) * (config.n_inputs + config.n_classes)
+    if config.replay == "simple":
+        return 2 * rows
+    kinds: list[StageKind] = ["train_task", "train_generator"] if config.has_vae else ["train_task"]
+    stacks = sum(n_parameters(config, kind) for kind in kinds)
+    return (
+        3 * rows
+        + stacks
+        + _buffer_rows(config, stage.task) * max(config.rec_decoder_widths, default=0)
+    )
 
 
 def slots_on(resources: Resources, n_cpus: float, n_gpus: float) -> int:

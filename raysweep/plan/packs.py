@@ -117,17 +117,25 @@ def _cut(families: _Families, limit: int) -> list[Pack]:
     return [Pack(tuple(chunk)) for chunk in chunks]
 
 
+_SIZE_SETTINGS = (
+    "replay",
+    "n_replay",
+    "n_replay_scope",
+    "generator",
+    "retrieval",
+    "n_candidates",
+)
+"""Settings of lanes by which their memory differs."""
+
+
 def _most_lanes(
     families: _Families, memory: int | None, speed: Speed, bounds: tuple[int, int]
 ) -> int:
     least, most = bounds
-    # Of each kind of replay the member with the largest buffer, the one with most stages first.
+    # One member of each kind that differs in memory, the one with most stages first.
     members = (config for family in families for config in family)
-    largest: dict[str, Config] = {}
-    for config in members:
-        if config.replay not in largest or config.n_replay > largest[config.replay].n_replay:
-            largest[config.replay] = config
-    packs = sorted((Pack((c,)) for c in largest.values()), key=lambda pack: -pack.n_epochs)
+    kinds = {tuple(getattr(c, name) for name in _SIZE_SETTINGS): c for c in members}
+    packs = sorted((Pack((c,)) for c in kinds.values()), key=lambda pack: -pack.n_epochs)
     lanes = min(max(useful_lanes(packs[0], speed), least), most)
     if memory is None:
         return lanes

@@ -4,9 +4,15 @@ Everything a user can write is checked here, before anything starts. A mistake r
 ``InputError``, whose text is one line: what was expected, what came, where, what to do.
 """
 
-from raysweep.settings.config import Config, defaults_of, show_widths
-from raysweep.settings.fields import SOURCES, InputError, SourceShape, TaskKind, near
-from raysweep.settings.rules import EXPERIMENTS, REPLAY_SETTINGS, loss_weights
+from raysweep.settings.config import Config, defaults_of
+from raysweep.settings.fields import SOURCES, InputError, SourceShape, TaskKind, near, show_widths
+from raysweep.settings.rules import (
+    EXPERIMENTS,
+    REPLAY_SETTINGS,
+    is_by_class,
+    loss_weights,
+    shares_of_first_task,
+)
 from raysweep.settings.sweep import Resources, StageKeeping, Sweep, load_sweep
 from raysweep.settings.yaml_text import dump_yaml, parse_yaml
 
@@ -23,9 +29,11 @@ __all__ = [
     "TaskKind",
     "defaults_of",
     "dump_yaml",
+    "is_by_class",
     "load_sweep",
     "loss_weights",
     "near",
     "parse_yaml",
+    "shares_of_first_task",
     "show_widths",
 ]

@@ -3,24 +3,22 @@
 import hashlib
 import json
 import typing
-from functools import cache, cached_property
+from functools import cached_property
 from types import SimpleNamespace
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from raysweep.settings.fields import (
     SOURCES,
     Count,
     Flag,
-    InputError,
     Real,
     ReplayKind,
     TaskKind,
     Widths,
-    near,
+    describe,
     setting,
-    show,
 )
 from raysweep.settings.rules import ADDED, EXPERIMENTS, check_together, resolved
 
@@ -279,7 +277,7 @@ class Config(BaseModel):
         le=1,
     )
     freeze_encoder: Flag = setting(
-        False, "space", "Whether only the class decoder learns from task 2 on."
+        False, "space", "Whether only the decoders learn from task 2 on."
     )
     loss_above: Real = setting(
         1e6,
@@ -365,11 +363,6 @@ class Config(BaseModel):
         return hashlib.sha256(self.canonical.encode()).hexdigest()[:16]
 
 
-def show_widths(widths: tuple[int, ...]) -> str:
-    """Write widths as the field does: ``200-200``; the empty text where there are none."""
-    return "-".join(map(str, widths))
-
-
 def section_of(name: str) -> str:
     """Give the section of the search-space file that a setting belongs to."""
     extra = typing.cast(dict[str, str], Config.model_fields[name].json_schema_extra)
@@ -378,48 +371,4 @@ def section_of(name: str) -> str:
 
 def expected_of(name: str) -> str:
     """Say what a setting accepts, by its type and limits."""
-    field = Config.model_fields[name]
-    if choices_of(name):
-        return f"one of {', '.join(choices_of(name))}"
-    if field.annotation is bool:
-        return "true or false"
-    if field.annotation not in (int, float):
-        return "a list of whole numbers > 0"
-    limits = {
-        key: f"{getattr(part, key):g}" if field.annotation is float else str(getattr(part, key))
-        for part in field.metadata
-        for key in ("gt", "ge", "lt", "le")
-        if getattr(part, key, None) is not None
-    }
-    noun = "a whole number" if field.annotation is int else "a number"
-    least = f" > {limits['gt']}" if "gt" in limits else ""
-    if "ge" in limits:
-        least = f" from {limits['ge']}" if len(limits) > 1 else f" >= {limits['ge']}"
-    most = f" to {limits['le']}" if "le" in limits else ""
-    if "lt" in limits:
-        most = f" to below {limits['lt']}"
-    return noun + least + (most.replace(" to ", ", at most ") if "gt" in limits else most)
-
-
-@cache
-def _adapter(name: str) -> TypeAdapter[Any]:
-    field = Config.model_fields[name]
-    annotation = field.rebuild_annotation()
-    return TypeAdapter(annotation)
-
-
-def check_value(name: str, value: Any, where: str) -> Any:
-    """Give a setting's value in its type, or raise ``InputError`` that names ``where``."""
-    try:
-        return _adapter(name).validate_python(value)
-    except (ValidationError, ValueError, OverflowError):
-        expected = expected_of(name)
-        raise InputError(
-            f"{where}: expected {expected}, got {show(value)}{near(value, choices_of(name))}"
-        ) from None
-
-
-def choices_of(name: str) -> list[str]:
-    """List the words a setting accepts; empty where it is no choice."""
-    annotation = Config.model_fields[name].annotation
-    return [str(word) for word in typing.get_args(annotation) if isinstance(word, str)]
+    return describe(Config.model_fields[name])

@@ -2,10 +2,12 @@
 
 import math
 import re
+import typing
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
+from pydantic.fields import FieldInfo
 
 TaskKind = Literal["perm_mnist", "split_mnist"]
 
@@ -81,6 +83,35 @@ def setting(default: Any, section: str, description: str, **limits: Any) -> Any:
     )
 
 
+def words_of(field: FieldInfo) -> list[str]:
+    """List the words a setting accepts; empty where it is no choice."""
+    return [str(word) for word in typing.get_args(field.annotation) if isinstance(word, str)]
+
+
+def describe(field: FieldInfo) -> str:
+    """Say what a setting accepts, by its type and limits."""
+    if words_of(field):
+        return f"one of {', '.join(words_of(field))}"
+    if field.annotation is bool:
+        return "true or false"
+    if field.annotation not in (int, float):
+        return "a list of whole numbers > 0"
+    limits = {
+        key: f"{getattr(part, key):g}" if field.annotation is float else str(getattr(part, key))
+        for part in field.metadata
+        for key in ("gt", "ge", "lt", "le")
+        if getattr(part, key, None) is not None
+    }
+    noun = "a whole number" if field.annotation is int else "a number"
+    least = f" > {limits['gt']}" if "gt" in limits else ""
+    if "ge" in limits:
+        least = f" from {limits['ge']}" if len(limits) > 1 else f" >= {limits['ge']}"
+    most = f" to {limits['le']}" if "le" in limits else ""
+    if "lt" in limits:
+        most = f" to below {limits['lt']}"
+    return noun + least + (most.replace(" to ", ", at most ") if "gt" in limits else most)
+
+
 def near(word: object, known: list[str]) -> str:
     """Give `` (did you mean ...?)`` where a known word is near; two letters are near to none."""
     is_long = len(str(word)) > 2
@@ -94,3 +125,8 @@ def show(value: object) -> str:
         return "NaN" if math.isnan(value) else ("infinity" if value > 0 else "-infinity")
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def show_widths(widths: tuple[int, ...]) -> str:
+    """Write widths as the field does: ``200-200``; the empty text where there are none."""
+    return "-".join(map(str, widths))

@@ -2,10 +2,13 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
-from raysweep.settings.config import Config, check_value, defaults_of, section_of
-from raysweep.settings.fields import InputError, near, show
+from pydantic import TypeAdapter, ValidationError
+
+from raysweep.settings.config import Config, defaults_of, expected_of, section_of
+from raysweep.settings.fields import InputError, near, show, words_of
 
 TOP_KEYS = [
     "experiment",
@@ -25,6 +28,22 @@ class Choices(NamedTuple):
 
     values: tuple[Any, ...]
     is_grid: bool
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter(Config.model_fields[name].rebuild_annotation())
+
+
+def check_value(name: str, value: Any, where: str) -> Any:
+    """Give a setting's value in its type, or raise ``InputError`` that names ``where``."""
+    try:
+        return _adapter(name).validate_python(value)
+    except (ValidationError, ValueError, OverflowError):
+        hint = near(value, words_of(Config.model_fields[name]))
+        raise InputError(
+            f"{where}: expected {expected_of(name)}, got {show(value)}{hint}"
+        ) from None
 
 
 def choices(name: str, raw: Any, where: str) -> Choices:

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raysweep.settings.config import Config, check_value, defaults_of, section_of
+from raysweep.settings.config import Config, defaults_of, section_of
 from raysweep.settings.fields import InputError, near, plain_number, show
 from raysweep.settings.grid import (
     TOP_KEYS,
     Choices,
     branches_of,
+    check_value,
     exclusions_of,
     expand,
     may_match,
     section_of_file,
     settings_at,
 )
-from raysweep.settings.rules import EXPERIMENTS
 from raysweep.settings.yaml_text import parse_yaml
 
 MAX_CONFIGS = 1_000_000
@@ -256,33 +256,39 @@ def _resolved(
     seeds: list[int],
     resources: Resources,
 ) -> dict[str, Any]:
-    """Write the search space out with its defaults, in the file's own form."""
+    """Write the search space out with its defaults, in the file's own form.
+
+    A default that all branches take stands in its section, any other in its entry of ``any_of``.
+    """
+    of_branch = [_unset(branch, experiment) for branch in branches]
+    first = of_branch[0].items()
+    shared = {n: v for n, v in first if all(n in o and o[n] == v for o in of_branch)}
     resolved: dict[str, Any] = {"experiment": experiment}
-    set_somewhere = {name for branch in branches for name in branch}
-    if "experiment" in set_somewhere:  # what its experiment sets is left to each branch
-        set_somewhere |= {name for own in EXPERIMENTS.values() for name in own}
-    plain = {name: _plain(value) for name, value in defaults_of(experiment).items()}
     for section in ("data", "training", "space", "stop"):
         given = copy.deepcopy(section_of_file(raw, section))
-        defaults = {
-            name: value
-            for name, value in plain.items()
-            if section_of(name) == section and name not in set_somewhere
-        }
-        resolved[section] = {**given, **defaults}
+        resolved[section] = given | {n: v for n, v in shared.items() if section_of(n) == section}
     if "any_of" in resolved["space"]:
-        own_defaults = {name for own in EXPERIMENTS.values() for name in own}
-        entries = [dict(entry) for entry in resolved["space"]["any_of"]]  # may be shared anchors
-        for entry, branch in zip(entries, branches, strict=True):
-            for name in sorted({n for b in branches for n in b} - set(branch) - {"experiment"}):
-                if "experiment" not in set_somewhere or name not in own_defaults:
-                    entry[name] = plain[name]
-        resolved["space"]["any_of"] = entries
+        resolved["space"]["any_of"] = [
+            {**entry, **{n: v for n, v in unset.items() if n not in shared}}
+            for entry, unset in zip(resolved["space"]["any_of"], of_branch, strict=True)
+        ]
     resolved["seeds"] = seeds
     resolved["resources"] = {"cpu": resources.cpu, "gpu": resources.gpu}
     resolved["pack"] = raw.get("pack") or "auto"
     return resolved
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def _unset(branch: dict[str, Choices], experiment: str) -> dict[str, Any]:
+    """Give the defaults that a branch takes, as plain values.
+
+    Where it has several experiments, those that differ between them can't be written down.
+    """
+    kinds = branch["experiment"].values if "experiment" in branch else (experiment,)
+    first, *others = map(defaults_of, kinds)
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in first.items()
+        if section_of(name) in ("data", "training", "space", "stop")
+        and name not in branch
+        and all(other[name] == value for other in others)
+    }

@@ -7,7 +7,7 @@ D inputs, Z latent dimensions, C classes.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -118,8 +118,8 @@ class GeneratedInterference:
     the classifier after the step to the one at the task's start - c_e * entropy of the latter -
     c_s * (|z| - sqrt(Z))^2, each a mean over the samples (section 3.2; published code,
     ``retrieve_gen_for_cls``, of which the diversity term between several sets of samples is left
-    out: one set is made). Labels are those of the classifier at the task's start. A lane whose z
-    does not stay finite takes its z as drawn.
+    out: one set is made). The first of ``streams`` is the present epoch's. Labels are those of the
+    classifier at the task's start. A lane whose z does not stay finite takes its z as drawn.
     """
 
     def __init__(
@@ -131,10 +131,10 @@ class GeneratedInterference:
         step: VirtualStep,
         classifiers: Views,
         generators: Views,
-        stream: Callable[[], torch.Generator],
+        streams: Sequence[torch.Generator],
     ) -> None:
         self._scene, self._config, self._network = scene, config, network
-        self._feed, self._step, self._stream = feed, step, stream
+        self._feed, self._step, self._streams = feed, step, streams
         self._classifiers, self._generators = classifiers, generators
         is_vib = config.model == "vib"
         self._decoder = "rec_decoder" if is_vib else "vae_decoder"
@@ -146,7 +146,7 @@ class GeneratedInterference:
         n_lanes = batch.inputs.size(0)
         after = self._step.take()
         shape = (batch.n_replay, self._config.n_bottleneck)
-        start = normal(shape, self._stream(), self._scene.dtype).expand(n_lanes, -1, -1)
+        start = normal(shape, self._streams[0], self._scene.dtype).expand(n_lanes, -1, -1)
         z = start.clone()
         for _ in range(self._config.mir_steps):
             z = z.requires_grad_()

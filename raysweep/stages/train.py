@@ -39,6 +39,7 @@ class TrainGroup:
         self.n_steps_done = 0
         self._last_finite = [math.nan] * len(lanes)
         self._test_accuracy: Tensor | None = None
+        self._mir_streams: list[torch.Generator] = []
         self._build()
         for k, lane in enumerate(self.lanes):
             start = lane.model if self.is_classifier else lane.generator
@@ -127,7 +128,7 @@ class TrainGroup:
         batches = self._draw_batches()
         sizes = [(len(new), self._n_replayed(len(replayed))) for new, replayed in batches]
         noise, replay_noise = self._stream("noise"), self._stream("replay_noise")
-        self._mir_stream = self._stream("mir_z")
+        self._mir_streams[:] = [self._stream("mir_z")]
         for size in dict.fromkeys(sizes):
             if size not in self._steps:
                 self._steps[size] = self.make_step(*size, sizes.count(size))
@@ -184,9 +185,14 @@ class TrainGroup:
             self.optimizer,
             is_frozen,
             frozen_end,
-            has_graph=self.scene.has_graphs and self.scene.device.type == "cuda",
+            has_graph=(
+                self.scene.has_graphs
+                and self.scene.device.type == "cuda"
+                # Draws in the middle of a step, from a generator that no graph knows.
+                and self.lanes[0].config.retrieval != "generative_mir"
+            ),
             retrieve=self._retrieval(feed, is_frozen, frozen_end),
-            average=self._average_step if self._average is not None else None,
+            average=self._averaging(),
         )
 
     @property
@@ -228,17 +234,21 @@ class TrainGroup:
             step,
             stack_views([lane.model for lane in self.lanes]),
             stack_views(generators),
-            lambda: self._mir_stream,
+            self._mir_streams,
         )
 
-    @torch.no_grad()
-    def _average_step(self) -> None:
-        """Move the averaged weights towards the weights; lanes that diverged stay behind."""
-        assert self._average is not None
-        share = 1 - self.scene.config.ema_decay
-        moved = self._average.flat.lerp(self.parameters.flat, share)
-        is_alive = self._tally.is_alive[:, None]
-        self._average.flat.copy_(torch.where(is_alive, moved, self._average.flat))
+    def _averaging(self) -> Callable[[], None] | None:
+        """Give what moves the averaged weights after a step; lanes that diverged stay behind."""
+        if self._average is None:
+            return None
+        # Tensors, not the group: a cycle would keep it until Python looks for cycles.
+        average, flat = self._average.flat, self.parameters.flat
+        is_alive, share = self._tally.is_alive, 1 - self.scene.config.ema_decay
+
+        def move() -> None:
+            average.copy_(torch.where(is_alive[:, None], average.lerp(flat, share), average))
+
+        return move
 
     def _reports(self, steps: Sequence[Step]) -> list[EpochReport]:
         n_new = sum(step.feed.batch.n_new for step in steps)

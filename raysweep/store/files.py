@@ -37,6 +37,7 @@ _LOOK_AFTER = 1 / 64
 _BLANK = "0" * 64
 _COMPUTING = (
     "settings/config.py",
+    "settings/fields.py",
     "settings/rules.py",
     "selection.py",
     "plan/stages.py",
