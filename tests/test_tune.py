@@ -273,13 +273,13 @@ def test_resources_that_no_node_has_are_an_error_not_a_wait(tmp_path: Path) -> N
         ("space.lr=-1", "space.lr: expected a number > 0, got -1"),
         (
             "space.n_replay=5000",
-            "space.n_replay: expected at most 4000, the samples of the smallest task, with replay "
-            "simple, got 5000",
+            "space.n_replay: expected at most 4000, the samples of the smallest task, with "
+            "selection random, got 5000",
         ),
         (
             "data.tasks=split_mnist",
-            "space.n_replay: expected at most 800, the samples of the smallest task, with replay "
-            "simple, got 900",
+            "space.n_replay: expected at most 800, the samples of the smallest task, with "
+            "selection random, got 900",
         ),
     ],
 )
