@@ -3,7 +3,7 @@
     python -m benchmarks.reproduce [NAME ...] [--data DIR] [--seeds N]
 
 Names are those of ``SETTINGS``; without any all are run but ``deep``, whose 20 epochs of a large
-network take five to seven minutes a seed. The others take about seven minutes a seed on one core.
+network took 9 to 13 minutes a seed on a busy core. The others took six minutes a seed there.
 For each experiment there are the two bounds beside it: nothing replayed, and all tasks learnt at
 once. Figures are JSON lines on the standard output, the table goes to the standard error; exit
 code 1 if the mean of a published figure lies outside its tolerance.
