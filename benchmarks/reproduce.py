@@ -186,7 +186,7 @@ def main() -> int:
     names = arguments.names or [name for name in SETTINGS if name != "deep"]
     for name in names:
         if name not in SETTINGS:
-            parser.error(f"expected a name of {', '.join(SETTINGS)}; got {name!r}")
+            parser.error(f"expected one of: {'; '.join(SETTINGS)}; got {name!r}")
     be_a_worker()
     source = load_mnist(arguments.data)
     are_met = []
