@@ -5,6 +5,7 @@ Everything a user can write is checked here, before anything starts. A mistake r
 """
 
 from raysweep.settings.config import Config, defaults_of
+from raysweep.settings.execution import Resources, StageKeeping
 from raysweep.settings.fields import SOURCES, InputError, SourceShape, TaskKind, near, show_widths
 from raysweep.settings.rules import (
     EXPERIMENTS,
@@ -13,11 +14,12 @@ from raysweep.settings.rules import (
     loss_weights,
     shares_of_first_task,
 )
-from raysweep.settings.sweep import Resources, StageKeeping, Sweep, load_sweep
+from raysweep.settings.sweep import MAX_CONFIGS, Sweep, load_sweep
 from raysweep.settings.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
     "EXPERIMENTS",
+    "MAX_CONFIGS",
     "REPLAY_SETTINGS",
     "SOURCES",
     "Config",

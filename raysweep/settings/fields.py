@@ -3,17 +3,30 @@
 import math
 import re
 import typing
+import unicodedata
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field
 from pydantic.fields import FieldInfo
 
+from raysweep.settings.secret_names import secret_within
+
 TaskKind = Literal["perm_mnist", "split_mnist"]
 
 
 class InputError(Exception):
-    """Say in one line what a user got wrong and what to do; the command line exits with 2."""
+    """Say in one line what a user got wrong and what to do; the command line exits with 2.
+
+    ``place`` is the path of what is wrong in a search space (``space.lr.grid_search[2]``), by
+    which ``load_sweep`` finds its line and column; where none is given it is what stands before
+    the message's first colon. ``is_key`` tells that the key is wrong there, not its value.
+    """
+
+    def __init__(self, message: str, place: str = "", *, is_key: bool = False) -> None:
+        super().__init__(message)
+        self.place = place or message.partition(": ")[0]
+        self.is_key = is_key
 
 
 class SourceShape(NamedTuple):
@@ -38,12 +51,19 @@ def plain_number(value: Any) -> Any:
     if isinstance(value, bool) or value is None:
         raise ValueError("not a number")
     if isinstance(value, str):
-        if re.match(r"[-+]?0[0-9]", value.strip()):
+        text = _ascii_number(value)
+        if re.match(r"[-+]?0[0-9_]", text):
             raise ValueError("octal in YAML 1.1, decimal in YAML 1.2")
-        value = float(value)
+        value = float(text)
     if isinstance(value, float) and value == 0:
         return 0.0  # -0.0 and 0.0 are one setting
     return value
+
+
+def _ascii_number(text: str) -> str:
+    """Write the digits of other scripts and the minus sign of typeset text in ASCII."""
+    digits = (str(unicodedata.decimal(char, char)) for char in text.strip())
+    return "".join(digits).replace("\N{MINUS SIGN}", "-")
 
 
 def _flag(value: Any) -> Any:
@@ -119,12 +139,56 @@ def near(word: object, known: list[str]) -> str:
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
+def reading(value: object) -> str:
+    """Say for text that is nearly a number why it is none and how to write it; else nothing."""
+    if isinstance(value, list):
+        return next(filter(None, map(reading, value[:_N_SHOWN])), "")
+    is_short = isinstance(value, str) and len(value) <= _N_SHOWN
+    return _reading(_ascii_number(str(value))) if is_short else ""
+
+
+def _reading(text: str) -> str:
+    digits = text.lstrip("+-")
+    if re.fullmatch(r"0[0-9]+", digits):
+        octal = int(digits, 8) if set(digits) <= set("01234567") else int(digits)
+        both = f"{octal} in YAML 1.1 and " if octal != int(digits) else ""
+        return f" ({both}{int(digits)} in 1.2); write which" if both else f"; write {int(digits)}"
+    if re.fullmatch(r"0(x[0-9a-fA-F]+|o[0-7]+|b[01]+)", digits):
+        return f"; write {int(digits, 0)}"
+    if re.fullmatch(r"[0-9]+(:[0-5]?[0-9])+", digits):
+        return " (of base 60 in YAML 1.1); write it in decimal"
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > 1 and all(re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", p) for p in parts):
+        is_decimal = re.fullmatch("[-+]?[0-9]+,[0-9]+", text) is not None
+        point = f"{parts[0]}.{parts[1]}, or " if is_decimal else ""
+        return f"; write {point}{{grid_search: [{', '.join(parts)}]}} to try each"
+    return ""
+
+
+_N_SHOWN = 80
+
+
 def show(value: object) -> str:
-    """Show a user's value in a message, shortened."""
+    """Show a user's value in a message, shortened; not what may be a secret."""
+    if value is None:
+        return "null"
     if isinstance(value, float) and (math.isnan(value) or math.isinf(value)):
         return "NaN" if math.isnan(value) else ("infinity" if value > 0 else "-infinity")
     text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    if secret_within(text[: 2 * _N_SHOWN]):
+        return "what may be a secret (not shown)"
+    # What looks like ASCII and is not (no-break spaces, typographic quotes) can't be seen.
+    chars = str(value)[:_N_SHOWN] if isinstance(value, str) else ""
+    odd = next((char for char in chars if ord(char) > 127), "")
+    named = f" with U+{ord(odd):04X} {unicodedata.name(odd, '')}".rstrip() if odd else ""
+    return (text if len(text) <= _N_SHOWN else f"{text[: _N_SHOWN - 3]}...") + named
+
+
+def one_line(text: str) -> str:
+    """Escape what would break a line or not print: line ends, control and bidi characters."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def show_widths(widths: tuple[int, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from raysweep.settings.config import Config, defaults_of, expected_of, section_of
-from raysweep.settings.fields import InputError, near, show, words_of
+from raysweep.settings.fields import InputError, near, reading, show, words_of
 
 TOP_KEYS = [
     "experiment",
@@ -20,14 +20,20 @@ TOP_KEYS = [
     "resources",
     "pack",
     "stages",
+    "max_seconds",
 ]
 
 
 class Choices(NamedTuple):
-    """The checked values of one setting, fixed (one value) or a grid."""
+    """The checked values of one setting, fixed (one value) or a grid, and where they stand."""
 
     values: tuple[Any, ...]
     is_grid: bool
+    place: str
+
+    def place_of(self, value: Any) -> str:
+        """Give where one of the values stands."""
+        return f"{self.place}.grid_search[{self.values.index(value)}]" * self.is_grid or self.place
 
 
 @cache
@@ -40,7 +46,8 @@ def check_value(name: str, value: Any, where: str) -> Any:
     try:
         return _adapter(name).validate_python(value)
     except (ValidationError, ValueError, OverflowError):
-        hint = near(value, words_of(Config.model_fields[name]))
+        words = words_of(Config.model_fields[name])
+        hint = near(value, words) if words else reading(value)
         raise InputError(
             f"{where}: expected {expected_of(name)}, got {show(value)}{hint}"
         ) from None
@@ -62,13 +69,13 @@ def choices(name: str, raw: Any, where: str) -> Choices:
         values = tuple(
             check_value(name, value, f"{where}.grid_search[{i}]") for i, value in enumerate(grid)
         )
-        return Choices(values, is_grid=True)
+        return Choices(values, is_grid=True, place=where)
     if isinstance(raw, list) and not name.endswith("_widths"):
         raise InputError(
             f"{where}: expected one value, got the list {show(raw)}; "
             f"to try each, write {{grid_search: {show(raw)}}}"
         )
-    return Choices((check_value(name, raw, where),), is_grid=False)
+    return Choices((check_value(name, raw, where),), is_grid=False, place=where)
 
 
 def section_of_file(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -77,7 +84,9 @@ def section_of_file(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InputError(f"{key}: expected settings such as `name: value`, got {show(value)}")
+        has_colon = isinstance(value, str) and ":" in value[:-1]
+        hint = "; put a plain space after the colon" if has_colon else ""
+        raise InputError(f"{key}: expected settings such as `name: value`, got {show(value)}{hint}")
     return value
 
 
@@ -94,11 +103,19 @@ def _known_setting(name: Any, section: str, where: str) -> str:
             sections = ("data", "training", "stop", "space") if section == "space" else (section,)
             known = [field for field in fields if section_of(field) in sections]
             hint = near(name, known) or near(name, list(fields)) or f"; known: {', '.join(known)}"
-        raise InputError(f"{where}: expected a known setting, got {str(name)!r}{hint}")
+            if isinstance(name, int | float):  # {lr: 1,5} are lr and a key 5
+                hint = "; no comma inside a number, and lists in [ ]"
+        raise InputError(
+            f"{where}: expected a known setting, got {show(name)}{hint}",
+            f"{where}.{name}",
+            is_key=True,
+        )
     if section not in ("space", section_of(name)):
         raise InputError(
             f"{where}: expected a setting of `{section}:`, got {name!r}; "
-            f"write it under `{section_of(name)}:`"
+            f"write it under `{section_of(name)}:`",
+            f"{where}.{name}",
+            is_key=True,
         )
     return str(name)
 
@@ -106,6 +123,8 @@ def _known_setting(name: Any, section: str, where: str) -> str:
 def _misplaced(name: str) -> str:
     if name == "seed":
         return "; write `seeds: [0, 1]` at the top of the file"
+    if name in ("any_of", "exclude"):
+        return f"; `{name}:` stands right under `space:` only"
     if name in TOP_KEYS:
         return f"; write `{name}:` at the top of the file"
     return ""
@@ -128,7 +147,8 @@ def merge(parts: Places) -> dict[str, Choices]:
             if name in merged:
                 raise InputError(
                     f"{place}.{name}: expected to be set once, "
-                    f"got it in {places[name]} too; keep one"
+                    f"got it in {places[name]} too; keep one",
+                    is_key=True,
                 )
             merged[name], places[name] = choices, place
     return merged
@@ -190,9 +210,21 @@ def expand(
                 # Before the settings are held against each other: exclude removes bad pairs.
                 if any(_matches(setting, exclusion) for exclusion in exclusions):
                     continue
-                config = Config(**setting)
+                config = _checked(setting, branch)
                 if not any(_matches(config.model_dump(), exclusion) for exclusion in exclusions):
                     yield config
+
+
+def _checked(setting: dict[str, Any], branch: dict[str, Choices]) -> Config:
+    """Hold the settings of a configuration against each other."""
+    try:
+        return Config(**setting)
+    except InputError as error:
+        # The rules name a setting by its section; say where it stands in this file.
+        choices = branch.get(error.place.partition(".")[2])
+        if choices is not None:
+            error.place = choices.place_of(setting[error.place.partition(".")[2]])
+        raise
 
 
 def _matches(setting: Mapping[str, Any], exclusion: dict[str, tuple[Any, ...]]) -> bool:

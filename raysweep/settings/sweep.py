@@ -2,13 +2,23 @@
 
 import copy
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from raysweep.settings.config import Config, defaults_of, section_of
-from raysweep.settings.fields import InputError, near, plain_number, show
+from raysweep.settings.execution import (
+    Resources,
+    StageKeeping,
+    max_seconds_of,
+    pack_of,
+    resources_of,
+    seeds_of,
+    stages_of,
+)
+from raysweep.settings.fields import InputError, near, one_line, show
 from raysweep.settings.grid import (
     TOP_KEYS,
     Choices,
@@ -20,25 +30,12 @@ from raysweep.settings.grid import (
     section_of_file,
     settings_at,
 )
-from raysweep.settings.yaml_text import parse_yaml
+from raysweep.settings.overrides import apply_overrides, read_without_secrets
+from raysweep.settings.yaml_nodes import MAX_BYTES, Node, locate
+from raysweep.settings.yaml_text import construct
 
 MAX_CONFIGS = 1_000_000
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What one pack is given: CPUs (each a thread) and GPUs, possibly a fraction of one."""
-
-    cpu: float = 1
-    gpu: float = 0
-
-
-@dataclass(frozen=True)
-class StageKeeping:
-    """Whether what stages give is kept on disk for later, and its limit in GB (10^9 bytes)."""
-
-    keep: bool = False
-    max_gb: float = 10
+_MAX_COMPARISONS = 100_000_000  # of configurations with entries of exclude: about a minute
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,8 @@ class Sweep:
 
     ``notes`` are lines for the user about what may be a slip; ``resolved`` is the search space
     after overrides with every default written out; ``pack`` is the largest number of
-    configurations in a pack, or None for the planner's choice.
+    configurations in a pack, or None for the planner's choice; ``max_seconds`` the wall-clock
+    seconds that one epoch of a pack may take, or None for no limit.
     """
 
     file: str
@@ -57,34 +55,75 @@ class Sweep:
     resources: Resources
     pack: int | None
     stages: StageKeeping
+    max_seconds: float | None
     resolved: dict[str, Any]
 
 
-def load_sweep(path: Path, overrides: Sequence[str] = ()) -> Sweep:
+def load_sweep(
+    path: Path, overrides: Sequence[str] = (), *, max_configs: int = MAX_CONFIGS
+) -> Sweep:
     """Read a search space and apply ``KEY=VALUE`` overrides.
 
-    Raises ``InputError``, one line that starts with the file's name.
+    Raises ``InputError``, one line that starts with the file's name. A search space of more than
+    ``max_configs`` configurations, those that ``exclude:`` leaves out and equal ones included, is
+    counted and refused, not expanded.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise InputError(_missing_file(path)) from None
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}: expected UTF-8 text, got another byte at {error.start}"
-        ) from None
-    except OSError as error:
-        raise InputError(f"{path}: expected a readable file, got: {error.strerror}") from None
+        raise InputError(one_line(_missing_file(path))) from None
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(one_line(f"{path}: expected a readable file, got: {reason}")) from None
+    return sweep_from(path.name, content, overrides, max_configs=max_configs)
+
+
+def sweep_from(
+    name: str, content: bytes, overrides: Sequence[str] = (), *, max_configs: int = MAX_CONFIGS
+) -> Sweep:
+    """Make a sweep of a search-space file's content; as ``load_sweep``."""
+    located: Node | None = None  # overrides have no place in the file
+    paths: list[str] = []
     try:
-        raw = parse_yaml(text)
+        if len(content) > MAX_BYTES:
+            raise InputError(f"expected at most {MAX_BYTES:,} bytes, got more; cut the file")
+        root = read_without_secrets(_decoded(content))
+        raw = None if root is None else construct(root)
         if not isinstance(raw, dict):
             what = "an empty file" if raw is None else show(raw)
             raise InputError(f"expected `experiment:`, `space:` and so on as keys, got {what}")
-        for override in overrides:
-            _apply_override(raw, override)
-        return _build(path.name, raw)
+        paths = apply_overrides(raw, overrides)
+        located = root
+        return _build(name, raw, max_configs)
     except InputError as error:
-        raise InputError(f"{path.name}: {error}") from None
+        raise InputError(one_line(f"{name}: {error}{_position(error, located, paths)}")) from None
+
+
+def _decoded(content: bytes) -> str:
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise InputError(
+            f"expected UTF-8 text, got UTF-16 (byte 0x{content[0]:02x} at offset 0); "
+            "save it as UTF-8"
+        )
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = content[: error.start].decode("utf-8")
+        lines = re.split(r"\r\n|\r|\n", before)
+        raise InputError(
+            f"line {len(lines)}, column {len(lines[-1]) + 1}: expected UTF-8 text, got the byte "
+            f"0x{content[error.start]:02x} at offset {error.start}; save it as UTF-8"
+        ) from None
+
+
+def _position(error: InputError, root: Node | None, overridden: Sequence[str]) -> str:
+    """Give `` (line 7, column 12)`` of what is wrong, where it stands in the file."""
+    path = re.sub(r"\[(\d+)\]", r".\1", error.place)
+    if any(f"{path}.".startswith(f"{other}.") for other in overridden):
+        return ""
+    mark = locate(root, error.place, is_key=error.is_key)
+    return f" ({mark})" if mark else ""
 
 
 def _missing_file(path: Path) -> str:
@@ -94,113 +133,13 @@ def _missing_file(path: Path) -> str:
     return f"{path}: expected a search-space file, found none{hint}"
 
 
-def _apply_override(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise InputError(f"expected KEY=VALUE such as space.lr=1e-3, got {override!r}")
-    node: Any = raw
-    for depth, part in enumerate(parts):
-        where = ".".join(parts[: depth + 1])
-        is_last = depth == len(parts) - 1
-        if isinstance(node, list):
-            if not (part.isascii() and part.isdigit()) or int(part) >= len(node):
-                raise InputError(f"{where}: expected an index below {len(node)}, got {part!r}")
-            index: Any = int(part)
-        elif isinstance(node, dict):
-            index = part
-            if not is_last and node.get(index) is None:
-                node[index] = {}
-        else:
-            raise InputError(f"{where}: expected a section to set {part!r} in, got {show(node)}")
-        if is_last:
-            try:
-                node[index] = parse_yaml(text)
-            except InputError as error:
-                raise InputError(f"{where}={text}: {error}") from None
-        node = node[index]
-
-
-def _seeds(raw: Any) -> list[int]:
-    if raw is None:
-        return [0]
-    if isinstance(raw, dict) and set(raw) == {"grid_search"}:
-        raw = raw["grid_search"]
-    if not isinstance(raw, list) or not raw:
-        raise InputError(f"seeds: expected a list such as [0, 1, 2], got {show(raw)}")
-    return [check_value("seed", seed, f"seeds[{i}]") for i, seed in enumerate(raw)]
-
-
-def _resources(raw: dict[str, Any]) -> Resources:
-    values = {"cpu": 1.0, "gpu": 0.0}
-    for name, value in raw.items():
-        where = f"resources.{name}"
-        if name not in values:
-            raise InputError(
-                f"{where}: expected cpu or gpu, got {name!r}{near(name, ['cpu', 'gpu'])}"
-            )
-        try:
-            number = float(plain_number(value))
-        except (TypeError, ValueError):
-            number = math.nan
-        is_amount = 0 <= number < 1e6 and (number <= 1 or number == int(number))
-        if not is_amount or (name == "cpu" and number == 0):
-            least = "> 0" if name == "cpu" else ">= 0"
-            raise InputError(
-                f"{where}: expected a number {least}, whole or below 1, got {show(value)}"
-            )
-        values[name] = number
-    return Resources(**values)
-
-
-def _pack(raw: Any) -> int | None:
-    if raw is None or raw == "auto":
-        return None
-    if isinstance(raw, bool) or not isinstance(raw, int) or raw < 1:
-        raise InputError(f"pack: expected auto or a whole number > 0, got {show(raw)}")
-    return raw
-
-
-_MOST_GB = 1e9
-_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-
-
-def _stages(raw: Any) -> StageKeeping:
-    if raw in (None, {}, "forget"):
-        return StageKeeping()
-    if raw == "keep":
-        return StageKeeping(keep=True)
-    if not isinstance(raw, dict):
-        raise InputError(
-            f"stages: expected keep, forget or {{keep: true, max_gb: 10}}, got {show(raw)}"
-            f"{near(raw, ['keep', 'forget']) if isinstance(raw, str) else ''}"
-        )
-    for name in raw:
-        if name not in ("keep", "max_gb"):
-            hint = near(name, ["keep", "max_gb"])
-            raise InputError(f"stages.{name}: expected keep or max_gb, got {name!r}{hint}")
-    keep = _FLAGS.get(str(raw.get("keep", True)).lower())
-    if keep is None:
-        raise InputError(f"stages.keep: expected true or false, got {show(raw['keep'])}")
-    max_gb = raw.get("max_gb", StageKeeping.max_gb)
-    try:
-        number = float(plain_number(max_gb))
-    except (TypeError, ValueError):
-        number = math.nan
-    if not 0 < number <= _MOST_GB:
-        raise InputError(
-            f"stages.max_gb: expected a number > 0, at most {_MOST_GB:.0e}, got {show(max_gb)}"
-        )
-    return StageKeeping(keep, number)
-
-
-def _build(file: str, raw: dict[str, Any]) -> Sweep:
+def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
     for key in raw:
         if key not in TOP_KEYS:
             fields = Config.model_fields
             hint = f"; write it under `{section_of(key)}:`" if key in fields else ""
             hint = hint or near(key, TOP_KEYS) or f"; known: {', '.join(TOP_KEYS)}"
-            raise InputError(f"expected a known key, got {str(key)!r}{hint}")
+            raise InputError(f"expected a known key, got {show(key)}{hint}", str(key), is_key=True)
     experiment = check_value("experiment", raw.get("experiment", "replay_vib"), "experiment")
     fixed = [
         (name, settings_at(section_of_file(raw, name), name, name))
@@ -209,28 +148,37 @@ def _build(file: str, raw: dict[str, Any]) -> Sweep:
     raw_space = section_of_file(raw, "space")
     branches = branches_of(raw_space, fixed)
     exclusions = exclusions_of(raw_space)
-    seeds = _seeds(raw.get("seeds"))
+    seeds = seeds_of(raw.get("seeds"))
     n_configs = len(seeds) * sum(math.prod(len(c.values) for c in b.values()) for b in branches)
-    if n_configs > MAX_CONFIGS:
+    if n_configs > max_configs:
         raise InputError(
-            f"space: expected at most {MAX_CONFIGS:,} configurations, got {n_configs:,}"
+            f"space: expected at most {max_configs:,} configurations, got {n_configs:,}; "
+            "cut the grid or raise --max-configs"
+        )
+    n_most = _MAX_COMPARISONS // n_configs
+    if len(exclusions) > n_most:
+        raise InputError(
+            f"space.exclude: expected at most {n_most:,} entries with {n_configs:,} "
+            f"configurations, got {len(exclusions):,}; cut the grid instead"
         )
     expanded = list(expand(branches, exclusions, seeds, experiment))
     distinct = tuple({config.id: config for config in expanded}.values())
     if not distinct:
         raise InputError("space.exclude: expected to leave some configurations, got none left")
-    resources = _resources(section_of_file(raw, "resources"))
-    stages = _stages(raw.get("stages"))
+    resources = resources_of(section_of_file(raw, "resources"))
+    stages = stages_of(raw.get("stages"))
+    max_seconds = max_seconds_of(raw.get("max_seconds"))
     return Sweep(
         file=file,
         configs=distinct,
         n_duplicates=len(expanded) - len(distinct),
         notes=_notes(len(expanded) - len(distinct), exclusions, branches, experiment),
         resources=resources,
-        pack=_pack(raw.get("pack")),
+        pack=pack_of(raw.get("pack")),
         stages=stages,
+        max_seconds=max_seconds,
         resolved=_resolved(raw, experiment, branches, seeds, resources)
-        | {"stages": {"keep": stages.keep, "max_gb": stages.max_gb}},
+        | {"stages": {"keep": stages.keep, "max_gb": stages.max_gb}, "max_seconds": max_seconds},
     )
 
 
@@ -273,7 +221,10 @@ def _resolved(
             for entry, unset in zip(resolved["space"]["any_of"], of_branch, strict=True)
         ]
     resolved["seeds"] = seeds
-    resolved["resources"] = {"cpu": resources.cpu, "gpu": resources.gpu}
+    resolved["resources"] = {
+        "cpu": resources.cpu,
+        "gpu": "auto" if resources.is_gpu_auto else resources.gpu,
+    }
     resolved["pack"] = raw.get("pack") or "auto"
     return resolved
 

@@ -7,87 +7,138 @@ setting decides (so ``freeze_encoder: no`` is false and ``replay: no`` is none).
 """
 
 import re
-from collections.abc import Hashable
 from typing import Any
 
 import yaml
 
-from raysweep.settings.fields import InputError
+from raysweep.settings.fields import InputError, show
+from raysweep.settings.yaml_nodes import Items, Mark, Node, Pairs, Scalar, is_merge, read_nodes
 
-
-class _CoreLoader(yaml.SafeLoader):
-    """Load the YAML 1.2 core schema and refuse duplicate keys."""
-
-    yaml_implicit_resolvers = {}  # noqa: RUF012 (the base class declares it so)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
-                line = key_node.start_mark.line + 1
-                raise InputError(
-                    f"line {line}: expected each key once, got {key!r} twice; remove one"
-                )
-            seen.add(key if isinstance(key, Hashable) else id(key_node))
-        return super().construct_mapping(node, deep=deep)
-
-
-def _construct_float(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
-    text = str(loader.construct_scalar(node)).lower()
-    return float(text.replace(".inf", "inf").replace(".nan", "nan"))
-
-
-def _construct_int(loader: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
-    return int(str(loader.construct_scalar(node)))
-
-
-def _add_resolver(tag: str, pattern: str, first: str) -> None:
-    _CoreLoader.add_implicit_resolver(f"tag:yaml.org,2002:{tag}", re.compile(pattern), list(first))
-
-
-_add_resolver("null", r"^(~|null|Null|NULL|)$", "~nN")
-_CoreLoader.yaml_implicit_resolvers.setdefault("", []).append(
-    ("tag:yaml.org,2002:null", re.compile(r"^$"))
-)
-_add_resolver("bool", r"^(true|True|TRUE|false|False|FALSE)$", "tTfF")
-_add_resolver("int", r"^[-+]?(0|[1-9][0-9]*)$", "-+0123456789")
-_add_resolver(
-    "float",
-    r"^([-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
-    r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$",
-    "-+.0123456789",
-)
-_add_resolver("merge", r"^<<$", "<")
-_CoreLoader.add_constructor("tag:yaml.org,2002:float", _construct_float)
-_CoreLoader.add_constructor("tag:yaml.org,2002:int", _construct_int)
-
-
-def parse_yaml(text: str) -> Any:
-    """Parse one YAML document by the YAML 1.2 core schema.
-
-    Raises ``InputError`` with the line and column of a syntax error or a duplicate key.
-    """
-    try:
-        return yaml.load(text, Loader=_CoreLoader)  # noqa: S506 (a SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = " ".join(part for part in (error.context, error.problem) if part)
-        raise InputError(f"{where}expected YAML, got: {problem}") from None
-    except (yaml.YAMLError, ValueError, KeyError, AttributeError, RecursionError) as error:
-        summary = " ".join(str(error).split())[:200]
-        raise InputError(f"expected YAML, got: {summary}") from None
-
-
-def dump_yaml(value: Any) -> str:
-    """Write plain values (dicts, lists, numbers, text) so that ``parse_yaml`` reads them back."""
-    return yaml.dump(value, Dumper=_CoreDumper, sort_keys=False, default_flow_style=None, width=100)
+_CORE = "tag:yaml.org,2002:"
+_MAX_DIGITS = 1000  # Python refuses to read or write a whole number of more than 4,300
 
 
 class _CoreDumper(yaml.SafeDumper):
     """Quote exactly what ``parse_yaml`` would not read back as text."""
 
-    yaml_implicit_resolvers = _CoreLoader.yaml_implicit_resolvers
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (the base class declares it so)
+
+
+_PATTERNS = {
+    "null": re.compile(r"^(~|null|Null|NULL|)\Z"),
+    "bool": re.compile(r"^(true|True|TRUE|false|False|FALSE)\Z"),
+    "int": re.compile(r"^[-+]?(0|[1-9][0-9]*)\Z"),
+    "float": re.compile(
+        r"^([-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z"
+    ),
+}
+for _name, _pattern in {**_PATTERNS, "merge": re.compile(r"^<<\Z")}.items():
+    _CoreDumper.add_implicit_resolver(_CORE + _name, _pattern, None)
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse one YAML document by the YAML 1.2 core schema.
+
+    Raises ``InputError`` with the line and column of a syntax error, a duplicate key or a tag.
+    """
+    root = read_nodes(text)
+    return None if root is None else construct(root)
+
+
+def construct(node: Node) -> Any:
+    """Give the plain value of a tree; what an alias stands for is a copy of its own."""
+    if isinstance(node, Scalar):
+        return _scalar(node)
+    kind = "seq" if isinstance(node, Items) else "map"
+    if node.tag not in (None, _CORE + kind):
+        _refuse_tag(node)
+    if isinstance(node, Items):
+        return [construct(item) for item in node.items]
+    return _mapping(node)
+
+
+def _mapping(node: Pairs) -> dict[Any, Any]:
+    own: dict[Any, Any] = {}
+    marks: dict[Any, Mark] = {}
+    merged: dict[Any, Any] = {}
+    for key_node, value_node in node.pairs:
+        if not isinstance(key_node, Scalar):
+            raise InputError(f"{key_node.mark}: expected a word as a key, got a list or settings")
+        # A merge key is no text: beside "<<" in quotes it is another one.
+        key = _Merge if is_merge(key_node) else _scalar(key_node)
+        if key in marks:
+            name = "'<<'" if key is _Merge else show(key)
+            what = "write <<: [*a, *b]" if key is _Merge else "remove one"
+            raise InputError(
+                f"{key_node.mark}: expected each key once, got {name} twice, "
+                f"first at {marks[key]}; {what}"
+            )
+        marks[key] = key_node.mark
+        if key is _Merge:
+            merged = _merged(value_node)
+        else:
+            own[key] = construct(value_node)
+    return {**merged, **own}
+
+
+class _Merge:
+    """Stands for the key ``<<``."""
+
+
+def _merged(node: Node) -> dict[Any, Any]:
+    parts = node.items if isinstance(node, Items) else [node]
+    merged: dict[Any, Any] = {}
+    for part in parts:
+        if not isinstance(part, Pairs):
+            got = show(part.text) if isinstance(part, Scalar) else "a list"
+            raise InputError(
+                f"{part.mark}: expected settings to merge by <<, such as *a, got {got}"
+            )
+        merged = {**construct(part), **merged}  # the first of several wins
+    return merged
+
+
+def _scalar(node: Scalar) -> Any:
+    kind = _kind(node.text) if node.is_plain else "str"
+    if node.tag is not None:
+        tagged = node.tag.removeprefix(_CORE)
+        if not node.tag.startswith(_CORE) or tagged not in (*_PATTERNS, "str"):
+            _refuse_tag(node)
+        is_one = _kind(node.text) in (("int", "float") if tagged == "float" else (tagged,))
+        if tagged != "str" and not is_one:
+            raise InputError(
+                f"{node.mark}: expected YAML, got: !!{tagged} of {show(node.text)}; remove the tag"
+            )
+        kind = tagged
+    text = node.text
+    if kind == "null":
+        return None
+    if kind == "bool":
+        return text.lower() == "true"
+    if kind == "float":
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    if kind == "int":
+        if len(text) > _MAX_DIGITS:
+            raise InputError(
+                f"{node.mark}: expected YAML with numbers of at most {_MAX_DIGITS:,} digits, "
+                f"got {len(text):,} digits"
+            )
+        return int(text)
+    return text
+
+
+def _kind(text: str) -> str:
+    return next((kind for kind, pattern in _PATTERNS.items() if pattern.match(text)), "str")
+
+
+def _refuse_tag(node: Node) -> None:
+    tag = str(node.tag).replace(_CORE, "!!")
+    raise InputError(
+        f"{node.mark}: expected YAML of plain values, got: the tag {show(tag)}; remove it"
+    )
+
+
+def dump_yaml(value: Any) -> str:
+    """Write plain values (dicts, lists, numbers, text) so that ``parse_yaml`` reads them back."""
+    return yaml.dump(value, Dumper=_CoreDumper, sort_keys=False, default_flow_style=None, width=100)

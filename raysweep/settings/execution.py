@@ -1,0 +1,130 @@
+"""What a search space says of how it is run: seeds, resources, packs, stages and time."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from raysweep.settings.fields import InputError, near, plain_number, reading, show
+from raysweep.settings.grid import check_value
+
+_MOST_GB = 1e9
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_NO_LIMIT = ("none", "no", "off", "false")
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one pack is given: CPUs (each a thread) and GPUs, possibly a fraction of one.
+
+    With ``is_gpu_auto`` the driver chooses the fraction, and ``gpu`` is 1 until it has.
+    """
+
+    cpu: float = 1
+    gpu: float = 0
+    is_gpu_auto: bool = False
+
+
+@dataclass(frozen=True)
+class StageKeeping:
+    """Whether what stages give is kept on disk for later, and its limit in GB (10^9 bytes)."""
+
+    keep: bool = False
+    max_gb: float = 10
+
+
+def seeds_of(raw: Any) -> list[int]:
+    """Check ``seeds:``, a list or a grid; [0] where it is absent."""
+    if raw is None:
+        return [0]
+    where = "seeds"
+    if isinstance(raw, dict) and set(raw) == {"grid_search"}:
+        raw, where = raw["grid_search"], "seeds.grid_search"
+    if not isinstance(raw, list) or not raw:
+        raise InputError(f"seeds: expected a list such as [0, 1, 2], got {show(raw)}")
+    return [check_value("seed", seed, f"{where}[{i}]") for i, seed in enumerate(raw)]
+
+
+def resources_of(raw: dict[str, Any]) -> Resources:
+    """Check ``resources:``."""
+    values = {"cpu": 1.0, "gpu": 0.0}
+    is_gpu_auto = False
+    for name, value in raw.items():
+        where = f"resources.{name}"
+        if name not in values:
+            hint = near(name, ["cpu", "gpu"])
+            raise InputError(
+                f"{where[:60]}: expected cpu or gpu, got {show(name)}{hint}", where, is_key=True
+            )
+        if name == "gpu" and value == "auto":
+            values[name], is_gpu_auto = 1.0, True
+            continue
+        number = _number(value)
+        is_amount = 0 <= number < 1e6 and (number <= 1 or number == int(number))
+        if not is_amount or (name == "cpu" and number == 0):
+            what = "a number > 0" if name == "cpu" else "auto or a number >= 0"
+            raise InputError(
+                f"{where}: expected {what}, whole or below 1, got {show(value)}{reading(value)}"
+            )
+        values[name] = number
+    return Resources(**values, is_gpu_auto=is_gpu_auto)
+
+
+def pack_of(raw: Any) -> int | None:
+    """Check ``pack:``; None for the planner's choice."""
+    if raw is None or raw == "auto":
+        return None
+    if isinstance(raw, bool) or not isinstance(raw, int) or raw < 1:
+        hint = near(raw, ["auto"]) or reading(raw)
+        raise InputError(f"pack: expected auto or a whole number > 0, got {show(raw)}{hint}")
+    return raw
+
+
+def stages_of(raw: Any) -> StageKeeping:
+    """Check ``stages:``."""
+    if raw in (None, {}, "forget"):
+        return StageKeeping()
+    if raw == "keep":
+        return StageKeeping(keep=True)
+    if not isinstance(raw, dict):
+        raise InputError(
+            f"stages: expected keep, forget or {{keep: true, max_gb: 10}}, got {show(raw)}"
+            f"{near(raw, ['keep', 'forget']) if isinstance(raw, str) else ''}"
+        )
+    for name in raw:
+        if name not in ("keep", "max_gb"):
+            hint = near(name, ["keep", "max_gb"])
+            where = f"stages.{name}"
+            raise InputError(
+                f"{where[:60]}: expected keep or max_gb, got {show(name)}{hint}", where, is_key=True
+            )
+    keep = _FLAGS.get(str(raw.get("keep", True)).lower())
+    if keep is None:
+        raise InputError(f"stages.keep: expected true or false, got {show(raw['keep'])}")
+    max_gb = raw.get("max_gb", StageKeeping.max_gb)
+    number = _number(max_gb)
+    if not 0 < number <= _MOST_GB:
+        raise InputError(
+            f"stages.max_gb: expected a number > 0, at most {_MOST_GB:.0e}, got {show(max_gb)}"
+        )
+    return StageKeeping(keep, number)
+
+
+def max_seconds_of(raw: Any) -> float | None:
+    """Check ``max_seconds:``, the most that one epoch of a pack may take; None for no limit."""
+    if raw is None or raw is False or (isinstance(raw, str) and raw.lower() in _NO_LIMIT):
+        return None
+    number = _number(raw)
+    if not 0 < number < math.inf:
+        raise InputError(
+            f"max_seconds: expected a number > 0, or none for no limit, got {show(raw)}"
+            f"{reading(raw)}"
+        )
+    return number
+
+
+def _number(raw: Any) -> float:
+    """Give a number, NaN for what is none."""
+    try:
+        return float(plain_number(raw))
+    except (TypeError, ValueError, OverflowError):
+        return math.nan

@@ -1,0 +1,114 @@
+"""``KEY=VALUE`` on the command line: applied to a search space after it was read."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from raysweep.settings.fields import InputError, show
+from raysweep.settings.secret_names import (
+    looks_secret,
+    secret_key_in,
+    secret_within,
+    why_no_secret,
+)
+from raysweep.settings.yaml_nodes import MAX_DEPTH, Items, Node, Scalar, read_nodes
+from raysweep.settings.yaml_text import construct
+
+
+def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
+    """Set what each override names in ``raw``; give their paths, such as ``space.any_of.0.lr``."""
+    for override in overrides:
+        _check_secrets(override)
+    return [_apply(raw, override) for override in overrides]
+
+
+def read_without_secrets(text: str) -> Node | None:
+    """Read YAML; refuse keys that look like secrets, in text that is no YAML, too.
+
+    The message of a syntax error quotes the text, and a password may stand there.
+    """
+    try:
+        root = read_nodes(text)
+    except InputError:
+        secret = secret_key_in(text)
+        if secret is None:
+            raise
+        name, line, column = secret
+        raise InputError(f"line {line}, column {column}: {why_no_secret(name)}") from None
+    nodes: list[Node] = [] if root is None else [root]
+    seen: set[int] = set()  # what aliases stand for is looked at once
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, Scalar) or id(node[1]) in seen:
+            continue
+        seen.add(id(node[1]))
+        if isinstance(node, Items):
+            nodes += node.items
+            continue
+        for key, value in node.pairs:
+            if isinstance(key, Scalar) and looks_secret(key.text):
+                raise InputError(f"{key.mark}: {why_no_secret(key.text)}")
+            nodes += (key, value)
+    return root
+
+
+def _check_secrets(override: str) -> None:
+    key, equals, text = override.partition("=")
+    names = [part for part in key.strip().split(".") if looks_secret(part)]
+    name = names[0] if names else ("" if equals else secret_within(key))
+    if name:
+        raise InputError(why_no_secret(name))
+    try:
+        read_without_secrets(text)
+    except InputError as error:
+        if secret_key_in(text) is not None or "looks like a secret" in str(error):
+            message = str(error)
+            raise InputError(message[message.index("expected") :]) from None
+
+
+def _apply(raw: dict[str, Any], override: str) -> str:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise InputError(f"expected KEY=VALUE such as space.lr=1e-3, got {show(override)}")
+    if len(parts) > MAX_DEPTH:
+        raise InputError(
+            f"{_shown(parts[:3])}...: expected a key of at most {MAX_DEPTH} parts, got {len(parts)}"
+        )
+    node: Any = raw
+    for depth, part in enumerate(parts):
+        where = _shown(parts[: depth + 1])
+        is_last = depth == len(parts) - 1
+        if isinstance(node, list):
+            is_index = part.isascii() and part.isdigit() and len(part) < 10
+            if not is_index or int(part) >= len(node):
+                raise InputError(f"{where}: expected an index below {len(node)}, got {show(part)}")
+            index: Any = int(part)
+        elif isinstance(node, dict):
+            index = part
+            if not is_last and node.get(index) is None:
+                node[index] = {}
+        else:
+            raise InputError(
+                f"{where}: expected a section to set {show(part)} in, got {show(node)}"
+            )
+        if is_last:
+            try:
+                root = read_nodes(text)
+                node[index] = None if root is None else construct(root)
+            except InputError as error:
+                # Not `line 1, column 4`, which reads as a place in the file.
+                place = re.match(r"(line \d+, column \d+): ", str(error))
+                problem = str(error)[place.end() :] if place else str(error)
+                at = f" (value {place[1]})" if place else ""
+                raise InputError(f"{where}: {problem}{at}") from None
+        node = node[index]
+    return ".".join(parts)
+
+
+def _shown(parts: Sequence[str]) -> str:
+    return ".".join(_cut(part) for part in parts)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."

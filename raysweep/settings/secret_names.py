@@ -1,0 +1,70 @@
+"""Names that look like secrets: tokens and passwords have no place in a search space."""
+
+import re
+import unicodedata
+from typing import NamedTuple
+
+_WORDS = {"token", "pwd", "auth", "authorization", "bearer"}
+_PARTS = (
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "credential",
+    "apikey",
+    "accesskey",
+    "privatekey",
+)
+_NAME = r"(?<![\w.$-])[\w.$-]{1,100}"
+
+
+class SecretName(NamedTuple):
+    """A name that looks like a secret, and where in the text it stands, counted from 1."""
+
+    name: str
+    line: int
+    column: int
+
+
+def looks_secret(name: str) -> bool:
+    """Tell whether a key names a secret, as in ``HF_TOKEN``, ``wandb-api-key`` or ``authToken``."""
+    name = unicodedata.normalize("NFKC", name)
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
+    words = re.split(r"[\W_]+", spaced.lower())
+    joined = "".join(words)
+    return (
+        not _WORDS.isdisjoint(words)
+        or joined.endswith("token")
+        or any(part in joined for part in _PARTS)
+    )
+
+
+def secret_within(text: str) -> str:
+    """Give the first name in ``name: value`` or ``name=value`` that looks like a secret, or ''."""
+    for match in re.finditer(rf"({_NAME})[\"']?\s*[:=]\s*\S", text):
+        if looks_secret(match[1]):
+            return match[1]
+    return ""
+
+
+def secret_key_in(text: str) -> SecretName | None:
+    """Find a key that looks like a secret in text that may be no YAML; comments don't count."""
+    for i, line in enumerate(re.split(r"\r\n|\r|\n", text)):
+        code = re.split(r"(?:^|\s)#", line, maxsplit=1)[0]
+        for match in re.finditer(rf"({_NAME})[\"']?\s*:(?!\S)", code):
+            if looks_secret(match[1]):
+                return SecretName(match[1], i + 1, match.start(1) + 1)
+    return None
+
+
+def why_no_secret(name: str) -> str:
+    """Say what is wrong with a key that looks like a secret; no value is ever shown.
+
+    Of ``password=1234`` or ``password 1234``, a key where a colon was forgotten, the first word.
+    """
+    word = re.match(_NAME, name)
+    shown = f"the key {word[0]!r}, which" if word and looks_secret(word[0]) else "a key that"
+    return (
+        f"expected settings only, got {shown} looks like a secret; files and overrides are copied "
+        "into sweep.yaml, tables and the manifest: pass it through the environment"
+    )
