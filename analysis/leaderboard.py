@@ -2,13 +2,13 @@
 
     python -m analysis.leaderboard results/vib [--metric average_accuracy] [-n 10]
 
+The folder may be in an object store, too (``s3://bucket/vib``).
 sd is over the finished seeds, ci95 the half-width of Student's 95 % interval of the mean. Settings
 with fewer finished seeds than others come after these.
 ``raysweep.results.leaderboard`` is the same as a function of DataFrames.
 """
 
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -17,7 +17,9 @@ from raysweep.results import InputError, format_leaderboard, leaderboard, read_t
 
 
 def show(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Such as results/vib.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Such as results/vib or s3://bucket/vib.")
+    ],
     metric: Annotated[str, typer.Option(help="A metric of the table.")] = "average_accuracy",
     n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 10,
 ) -> None:

@@ -4,15 +4,19 @@ torch takes seconds to import, and the driver has no other use for it: only a wo
 import it.
 """
 
+import contextlib
+import faulthandler
 import json
 import math
 import os
 import platform
+import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from ray import tune
 
@@ -20,6 +24,7 @@ from raysweep import __version__
 from raysweep.data.sources import Source
 from raysweep.settings import Config
 from raysweep.store.files import StageStore
+from raysweep.versions import difference, versions_of
 
 if TYPE_CHECKING:
     from raysweep.pack import PackRun
@@ -29,6 +34,9 @@ _SAVE_SHARE = 0.05
 _SAVE_S = 0.1
 """What Tune's part of a checkpoint takes, in seconds, beside writing the file."""
 
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "std::bad_alloc")
+"""How torch and CUDA say in the text of a RuntimeError that memory is short."""
 
 TRIAL = "trial"
 """Key of the Tune config under which a trial's own part stands."""
@@ -41,11 +49,15 @@ def trial_config(
     gpu: float = 0,
     has_checkpoints: bool = True,
     store: StageStore | None = None,
+    max_seconds: float | None = None,
+    checkpoint: tune.Checkpoint | None = None,
+    hung: Path | None = None,
 ) -> dict[str, Any]:
     """Make the Tune config of the trial that runs a pack: text, so Tune looks into nothing.
 
     ``has_checkpoints`` is false where workers do not see the driver's folder; they use no
-    ``store`` there either.
+    ``store`` there either. ``max_seconds`` is what one step may take, ``checkpoint`` the state to
+    go on from, ``hung`` the file for the traceback of a step that took longer.
     """
     pack = json.dumps([config.model_dump(mode="json") for config in configs])
     return {
@@ -55,6 +67,10 @@ def trial_config(
         "gpu": gpu,
         "has_checkpoints": has_checkpoints,
         "store": json.dumps([str(store.folder), store.max_bytes]) if store else None,
+        "max_seconds": max_seconds,
+        "checkpoint": checkpoint,
+        "hung": str(hung) if hung else None,
+        "versions": json.dumps(versions_of()),
     }
 
 
@@ -62,8 +78,9 @@ class PackTrainable(tune.Trainable):
     """Run packs one after another in one worker.
 
     Each result has ``rows``: JSON text that maps ``epochs``, ``accuracy`` and ``trials`` to rows.
-    An exception of a stage ends the trial with ``error`` and ``traceback`` instead: it would come
-    again, so it is not retried; a lost worker is, from its last checkpoint.
+    An exception of a stage gives ``error`` and ``traceback`` instead: it would come again, so the
+    driver does not retry the pack as it is. Where memory was short the process ends after that
+    result, to give all of it back. A step that takes longer than ``max_seconds`` ends the process.
     """
 
     def setup(self, config: dict[str, Any], sources: Mapping[str, Source] | None = None) -> None:
@@ -86,7 +103,8 @@ class PackTrainable(tune.Trainable):
         trial = config[TRIAL]
         self._started_at = time.time()
         self._configs = [Config(**values) for values in json.loads(trial["pack"])]
-        self._wants_gpu = trial["gpu"] > 0
+        self._gpu = trial["gpu"]
+        self._wants_gpu = self._gpu > 0
         self._has_checkpoints = trial["has_checkpoints"]
         self._store: StageStore | None = None
         if trial["store"]:
@@ -96,6 +114,12 @@ class PackTrainable(tune.Trainable):
         self._run: PackRun | None = None
         self._save_s = _SAVE_S
         self._trained_s = 0.0
+        self._n_steps = 0
+        self._max_seconds: float | None = trial["max_seconds"]
+        self._hung: str | None = trial["hung"]
+        self._checkpoint: tune.Checkpoint | None = trial["checkpoint"]
+        self._is_spoilt = False
+        self._foreign = difference(json.loads(trial["versions"]), versions_of(), platform.node())
 
     def _pack_run(self) -> "PackRun":
         import torch
@@ -108,35 +132,67 @@ class PackTrainable(tune.Trainable):
                     "resources.gpu: expected torch to see the GPU that Ray gave, but it sees none; "
                     "install a torch with CUDA, or set resources.gpu to 0"
                 )
+            if self._wants_gpu:
+                self._take_share()
             source = self._sources[self._configs[0].source]
             self._run = PackRun(self._configs, source, self._device, store=self._store)
+            self._go_on()
         return self._run
+
+    def _take_share(self) -> None:
+        """Keep to this pack's share of the GPU; raise ``OutOfMemoryError`` if it is not free."""
+        import torch
+
+        from raysweep.plan import Pack, memory_bytes
+
+        torch.cuda.set_per_process_memory_fraction(min(1.0, self._gpu))
+        free, _ = torch.cuda.mem_get_info()
+        needed = memory_bytes(Pack(tuple(self._configs)))
+        if free < needed and len(self._configs) > 1:
+            raise torch.OutOfMemoryError(
+                f"expected {needed / 1e9:.1f} GB free on the GPU, got {free / 1e9:.1f} GB"
+            )
+
+    def _go_on(self) -> None:
+        """Go on from the checkpoint of a lost worker; start over where it can't be read."""
+        checkpoint, self._checkpoint = self._checkpoint, None
+        if checkpoint is None:
+            return
+        with contextlib.suppress(Exception), checkpoint.as_directory() as folder:
+            self.load_checkpoint(folder)
 
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
         import torch
 
+        if self._is_spoilt:
+            raise RuntimeError("this worker ran out of memory; another takes its place")
+        if self._foreign:
+            return {"done": True, "error": self._foreign, "is_foreign": True}
         try:
-            run = self._pack_run()
-            cpu_s = time.process_time()
-            report = run.advance()
-            cpu_s = time.process_time() - cpu_s
+            with _limit(self._max_seconds, self._hung):
+                run = self._pack_run()
+                cpu_s = time.process_time()
+                report = run.advance()
+                cpu_s = time.process_time() - cpu_s
         except Exception as error:
-            is_memory = isinstance(error, torch.OutOfMemoryError)
-            if self._wants_gpu and torch.cuda.is_available() and not is_memory:
-                raise  # CUDA may be unusable in this process: Tune starts another
+            self._is_spoilt = _is_memory(error)
+            if self._wants_gpu and torch.cuda.is_available() and not self._is_spoilt:
+                raise  # CUDA may be unusable in this process: the driver starts another
             return {
-                "done": True,
+                "done": not self._is_spoilt,
                 "error": " ".join(f"{type(error).__name__}: {error}".split()),
                 "traceback": traceback.format_exc(),
                 "circumstances": self._circumstances(),
             }
+        self._n_steps += 1
         for row in report.trials:
             row.update(self._circumstances())
         self._trained_s += report.train_s
         rows = {"epochs": report.epochs, "accuracy": report.accuracy, "trials": report.trials}
         return {
             "done": run.is_done,
+            "n_steps": self._n_steps,
             "rows": json.dumps(rows),
             "train_s": report.train_s,
             "train_cpu_s": cpu_s,
@@ -168,7 +224,11 @@ class PackTrainable(tune.Trainable):
         import torch
 
         start = time.perf_counter()
-        state = {"pack": self._pack_run().state(), "started_at": self._started_at}
+        state = {
+            "pack": self._pack_run().state(),
+            "started_at": self._started_at,
+            "n_steps": self._n_steps,
+        }
         torch.save(state, Path(checkpoint_dir) / "pack.pt")
         self._trained_s = 0.0
         # Tune copies the file to its storage once more.
@@ -182,7 +242,37 @@ class PackTrainable(tune.Trainable):
         state = torch.load(path, weights_only=True, map_location=self._device)
         self._pack_run().restore(state["pack"])
         self._started_at = state["started_at"]
+        self._n_steps = state["n_steps"]
 
     def cleanup(self) -> None:
         """Drop the pack."""
         self._run = None
+
+
+def _is_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _NO_MEMORY)
+
+
+@contextmanager
+def _limit(seconds: float | None, trace: str | None) -> Iterator[None]:
+    """End the process if the body takes longer, even where it never comes back to Python.
+
+    The file ``trace`` then tells where it was.
+    """
+    if seconds is None:
+        yield
+        return
+    with contextlib.ExitStack() as files:
+        file: IO[str] = sys.__stderr__ or sys.stderr
+        if trace:
+            with contextlib.suppress(OSError):
+                file = files.enter_context(Path(trace).open("w"))
+        faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()

@@ -57,7 +57,7 @@ def write(folder: Path, text: str = SMALL, name: str = "small.yaml") -> Path:
     return file
 
 
-def tables(folder: Path) -> dict[str, pd.DataFrame]:
+def tables(folder: Path | str) -> dict[str, pd.DataFrame]:
     """Read the three tables without circumstances, in the order of their keys."""
     readers = {"trials": read_trials, "epochs": read_epochs, "accuracy": read_accuracy}
     frames = {}
@@ -72,7 +72,7 @@ def tables(folder: Path) -> dict[str, pd.DataFrame]:
     return frames
 
 
-def assert_same_tables(one: Path, other: Path) -> None:
+def assert_same_tables(one: Path | str, other: Path | str) -> None:
     ours, theirs = tables(one), tables(other)
     for name, frame in ours.items():
         pd.testing.assert_frame_equal(frame, theirs[name], check_exact=True)

@@ -10,6 +10,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"pydantic", "yaml"},
     "plan": {"settings"},
     "atomic": set(),
+    "versions": set(),
     "results": {"atomic", "settings", "pyarrow", "pandas", "scipy"},
     "streams": {"torch"},
     "data": {"settings", "streams", "torch", "torchvision", "numpy", "pyarrow"},
@@ -20,8 +21,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stages": {"plan", "models", "replay", "data", "stacked", "streams", "settings", "torch"},
     "store": {"atomic", "plan", "replay", "data", "stacked", "settings", "torch", "safetensors"},
     "pack": {"store", "stages", "plan", "data", "replay", "stacked", "settings", "torch"},
-    "trainable": {"pack", "store", "data", "settings", "torch", "ray"},
-    "tune": {"trainable", "store", "plan", "data", "results", "settings", "ray", "typer", "rich"},
+    "trainable": {"pack", "plan", "store", "data", "settings", "versions", "torch", "ray"},
+    "tune": {"trainable", "store", "plan", "data", "results", "settings", "versions"}
+    | {"ray", "typer", "rich"},
 }
 """By module of raysweep: other modules of raysweep and packages beyond the standard library."""
 

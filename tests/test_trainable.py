@@ -1,10 +1,14 @@
 """The Tune trainable without a Tune run: reuse, checkpoints, failures."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from ray import tune
 
 from raysweep.data.sources import load_source
 from raysweep.settings import Config
@@ -90,3 +94,104 @@ def test_an_exception_of_a_stage_ends_the_trial_with_its_traceback() -> None:
     assert result["done"]
     assert result["error"] == "KeyError: 'mnist_5k'"
     assert "Traceback" in result["traceback"]
+
+
+def failing(trainable: PackTrainable, error: Exception) -> None:
+    """Let the next step of a pack raise an error."""
+
+    def advance() -> None:
+        raise error
+
+    trainable._pack_run().advance = advance  # type: ignore[method-assign,assignment]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_a_worker_that_ran_out_of_memory_says_so_and_ends_itself(error: Exception) -> None:
+    trainable = Bare(pack())
+    trainable.train()
+    failing(trainable, error)
+    result = trainable.train()
+    assert not result["done"] and type(error).__name__ in result["error"]
+    with pytest.raises(RuntimeError, match="another takes its place"):
+        trainable.train()
+
+
+def test_a_worker_serves_other_packs_after_an_exception() -> None:
+    trainable = Bare(pack())
+    failing(trainable, ValueError("no"))
+    result = trainable.train()
+    assert result["done"] and result["error"] == "ValueError: no"
+    assert trainable.reset(pack(seed=1))
+    assert rows_of(train_to_end(trainable)) == rows_of(train_to_end(Bare(pack(seed=1))))
+
+
+def test_a_pack_goes_on_from_the_checkpoint_in_its_config(tmp_path: Path) -> None:
+    whole = Bare(pack())
+    expected = train_to_end(whole)
+    begun = Bare(pack())
+    results = [begun.train() for _ in range(3)]
+    begun.save_checkpoint(str(tmp_path))
+    config = pack()
+    config[TRIAL]["checkpoint"] = tune.Checkpoint(str(tmp_path))
+    results += train_to_end(Bare(config))
+    assert rows_of(results) == rows_of(expected)
+    assert results[-1]["n_steps"] == len(expected)
+
+
+def test_a_checkpoint_that_is_gone_lets_the_pack_start_over(tmp_path: Path) -> None:
+    config = pack()
+    config[TRIAL]["checkpoint"] = tune.Checkpoint(str(tmp_path / "gone"))
+    assert rows_of(train_to_end(Bare(config))) == rows_of(train_to_end(Bare(pack())))
+
+
+def test_a_worker_with_other_versions_trains_nothing() -> None:
+    config = pack()
+    versions = json.loads(config[TRIAL]["versions"])
+    config[TRIAL]["versions"] = json.dumps({**versions, "torch": "1.0"})
+    result = Bare(config).train()
+    assert result["done"] and result["is_foreign"]
+    assert result["error"].startswith("expected torch 1.0 on every node")
+
+
+HUNG = """
+import sys, time
+sys.path.insert(0, {tests!r})
+from test_trainable import Bare, TRIAL, pack
+config = pack()
+config[TRIAL]["max_seconds"] = 0.5
+config[TRIAL]["hung"] = "{trace}"
+trainable = Bare(config)
+trainable._pack_run().advance = lambda: {hang}
+print("hangs", flush=True)
+trainable.train()
+print("came back")
+"""
+
+
+@pytest.mark.parametrize(
+    "hang",
+    ["time.sleep(600)", "__import__('ctypes').PyDLL(None).sleep(600)"],
+    ids=["in Python", "with the interpreter locked"],
+)
+def test_a_step_that_hangs_ends_its_process(hang: str, tmp_path: Path) -> None:
+    code = HUNG.format(tests=str(Path(__file__).parent), hang=hang, trace=tmp_path / "hung.txt")
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    assert "hangs" in done.stdout and "came back" not in done.stdout
+    trace = (tmp_path / "hung.txt").read_text()
+    assert "Timeout" in trace and "in step" in trace
+
+
+def test_a_limit_that_is_kept_changes_nothing() -> None:
+    config = pack()
+    config[TRIAL]["max_seconds"] = 60.0
+    assert rows_of(train_to_end(Bare(config))) == rows_of(train_to_end(Bare(pack())))

@@ -1,26 +1,21 @@
 """The whole path, from YAML to Parquet, on the real Ray and real digits."""
 
-import copy
-import itertools
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pandas as pd
 import pytest
-from ray import tune
-from ray.tune.search.variant_generator import generate_variants
+from s3_server import credentials, serve
 from sweep_runs import (
+    ROOT,
     SMALL,
     assert_same_tables,
+    command,
     end,
     n_rows,
     run,
@@ -31,8 +26,8 @@ from sweep_runs import (
     write,
 )
 
-from raysweep.plan import Pack
 from raysweep.results import (
+    Place,
     ResultsFolder,
     Writer,
     read_accuracy,
@@ -40,11 +35,7 @@ from raysweep.results import (
     read_trials,
     statuses,
 )
-from raysweep.settings import Config, load_sweep
-from raysweep.trainable import TRIAL
-from raysweep.tune.collector import Collector, pack_name
-from raysweep.tune.progress import Progress, Screen
-from raysweep.tune.trials import NextConfig
+from raysweep.settings import load_sweep
 
 N_SMALL = 12
 LONG = SMALL.replace("epochs: 2", "epochs: 60")
@@ -320,18 +311,49 @@ def test_leaderboard_script_reads_the_sweep(small: Path) -> None:
     assert f"{best:.4f}" in done.stdout.splitlines()[1]
 
 
-def test_a_sweep_joins_a_running_cluster(small: Path, tmp_path: Path) -> None:
+def test_a_sweep_joins_a_running_cluster(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": 100 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args=head)
+    file = write(tmp_path)
     try:
         cluster.add_node(num_cpus=2, object_store_memory=400 * 2**20)
-        done = run(write(tmp_path), "--address", cluster.address)
+        monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)  # the cluster asks for none
+        refused = run(file, "--address", cluster.address)
+        options = ("--without-token", "--wait-for-nodes", "1")
+        done = run(file, "--address", cluster.address, *options)
+        wait = (*options[:2], "2", "--wait-s", "1")
+        late = run(file, "--name", "late", "--address", cluster.address, *wait)
     finally:
         cluster.shutdown()
+    (line,) = [line for line in refused.stderr.splitlines() if line.startswith("error:")]
+    assert refused.returncode == 2 and "expected a cluster that asks for a token" in line
+    (line,) = [line for line in late.stderr.splitlines() if line.startswith("error:")]
+    assert late.returncode == 4 and "expected 2 nodes that can run a pack" in line
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same_tables(tmp_path / "results" / "small", small)
+
+
+def test_results_in_a_store_are_those_of_a_folder(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in credentials().items():
+        monkeypatch.setenv(name, value)
+    file = write(tmp_path)
+    with serve() as server:
+        address = server.address("runs")
+        words = [*command(file, "-q", "--results", address)]
+        done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        place = Place.of(address) / "small"
+        assert_same_tables(str(place), small)
+        names = place.tree()
+    assert not (tmp_path / "results").exists()
+    expected = ["accuracy.parquet", "epochs.parquet", "manifest.json", "sweep.yaml"]
+    assert names == [*expected, "trials.parquet"]
 
 
 def test_an_address_without_a_cluster_is_one_line(tmp_path: Path) -> None:
@@ -391,67 +413,3 @@ def test_results_that_cannot_be_written_stop_with_one_line(tmp_path: Path) -> No
     (folder / "parts" / "epochs").unlink()
     (folder / "parts" / "away").rename(folder / "parts" / "epochs")
     assert n_rows(folder) >= kept
-
-
-# Nothing that the driver does for a step grows with the number of packs.
-
-
-class _Untouchable(list[Any]):
-    """Trials that nobody may look through."""
-
-    def __iter__(self) -> Iterator[Any]:
-        raise AssertionError("a step looked through all trials")
-
-
-def collector_of(packs: Sequence[Pack], folder: Path) -> Collector:
-    results = ResultsFolder(folder)
-    results.open()
-    progress = Progress(n_total=len(packs), n_slots=1, total_work=1.0)
-    collector = Collector(packs, {}, Writer(results), progress, Screen(-1))
-    collector.begin(packs)
-    return collector
-
-
-def trial_of(pack: Pack) -> Any:
-    return SimpleNamespace(config={TRIAL: {"key": pack_name(pack)}}, path=None, num_failures=0)
-
-
-def test_a_step_does_not_look_through_the_trials(tmp_path: Path) -> None:
-    packs = [Pack((Config(seed=seed),)) for seed in range(3)]
-    collector = collector_of(packs, tmp_path / "sweep")
-    for pack in packs[:2]:
-        collector.on_trial_start(0, _Untouchable(), trial_of(pack))
-    collector.on_trial_complete(0, _Untouchable(), trial_of(packs[0]))
-    collector.on_step_end(0, _Untouchable())
-    collector.on_experiment_end(_Untouchable())
-    assert collector.is_interrupted  # one runs, one has not begun
-    for pack in packs[1:]:
-        collector.on_trial_complete(0, _Untouchable(), trial_of(pack))
-    collector.on_experiment_end(_Untouchable())
-    assert not collector.is_interrupted
-
-
-def test_a_checkpoint_takes_the_place_of_the_packs_last(tmp_path: Path) -> None:
-    packs = [Pack((Config(seed=seed),)) for seed in range(2)]
-    collector = collector_of(packs, tmp_path / "sweep")
-    for number, pack in itertools.product(range(3), packs):
-        path = tmp_path / f"{pack_name(pack)}-{number}"
-        path.mkdir()
-        checkpoint = SimpleNamespace(path=str(path))
-        collector.on_checkpoint(0, _Untouchable(), trial_of(pack), checkpoint)
-    left = {path.name for path in tmp_path.iterdir()} - {"sweep"}
-    assert left == {f"{pack_name(pack)}-2" for pack in packs}
-
-
-def test_tune_draws_each_config_once_and_copies_none_of_the_others() -> None:
-    n_configs = 50
-    configs = [{"key": str(number)} for number in range(n_configs)]
-    space = {"trial": tune.sample_from(NextConfig(configs))}
-    drawn = [
-        resolved["config"]["trial"]["key"]
-        for _ in range(n_configs)
-        for _, resolved in generate_variants({"config": space})
-    ]
-    assert drawn == [config["key"] for config in configs]
-    copied = copy.deepcopy(space)["trial"].func
-    assert len(pickle.dumps(copied)) < 200

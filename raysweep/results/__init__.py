@@ -6,16 +6,19 @@
 The readers work while a sweep runs: they see every row that was acknowledged, each key once.
 """
 
+from raysweep.results.folder import ResultsFolder, WriteError, check_name
 from raysweep.results.leaderboard import format_leaderboard, leaderboard
+from raysweep.results.places import Place
 from raysweep.results.reader import read_accuracy, read_epochs, read_trials, statuses
 from raysweep.results.schema import TABLES, Column, TableSchema, config_columns
-from raysweep.results.writer import ResultsFolder, WriteError, Writer, check_name
+from raysweep.results.writer import Writer
 from raysweep.settings import InputError
 
 __all__ = [
     "TABLES",
     "Column",
     "InputError",
+    "Place",
     "ResultsFolder",
     "TableSchema",
     "WriteError",

@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
-from raysweep.settings import InputError
-from raysweep.tune.cluster import NothingRunsError
+from raysweep.results import Place
+from raysweep.settings import MAX_CONFIGS, InputError
+from raysweep.tune.access import EndAtOnce, NothingRunsError
 from raysweep.tune.driver import ExitCode, Options, run_sweep
 from raysweep.tune.report import resume_command
 
@@ -32,7 +33,9 @@ def tune(
             "space.lr='{grid_search: [1e-3, 1e-2]}'.",
         ),
     ] = None,
-    results: Annotated[Path, typer.Option(help="Folder of all sweeps.")] = Path("results"),
+    results: Annotated[
+        str, typer.Option(help="Folder of all sweeps, or s3://, gs://, file:// and a path.")
+    ] = "results",
     name: Annotated[str | None, typer.Option(help="Name of the sweep (default: FILE's).")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run.")] = False,
     fresh: Annotated[
@@ -45,6 +48,18 @@ def tune(
         str | None,
         typer.Option(help="Ray cluster to use (default: one is started on this machine)."),
     ] = None,
+    wait_for_nodes: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Start when so many nodes can run a pack."),
+    ] = None,
+    wait_s: Annotated[float, typer.Option(min=0, help="Seconds to wait for them at most.")] = 600.0,
+    without_token: Annotated[
+        bool,
+        typer.Option("--without-token", help="Allow a Ray cluster that anyone may run code on."),
+    ] = False,
+    max_configs: Annotated[
+        int, typer.Option(min=1, help="Refuse search spaces with more configurations.")
+    ] = MAX_CONFIGS,
     data: Annotated[
         Path | None, typer.Option(help="Data folder (default: RAYSWEEP_DATA or data).")
     ] = None,
@@ -55,23 +70,29 @@ def tune(
 
     The same command again finishes what is missing and trains nothing twice. Exit codes: 0 every
     configuration ended (diverged ones too), 1 some failed, 2 bad input, 3 interrupted or out of
-    budget, 4 nothing could run.
+    budget, 4 nothing could run; 130 or 143 after a second ctrl-c or SIGTERM.
     """
-    options = Options(
-        file=file,
-        overrides=tuple(overrides or ()),
-        results=results,
-        name=name or file.stem,
-        is_dry_run=dry_run,
-        is_fresh=fresh,
-        limit=limit,
-        address=address,
-        data=data,
-        verbosity=-1 if quiet else int(verbose),
-        command=(*shlex.split(os.environ.get(_COMMAND, _MODULE)), *sys.argv[1:]),
-    )
+    command = (*shlex.split(os.environ.get(_COMMAND, _MODULE)), *sys.argv[1:])
     signal.signal(signal.SIGTERM, _interrupt)
+    code: int
     try:
+        options = Options(
+            file=file,
+            overrides=tuple(overrides or ()),
+            results=Place.of(results),
+            name=name or file.stem,
+            is_dry_run=dry_run,
+            is_fresh=fresh,
+            limit=limit,
+            address=address,
+            n_nodes=wait_for_nodes,
+            wait_s=wait_s,
+            max_configs=max_configs,
+            is_without_token=without_token,
+            data=data,
+            verbosity=-1 if quiet else int(verbose),
+            command=command,
+        )
         code = run_sweep(options)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -79,9 +100,9 @@ def tune(
     except NothingRunsError as error:
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.NOTHING_RAN
-    except KeyboardInterrupt:
-        print(f"interrupted; go on with: {resume_command(options.command)}", file=sys.stderr)
-        code = ExitCode.INTERRUPTED
+    except KeyboardInterrupt as error:
+        print(f"interrupted; go on with: {resume_command(command)}", file=sys.stderr)
+        code = 128 + error.signum if isinstance(error, EndAtOnce) else ExitCode.INTERRUPTED
     sys.exit(int(code))
 
 

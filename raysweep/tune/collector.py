@@ -1,7 +1,6 @@
-"""Carrying rows from Tune's results into the tables, and keeping the progress."""
+"""Carrying rows from Tune's results into the tables, keeping the progress, and what failed."""
 
 import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -11,98 +10,95 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
-from raysweep.plan import Pack, cost
 from raysweep.results import WriteError, Writer, config_columns
-from raysweep.settings import Config
-from raysweep.trainable import TRIAL
-from raysweep.tune.progress import Progress, Screen
+from raysweep.tune.access import NothingRunsError, StopRun
+from raysweep.tune.progress import Progress, Screen, show_duration
+from raysweep.tune.queue import Job, JobQueue, job_name
 
-LOST_WORKERS = 3
-"""How often a pack's worker may be lost before its configurations have failed."""
 _FLUSH_EVERY_S = 1.0
 _FLUSH_SHARE = 0.05
 """Rows of an ended pack are written at once if writing takes no larger share of the time."""
+_IDLE_NOTE_S = 60.0
+_SHORT_OF_MEMORY = ("OutOfMemory", "running low on memory", "(OOM)")
+"""How Ray says that it ended a worker because its node had no memory left."""
 
 
 class Collector(tune.Callback):
     """Take rows from Tune's results into the tables, and keep the progress.
 
-    Tune pickles its callbacks for a restore that is never used: none of the state goes along.
-    After a run ``is_interrupted`` tells whether trials were left over, ``failure`` why rows could
-    not be written, and ``unsettled`` maps packs that Tune gave up on, without having lost their
-    worker too often, to the reason.
+    What becomes of a job whose worker failed is decided here, not by Tune: it is taken up again, or
+    split in halves so that a configuration that can't be trained takes no other with it, or its one
+    configuration has failed. Tune pickles its callbacks for a restore that is never used: none of
+    the state goes along. After a run ``failure`` tells why it had to end, if it had to.
     """
 
     def __init__(
         self,
-        packs: Sequence[Pack],
+        queue: JobQueue,
         attempts: Mapping[str, int],
         writer: Writer,
         progress: Progress,
         screen: Screen,
+        max_seconds: float | None = None,
     ) -> None:
-        self._configs = {config.id: config for pack in packs for config in pack.configs}
+        self._queue = queue
         self._attempts = attempts
         self._writer = writer
         self._progress = progress
         self._screen = screen
+        self._max_seconds = max_seconds
         self._flushed = time.monotonic()
         self._flush_s = 0.0
         self._has_ended_pack = False
-        self._packs = {pack_name(pack): pack for pack in packs}
-        self._costs = {pack_name(pack): cost(pack) for pack in packs}
-        self._n_epochs = {pack_name(pack): pack.n_epochs for pack in packs}
-        self._pack_of = {c.id: pack_name(pack) for pack in packs for c in pack.configs}
-        self._n_open = {pack_name(pack): len(pack.configs) for pack in packs}
-        self._ended: set[str] = set()
         self._noted: set[str] = set()
         # Kept here: to look through Tune's trials at each step takes the square of their number.
-        self._left: set[str] = set()
         self._running: set[str] = set()
-        self._checkpoints: dict[str, Path] = {}
-        self.is_interrupted = False
-        self.failure: WriteError | None = None
-        self.unsettled: dict[str, str] = {}
+        self._busy = time.monotonic()
+        self.is_stopping = False
+        self.failure: WriteError | NothingRunsError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
-    def begin(self, packs: Sequence[Pack]) -> None:
-        """Expect these packs to be run now."""
-        self._left = {pack_name(pack) for pack in packs}
-        self._running = set()
+    def _job(self, trial: Trial) -> Job | None:
+        """Give the job of a trial, None if it was settled before."""
+        return self._queue.jobs.get(job_name(trial))
 
-    def open_configs(self, name: str) -> list[Config]:
-        """List the configurations of a pack that have not ended."""
-        return [c for c in self._packs[name].configs if c.id not in self._ended]
+    def on_trial_start(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Note that a pack runs."""
+        self._running.add(job_name(trial))
+        if job := self._job(trial):
+            job.heard = time.monotonic()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Take the rows of one epoch of a pack."""
-        name = trial_name(trial)
-        if "error" in result:
-            self.fail(
-                name,
-                result["error"],
-                result["traceback"],
-                result["circumstances"],
-                trial.num_failures,
-            )
+        job = self._job(trial)
+        if job is None:
             return
+        job.heard = time.monotonic()
+        if result.get("is_foreign"):
+            self.failure = NothingRunsError(result["error"])
+            raise self.failure
+        if "error" in result:
+            self._settle(job, result["error"], result["traceback"], result["circumstances"])
+            return
+        job.n_lost = 0
         self._progress.train_s += result["train_s"]
         self._progress.train_cpu_s += result["train_cpu_s"]
         self._progress.prepare_s += result["prepare_s"]
         self._note(result.get("notes", []))
         # Less than is done where stages come from the store: they take no steps of their own.
-        share = 1.0 if result["done"] else result["training_iteration"] / self._n_epochs[name]
-        share = min(1.0, share)
-        self._progress.work_done[name] = self._costs[name] * share
+        share = 1.0 if result["done"] else min(1.0, result["n_steps"] / job.pack.n_epochs)
+        self._progress.work_done[job.name] = job.cost * share
         rows = json.loads(result.pop("rows"))  # Tune keeps the last result of every trial
         self._writer.add("epochs", rows["epochs"])
         self._writer.add("accuracy", rows["accuracy"])
         for row in rows["trials"]:
-            self._end(row, trial.num_failures)
+            self._end(job, row)
 
     def _note(self, texts: Sequence[str]) -> None:
         """Say what a worker has to say, once a run."""
@@ -111,42 +107,53 @@ class Collector(tune.Callback):
                 self._noted.add(text)
                 self._screen.say(f"note: {text}")
 
-    def _end(self, row: dict[str, Any], n_failures: int) -> None:
+    def _end(self, job: Job, row: dict[str, Any]) -> None:
         config_id = row["config_id"]
+        config = next(c for c in job.pack.configs if c.id == config_id)
         for name in ("started_at", "ended_at"):
             if row.get(name) is not None:
                 row[name] = datetime.fromtimestamp(row[name], UTC)
-        row["attempt"] = self._attempts[config_id] + n_failures + 1
-        self._writer.add("trials", [{**config_columns(self._configs[config_id]), **row}])
-        if config_id not in self._ended:  # a repeated epoch reports its ends again
-            self._ended.add(config_id)
-            self._n_open[self._pack_of[config_id]] -= 1
+        row["attempt"] = self._attempts.get(config_id, 0) + job.n_tries + 1
+        self._writer.add("trials", [{**config_columns(config), **row}])
+        if config_id not in job.ended:  # a repeated epoch reports its ends again
+            job.ended.add(config_id)
             self._progress.note_trial(row)
 
-    def fail(
+    def _settle(
         self,
-        name: str,
+        job: Job,
         error: str,
         trace: str,
         circumstances: Mapping[str, Any] | None = None,
-        n_failures: int = 0,
     ) -> None:
-        """Record the configurations of a pack that have not ended as failed, with a log."""
-        missing = self.open_configs(name)
-        if not missing:
+        """Split a pack that can't go on as it is; a configuration that is alone has failed."""
+        missing = job.open_configs
+        self._drop_checkpoint(job)
+        if len(missing) > 1:
+            log = self._log(f"pack_{job.name}.log", trace)
+            halves = self._queue.split(job)
+            self._progress.work_done.pop(job.name, None)
+            self._progress.total_work += sum(half.cost for half in halves) - job.cost
+            self._screen.say(
+                f"a pack of {len(missing)} could not go on: {error} ({log}); "
+                f"it is tried again in halves"
+            )
             return
-        log = self._writer.folder.write_log(f"{missing[0].id}.log", trace)
-        self._progress.work_done[name] = self._costs[name]
-        self._screen.say(f"{len(missing)} configurations failed: {error} (see {log})")
         for config in missing:
+            log = self._log(f"{config.id}.log", trace)
+            self._screen.say(f"configuration {config.id} failed: {error} ({log})")
             row = {"config_id": config.id, "status": "failed", "error": error}
-            self._end({**row, **(circumstances or {})}, n_failures)
+            self._end(job, {**row, **(circumstances or {})})
+        self._progress.work_done[job.name] = job.cost
+        self._queue.leave(job)
+        self._has_ended_pack = True
 
-    def on_trial_start(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """Note that a pack runs."""
-        self._running.add(trial_name(trial))
+    def _log(self, name: str, text: str) -> str:
+        """Write a log and say where it is, or why it is not."""
+        try:
+            return f"see {self._writer.folder.write_log(name, text)}"
+        except OSError as error:  # the tables say so, too, when they are written
+            return f"no log: {error.strerror or error}"
 
     def on_checkpoint(
         self,
@@ -156,64 +163,102 @@ class Collector(tune.Callback):
         checkpoint: tune.Checkpoint,
         **info: Any,
     ) -> None:
-        """Remove the pack's last checkpoint but this one."""
-        name = trial_name(trial)
-        older = self._checkpoints.get(name)
-        self._checkpoints[name] = path = Path(checkpoint.path)
-        if older is not None and older != path:
-            shutil.rmtree(older, ignore_errors=True)
+        """Keep the pack's new checkpoint in place of its last one."""
+        job = self._job(trial)
+        if job is not None and (job.checkpoint is None or job.checkpoint.path != checkpoint.path):
+            self._drop_checkpoint(job)
+            job.checkpoint = checkpoint
 
-    def on_trial_recover(
-        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
-    ) -> None:
-        """Say that a worker was lost and its pack goes on."""
-        self._running.discard(trial_name(trial))
-        self._screen.say(
-            f"a worker was lost ({trial.num_failures} of {LOST_WORKERS} times for its pack); "
-            f"the pack goes on from its last checkpoint"
-        )
+    def _drop_checkpoint(self, job: Job) -> None:
+        if job.checkpoint is not None:
+            self._writer.folder.remove_tree(job.checkpoint.path)
+            job.checkpoint = None
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Note that Tune has given a pack up."""
-        name = trial_name(trial)
+        """Take up the pack of a lost worker again, or settle it if that has happened too often."""
+        self._running.discard(job_name(trial))
+        job = self._job(trial)
+        if job is None:
+            return
         text = ""
         if trial.error_file and Path(trial.error_file).exists():
             text = Path(trial.error_file).read_text().strip()
         reason = text.splitlines()[-1] if text else "no reason given"
-        if trial.num_failures > LOST_WORKERS:
-            error = f"worker lost {trial.num_failures} times: {reason}"
-            self.fail(name, error, text or error, n_failures=trial.num_failures)
+        silent_s = time.monotonic() - job.heard
+        job.n_lost += 1
+        if self._max_seconds is not None and silent_s >= self._max_seconds:
+            error = (
+                f"an epoch was not over after {show_duration(silent_s)}, and max_seconds is "
+                f"{self._max_seconds:g}"
+            )
+            self._settle(job, error, self._where_it_hung(job) or text or error)
+        elif any(word in text for word in _SHORT_OF_MEMORY):
+            self._settle(job, f"its node ran out of memory: {reason}", text)
+        elif job.n_lost >= job.may_lose:
+            self._settle(job, f"worker lost {job.n_lost} times: {reason}", text or reason)
         else:
-            # A worker lost while it changed packs: Tune does not try these again.
-            self.unsettled[name] = text or reason
-        self._note_end(trial)
+            how = "from its last checkpoint" if job.checkpoint else "from its start"
+            self._screen.say(
+                f"a worker was lost ({job.n_lost} of {job.may_lose} times in a row for its pack); "
+                f"the pack goes on {how}"
+            )
+            job.n_tries += 1
+            self._queue.again(job)
+
+    def trace_of(self, job: Job) -> Path | None:
+        """Give the file for a job's traceback if it hangs; None for results in a store."""
+        folder = self._writer.folder
+        return (
+            None
+            if folder.place.local is None
+            else folder.scratch.absolute() / f"hung-{job.name}.txt"
+        )
+
+    def _where_it_hung(self, job: Job) -> str:
+        trace = self.trace_of(job)
+        try:
+            return trace.read_text() if trace else ""
+        except OSError:  # of a node that does not see the folder
+            return ""
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Let go of the trial's checkpoints."""
-        if trial.path:
-            shutil.rmtree(trial.path, ignore_errors=True)
-        self._note_end(trial)
-
-    def _note_end(self, trial: Trial) -> None:
-        name = trial_name(trial)
-        self._left.discard(name)
-        self._running.discard(name)
-        self._checkpoints.pop(name, None)
+        self._running.discard(job_name(trial))
+        job = self._job(trial)
+        if job is None or self.is_stopping:
+            return
+        if job.n_open:
+            self._queue.again(job)
+            return
+        self._drop_checkpoint(job)
+        self._queue.leave(job)
         # Not written here: Tune would take a failed write for a failed trial.
         self._has_ended_pack = True
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Write and show, now and then."""
-        n_configs = sum(self._n_open[name] for name in self._running)
-        self._progress.note_running(len(self._left), n_configs)
-        since = time.monotonic() - self._flushed
+        """Write and show, now and then; raise to end the run if it is to stop."""
+        if self.is_stopping:
+            raise StopRun
+        jobs = self._queue.jobs
+        n_configs = sum(jobs[name].n_open for name in self._running if name in jobs)
+        self._progress.note_running(len(jobs), n_configs)
+        tick = time.monotonic()
+        since = tick - self._flushed
         is_soon = self._has_ended_pack and self._flush_s <= _FLUSH_SHARE * since
         if is_soon or since > _FLUSH_EVERY_S:
             self._flush()
+        if self._running:
+            self._busy = tick
+        elif tick - self._busy > _IDLE_NOTE_S:
+            self._busy = tick
+            self._screen.say(
+                f"no node has had room for a pack for {show_duration(_IDLE_NOTE_S)}: waiting for "
+                f"one; ctrl-c ends the run, and rows written are kept"
+            )
         self._screen.update(self._progress)
 
     def _flush(self) -> None:
@@ -226,18 +271,3 @@ class Collector(tune.Callback):
         self._flushed = time.monotonic()
         self._flush_s = self._flushed - start
         self._has_ended_pack = False
-
-    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Note whether anything was left over."""
-        self.is_interrupted = bool(self._left)
-
-
-def pack_name(pack: Pack) -> str:
-    """Name a pack by its first configuration."""
-    return pack.configs[0].id
-
-
-def trial_name(trial: Trial) -> str:
-    """Give the name of the pack that a trial runs."""
-    name: str = trial.config[TRIAL]["key"]
-    return name

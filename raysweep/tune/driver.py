@@ -12,8 +12,9 @@ from enum import IntEnum
 from pathlib import Path
 
 from raysweep.data.sources import Source, check_fit, data_folder, is_local, load_source
-from raysweep.plan import Plan, cost, make_plan, slots_on
+from raysweep.plan import Plan, cost, make_plan
 from raysweep.results import (
+    Place,
     ResultsFolder,
     WriteError,
     Writer,
@@ -21,12 +22,15 @@ from raysweep.results import (
     read_trials,
     statuses,
 )
-from raysweep.settings import Config, InputError, Sweep, dump_yaml, load_sweep
+from raysweep.settings import Config, InputError, Resources, Sweep, dump_yaml, load_sweep
 from raysweep.store.files import STORE, StageStore, stored_stages
-from raysweep.tune import cluster
+from raysweep.tune.access import NothingRunsError
+from raysweep.tune.cluster import Joining, connect
 from raysweep.tune.manifest import Manifest
+from raysweep.tune.nodes import Node, all_nodes_see, memory_a_pack, n_slots_of, this_machine
 from raysweep.tune.progress import Progress, Screen
 from raysweep.tune.report import describe_plan, resume_command, summarise
+from raysweep.tune.shares import choose_share
 
 
 class ExitCode(IntEnum):
@@ -45,12 +49,16 @@ class Options:
 
     file: Path
     overrides: tuple[str, ...]
-    results: Path
+    results: Place
     name: str
     is_dry_run: bool
     is_fresh: bool
     limit: int | None
     address: str | None
+    n_nodes: int | None
+    wait_s: float
+    max_configs: int
+    is_without_token: bool
     data: Path | None
     verbosity: int
     command: tuple[str, ...]
@@ -80,7 +88,7 @@ def run_sweep(options: Options) -> ExitCode:
     driver = _Driver(options)
     try:
         return driver.dry_run() if options.is_dry_run else driver.run()
-    except (InputError, cluster.NothingRunsError, KeyboardInterrupt):
+    except (InputError, NothingRunsError, KeyboardInterrupt):
         raise
     except WriteError as error:
         return driver.stop(str(error))
@@ -98,20 +106,27 @@ class _Driver:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.began = time.monotonic()
-        self.sweep = load_sweep(options.file, options.overrides)
-        if "://" in str(options.results):
-            raise InputError(f"--results: expected a local folder, got {options.results}")
+        self.sweep = load_sweep(options.file, options.overrides, max_configs=options.max_configs)
         self.folder = ResultsFolder(options.results / check_name(options.name))
-        stages = self.sweep.stages
-        where = (options.results / STORE).absolute()
-        self.store = StageStore(where, int(stages.max_gb * 1e9)) if stages.keep else None
+        self.place = self.folder.place
+        self.store = self._stage_store()
         self.screen = Screen(options.verbosity)
+        if self.sweep.stages.keep and self.store is None:
+            self.screen.say(
+                "note: stages are kept in a folder only, not in an object store: none are"
+            )
         for note in self.sweep.notes:
             self.screen.say(f"note: {note}")
 
+    def _stage_store(self) -> StageStore | None:
+        stages, results = self.sweep.stages, self.options.results
+        if not stages.keep or results.local is None:
+            return None
+        return StageStore((results.local / STORE).absolute(), int(stages.max_gb * 1e9))
+
     def _ledger(self) -> Ledger:
-        is_new = self.options.is_fresh or not self.folder.path.is_dir()
-        return Ledger({} if is_new else statuses(self.folder.path))
+        is_new = self.options.is_fresh or not self.place.exists()
+        return Ledger({} if is_new else statuses(self.place))
 
     def stop(self, reason: str, trace: str = "") -> ExitCode:
         """Say in one line why the run ended early and how to go on; keep a traceback in a log."""
@@ -129,11 +144,20 @@ class _Driver:
         missing = ledger.missing(self.sweep)
         local = [c for c in missing if is_local(c.source, data_folder(self.options.data))]
         self._load_sources(local)  # for its checks
-        node = cluster.this_machine()
-        n_slots = max(1, slots_on(self.sweep.resources, node.n_cpus, node.n_gpus))
-        plan = self._plan(ledger, n_slots, [node])
+        nodes = [this_machine()]
+        resources, why = self._resources(missing, nodes)
+        n_slots = max(1, n_slots_of(resources, nodes))
+        plan = self._plan(ledger, n_slots, nodes, resources)
         print(self._describe(plan, n_slots, len(self.sweep.configs) - len(missing)))
+        print(f"{'resources':<15} {why}")
         return ExitCode.ENDED
+
+    def _resources(self, missing: Sequence[Config], nodes: Sequence[Node]) -> tuple[Resources, str]:
+        """Give what a pack gets, and why."""
+        wanted = self.sweep.resources
+        if wanted.is_gpu_auto and missing:
+            return choose_share(wanted, missing, nodes)
+        return wanted, f"cpu {wanted.cpu:g}, gpu {wanted.gpu:g} for each pack, as set"
 
     def _describe(self, plan: Plan, n_slots: int, n_done: int) -> str:
         stored = stored_stages(self.store.folder) if self.store else None
@@ -144,10 +168,10 @@ class _Driver:
         # Data and settings are held against each other before anything is written.
         sources = self._load_sources(self._ledger().missing(self.sweep))
         data_s = time.monotonic() - self.began
-        moved = self.folder.open(self.options.is_fresh)
+        moved = self.folder.open(self.options.is_fresh, self.screen.say)
         if moved:
             self.screen.say(f"earlier results moved to {moved}")
-        ledger = Ledger(statuses(self.folder.path))
+        ledger = Ledger(statuses(self.place))
         missing = ledger.missing(self.sweep)
         self.folder.write_text("sweep.yaml", dump_yaml(self.sweep.resolved))
         writer = Writer(self.folder)
@@ -156,11 +180,11 @@ class _Driver:
             self.screen.say(
                 f"all {len(self.sweep.configs)} configurations are done: nothing to train"
             )
-            print(summarise(self.sweep, self.folder.path, None))
+            print(summarise(self.sweep, self.place, None))
             return ExitCode.ENDED
         progress = self._train(missing, ledger, sources, writer)
         total_s = time.monotonic() - self.began
-        print(summarise(self.sweep, self.folder.path, progress, total_s=total_s, data_s=data_s))
+        print(summarise(self.sweep, self.place, progress, total_s=total_s, data_s=data_s))
         return self._verdict(progress)
 
     def _load_sources(self, configs: Sequence[Config]) -> dict[str, Source]:
@@ -189,67 +213,86 @@ class _Driver:
         self.screen.say(f"{n_todo} of {n_all} configurations to train; starting Ray")
         manifest = Manifest(self.folder, self.options.command)
         n_bytes = sum(source.n_bytes for source in sources.values())
-        is_verbose = self.options.verbosity > 0
-        with cluster.connect(self.options.address, n_bytes, is_verbose) as nodes:
-            n_slots = self._slots(nodes)
-            plan = self._plan(ledger, n_slots, nodes)
+        joining = Joining(
+            self.options.address,
+            n_bytes,
+            self.sweep.resources,
+            self.options.n_nodes,
+            self.options.wait_s,
+            self.options.is_without_token,
+            is_verbose=self.options.verbosity > 0,
+        )
+        with connect(joining, self.screen.say) as nodes:
+            resources, why = self._resources(missing, nodes)
+            n_slots = self._slots(resources, nodes)
+            plan = self._plan(ledger, n_slots, nodes, resources)
             n_done = n_all - len(missing)
             self.screen.detail(self._describe(plan, n_slots, n_done))
+            self.screen.detail(f"{'resources':<15} {why}")
             progress = self._progress(plan, n_slots, n_done)
             from raysweep.tune.collector import Collector  # imports Ray Tune
-            from raysweep.tune.trials import run_packs
+            from raysweep.tune.queue import JobQueue
+            from raysweep.tune.trials import Terms, run_packs
 
-            attempts = {config.id: ledger.attempts(config) for config in missing}
-            collector = Collector(plan.packs, attempts, writer, progress, self.screen)
-            storage = self.folder.scratch.absolute()
-            storage.mkdir()
-            has_checkpoints = cluster.all_nodes_see(storage)
+            queue = JobQueue(plan.packs)
+            collector = Collector(
+                queue,
+                {config.id: ledger.attempts(config) for config in missing},
+                writer,
+                progress,
+                self.screen,
+                self.sweep.max_seconds,
+            )
+            storage, filesystem = self.folder.storage()
+            has_checkpoints = all_nodes_see(self.place / ".tune")
             if not has_checkpoints:
                 self.screen.say(
-                    f"note: not every node sees {storage.parent}: "
+                    f"note: not every node sees {self.place}: "
                     f"the pack of a lost worker will start over"
                     + (", and no stages are kept" if self.store else "")
                 )
+            terms = Terms(
+                resources,
+                sources,
+                storage,
+                filesystem,
+                has_checkpoints,
+                self.store if has_checkpoints else None,
+                self.sweep.max_seconds,
+            )
             try:
-                run_packs(
-                    plan.packs,
-                    self.sweep.resources,
-                    sources,
-                    collector,
-                    storage,
-                    has_checkpoints,
-                    self.store if has_checkpoints else None,
-                )
+                run_packs(queue, terms, collector)
             finally:
                 self.screen.close()
                 writer.fold()
                 manifest.end(progress)
         return progress
 
-    def _plan(self, ledger: Ledger, n_slots: int, nodes: Sequence[cluster.Node]) -> Plan:
+    def _plan(
+        self, ledger: Ledger, n_slots: int, nodes: Sequence[Node], resources: Resources
+    ) -> Plan:
         """Plan what is missing: new ones first, and each failed one in a pack of its own."""
         missing = ledger.missing(self.sweep)
         failed = {config.id for config in missing if ledger.status(config) == "failed"}
         todo = sorted(missing, key=lambda config: config.id in failed)[: self.options.limit]
-        resources = self.sweep.resources
-        memory = cluster.memory_a_pack(resources, nodes)
+        memory = memory_a_pack(resources, nodes)
         return make_plan(todo, n_slots, self.sweep.pack, failed, memory, has_gpu=resources.gpu > 0)
 
-    def _slots(self, nodes: Sequence[cluster.Node]) -> int:
+    def _slots(self, wanted: Resources, nodes: Sequence[Node]) -> int:
         """Count the packs that run at once; refuse resources that no node has."""
-        wanted = self.sweep.resources
-        n_slots = sum(slots_on(wanted, node.n_cpus, node.n_gpus) for node in nodes)
+        n_slots = n_slots_of(wanted, nodes)
         if n_slots == 0:
             largest = max(nodes, key=lambda node: (node.n_gpus, node.n_cpus))
-            raise cluster.NothingRunsError(
+            raise NothingRunsError(
                 f"{self.sweep.file}: resources: expected at most what one node has "
                 f"(cpu {largest.n_cpus:g}, gpu {largest.n_gpus:g}), got cpu {wanted.cpu:g}, "
-                f"gpu {wanted.gpu:g}; lower resources.cpu or resources.gpu"
+                f"gpu {wanted.gpu:g}; lower resources.cpu or resources.gpu, or wait for nodes that "
+                f"are to come with --wait-for-nodes"
             )
         return n_slots
 
     def _progress(self, plan: Plan, n_slots: int, n_done: int) -> Progress:
-        trials = read_trials(self.folder.path)
+        trials = read_trials(self.place)
         ids = [config.id for config in self.sweep.configs]
         earlier = trials.loc[trials["config_id"].isin(ids), "average_accuracy"].max()
         return Progress(
@@ -261,7 +304,7 @@ class _Driver:
         )
 
     def _verdict(self, progress: Progress) -> ExitCode:
-        ledger = Ledger(statuses(self.folder.path))
+        ledger = Ledger(statuses(self.place))
         ended = Counter(ledger.status(config) for config in self.sweep.configs)
         resume = resume_command(self.options.command)
         if ended["missing"]:
@@ -270,7 +313,7 @@ class _Driver:
             print(f"{why}: {ended['missing']} configurations are missing; go on with: {resume}")
             return ExitCode.INTERRUPTED
         if ended["failed"]:
-            logs = self.folder.logs
+            logs = self.place / "logs"
             print(f"{ended['failed']} failed, see {logs}; try them again with: {resume}")
             return ExitCode.SOME_FAILED
         return ExitCode.ENDED

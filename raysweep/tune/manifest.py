@@ -3,26 +3,15 @@
 import platform
 import subprocess
 from collections.abc import Iterable
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from raysweep import __version__
 from raysweep.results import ResultsFolder
 from raysweep.results.writer import now
 from raysweep.tune.progress import Progress
+from raysweep.versions import versions_of
 
 _PACKAGES = ("torch", "torchvision", "ray", "numpy", "pandas", "pyarrow")
-
-
-def _versions() -> dict[str, str]:
-    versions = {"raysweep": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return versions
 
 
 def _git() -> dict[str, Any]:
@@ -57,7 +46,7 @@ class Manifest:
             "end": None,
             "driver": platform.node(),
             "hosts": [],
-            "versions": _versions(),
+            "versions": versions_of(_PACKAGES),
             "git": _git(),
         }
         folder.add_run(self._run)

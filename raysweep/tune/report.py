@@ -2,10 +2,9 @@
 
 import shlex
 from collections.abc import Container, Sequence
-from pathlib import Path
 
 from raysweep.plan import Plan, memory_of
-from raysweep.results import TABLES, format_leaderboard, leaderboard, read_trials
+from raysweep.results import TABLES, Place, format_leaderboard, leaderboard, read_trials
 from raysweep.settings import Sweep
 from raysweep.tune.progress import ENDED, Progress, show_duration
 
@@ -67,7 +66,7 @@ def _runs(plan: Plan, stored: Container[str] | None) -> str:
 
 def summarise(
     sweep: Sweep,
-    folder: Path,
+    folder: Place,
     progress: Progress | None,
     total_s: float = 0.0,
     data_s: float = 0.0,

@@ -6,118 +6,94 @@ import sys
 import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from ray import tune
 from ray.tune.error import TuneError
 
 from raysweep.data.sources import Source
-from raysweep.plan import Pack
 from raysweep.settings import Resources
 from raysweep.store.files import StageStore
-from raysweep.trainable import TRIAL, PackTrainable, trial_config
-from raysweep.tune.collector import LOST_WORKERS, Collector, pack_name
+from raysweep.trainable import PackTrainable, trial_config
+from raysweep.tune.access import EndAtOnce, StopRun
+from raysweep.tune.collector import Collector
+from raysweep.tune.queue import Job, JobQueue, QueueSearcher
 
-_ROUNDS = 3
-"""How often packs that Tune gave up on without a reason of their own are handed to it."""
+
+@dataclass(frozen=True)
+class Terms:
+    """What all packs of a run have in common.
+
+    ``storage`` is where Tune keeps its files, a path on ``filesystem`` (None: on this machine);
+    ``has_checkpoints`` tells whether all nodes see it.
+    """
+
+    resources: Resources
+    sources: Mapping[str, Source]
+    storage: str
+    filesystem: Any = None
+    has_checkpoints: bool = True
+    store: StageStore | None = None
+    max_seconds: float | None = None
 
 
-def run_packs(
-    packs: Sequence[Pack],
-    resources: Resources,
-    sources: Mapping[str, Source],
-    collector: Collector,
-    storage: Path,
-    has_checkpoints: bool,
-    store: StageStore | None = None,
-) -> None:
-    """Run every pack as a trial; return at the end or on an interrupt.
+def run_packs(queue: JobQueue, terms: Terms, collector: Collector) -> None:
+    """Run every job of a queue as a trial; return at the end or on an interrupt.
 
-    Raises ``WriteError`` where the tables could not be written.
+    Raises ``WriteError`` where the tables could not be written, ``NothingRunsError`` where a node
+    has other versions of the packages than the driver.
     """
     for name in ("ray", "ray.tune", "ray.train"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    amount = {"cpu": resources.cpu, "gpu": resources.gpu}
+    with _stop_on_signals(collector):
+        _fit(queue, terms, collector)
+
+
+def _fit(queue: JobQueue, terms: Terms, collector: Collector) -> None:
+    def config_of(job: Job) -> dict[str, Any]:
+        return trial_config(
+            job.name,
+            job.pack.configs,
+            terms.resources.cpu,
+            terms.resources.gpu,
+            terms.has_checkpoints,
+            terms.store,
+            terms.max_seconds,
+            job.checkpoint,
+            collector.trace_of(job) if terms.has_checkpoints else None,
+        )
+
+    amount = {"cpu": terms.resources.cpu, "gpu": terms.resources.gpu}
     trainable = tune.with_resources(
-        tune.with_parameters(PackTrainable, sources=dict(sources)), amount
+        tune.with_parameters(PackTrainable, sources=dict(terms.sources)), amount
     )
-    left = list(packs)
-    for number in range(1, _ROUNDS + 1):
-        configs = [
-            trial_config(
-                pack_name(pack),
-                pack.configs,
-                resources.cpu,
-                resources.gpu,
-                has_checkpoints,
-                store,
-            )
-            for pack in left
-        ]
-        collector.begin(left)
-        with _stop_on_signals():
-            _fit(trainable, configs, collector, storage, f"round_{number}")
-        if collector.is_interrupted or not collector.unsettled:
-            return
-        unsettled, collector.unsettled = collector.unsettled, {}
-        left = [pack for pack in left if pack_name(pack) in unsettled]
-    for name, text in unsettled.items():
-        collector.fail(name, text.splitlines()[-1], text, n_failures=_ROUNDS)
-
-
-class NextConfig:
-    """Give Tune the config of one trial after the other.
-
-    Tune copies a whole grid for each trial that it makes of it: time grows with the square of the
-    number of packs (6 s for 625, profiled). Tune pickles this for a restore that is never
-    used: the configs stay behind.
-    """
-
-    def __init__(self, configs: Sequence[Mapping[str, Any]]) -> None:
-        self._configs = iter(configs)
-
-    def __call__(self, resolved: dict[str, Any]) -> Mapping[str, Any]:
-        """Give the next trial's config, whatever Tune has resolved so far."""
-        return next(self._configs)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "NextConfig":
-        return self  # Tune copies its search space for each trial
-
-    def __reduce__(self) -> tuple[type["NextConfig"], tuple[tuple[()]]]:
-        return NextConfig, ((),)
-
-
-def _fit(
-    trainable: type[tune.Trainable],
-    configs: Sequence[Mapping[str, Any]],
-    collector: Collector,
-    storage: Path,
-    name: str,
-) -> None:
     tuner = tune.Tuner(
         trainable,
-        param_space={TRIAL: tune.sample_from(NextConfig(configs))},
         tune_config=tune.TuneConfig(
-            num_samples=len(configs),
+            num_samples=-1,  # until the queue is empty
+            search_alg=QueueSearcher(queue, config_of),
             reuse_actors=True,
             trial_name_creator=lambda trial: f"pack_{trial.trial_id}",
             trial_dirname_creator=lambda trial: f"pack_{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
-            name=name,
-            storage_path=str(storage),
+            name="packs",
+            storage_path=terms.storage,
+            storage_filesystem=terms.filesystem,
             verbose=0,
             callbacks=[collector],
-            failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
+            # The collector decides what becomes of a failed trial.
+            failure_config=tune.FailureConfig(max_failures=0),
             # Not num_to_keep=1: with it Tune writes the state of all trials at each checkpoint.
             # The collector removes the older ones.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    collector.failure = None
     try:
         tuner.fit()
+    except StopRun:
+        return
     except TuneError:
         if collector.failure is None:
             raise
@@ -126,24 +102,26 @@ def _fit(
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[None]:
+def _stop_on_signals(collector: Collector) -> Iterator[None]:
     """Let SIGINT and SIGTERM end Tune's run in order; a second one ends it at once.
 
-    Tune takes SIGUSR1 for its own end of a run (its handler of SIGINT is switched off).
+    Tune's own end of a run waits for steps under way, whose rows it drops, for up to 10 s.
     """
 
     def stop(signum: int, frame: types.FrameType | None) -> None:
-        signal.signal(signum, at_once)
+        for number in stopping:
+            signal.signal(number, at_once)
+        collector.is_stopping = True
         print("stopping, rows are kept; again to stop at once", file=sys.stderr, flush=True)
-        signal.raise_signal(signal.SIGUSR1)
 
     def at_once(signum: int, frame: types.FrameType | None) -> None:
-        raise KeyboardInterrupt
+        raise EndAtOnce(signum)
 
-    handlers = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGUSR1: at_once}
-    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    stopping: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in stopping}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not collector.is_stopping:  # a second signal counts to the end
+            for number, handler in before.items():
+                signal.signal(number, handler)

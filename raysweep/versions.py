@@ -1,0 +1,38 @@
+"""The versions of what numbers come from, found without importing any of it."""
+
+import platform
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+
+from raysweep import __version__
+
+NUMBERS = ("torch", "numpy", "ray")
+"""Packages that every node must have in the driver's version."""
+
+
+def versions_of(packages: Iterable[str] = NUMBERS) -> dict[str, str]:
+    """Map raysweep, python and those packages that are installed to their versions."""
+    found = {"raysweep": __version__, "python": platform.python_version()}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def difference(wanted: Mapping[str, str], found: Mapping[str, str], host: str) -> str | None:
+    """Say in one line how a host's versions differ from the driver's, None if they do not.
+
+    Of Python the first two numbers count.
+    """
+    for name, version in wanted.items():
+        got = found.get(name, "none")
+        if name == "python":
+            version, got = (".".join(v.split(".")[:2]) for v in (version, got))  # noqa: PLW2901
+        if version != got:
+            return (
+                f"expected {name} {version} on every node, as the driver has it, but {host} has "
+                f"{got}; install the same on all (bin/setup does, from constraints.txt)"
+            )
+    return None

@@ -1,0 +1,245 @@
+"""The driver's bookkeeping without Ray: jobs that wait, run, are lost, split and settled."""
+
+import copy
+import itertools
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyarrow.fs import LocalFileSystem
+from ray.tune.search import Searcher
+
+from raysweep.plan import Pack
+from raysweep.results import ResultsFolder, Writer, read_trials
+from raysweep.settings import Config
+from raysweep.trainable import TRIAL
+from raysweep.tune.access import NothingRunsError
+from raysweep.tune.collector import Collector
+from raysweep.tune.progress import Progress, Screen
+from raysweep.tune.queue import LOST_ALONE, LOST_WORKERS, Job, JobQueue, QueueSearcher
+
+STEP = {"train_s": 1.0, "train_cpu_s": 1.0, "prepare_s": 0.0, "done": False, "n_steps": 1}
+
+
+class _Untouchable(list[Any]):
+    """Trials that nobody may look through."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError("a step looked through all trials")
+
+
+TRIALS = _Untouchable()
+
+
+class Desk:
+    """A queue with its collector, and the trials that Tune would run."""
+
+    def __init__(self, folder: Path, *sizes: int, max_seconds: float | None = None) -> None:
+        seeds = itertools.count()
+        packs = [Pack(tuple(Config(seed=next(seeds)) for _ in range(size))) for size in sizes]
+        self.queue = JobQueue(packs)
+        self.folder = ResultsFolder(folder)
+        self.folder.open()
+        self.writer = Writer(self.folder)
+        self.progress = Progress(n_total=sum(sizes), n_slots=1, total_work=1.0)
+        self.collector = Collector(
+            self.queue, {}, self.writer, self.progress, Screen(-1), max_seconds
+        )
+
+    def start(self) -> tuple[Job, Any]:
+        job = self.queue.next()
+        assert job is not None
+        trial = SimpleNamespace(config={TRIAL: {"key": job.name}}, error_file=None)
+        self.collector.on_trial_start(0, TRIALS, trial)
+        return job, trial
+
+    def report(self, trial: Any, ended: tuple[Config, ...] = (), **more: Any) -> None:
+        trials = [{"config_id": config.id, "status": "finished"} for config in ended]
+        rows = {"epochs": [], "accuracy": [], "trials": trials}
+        result = {**STEP, "rows": json.dumps(rows), **more}
+        self.collector.on_trial_result(0, TRIALS, trial, result)
+
+    def lose(self, trial: Any, text: str = "", folder: Path | None = None) -> None:
+        if text and folder:
+            trial.error_file = str(folder / "error.txt")
+            Path(trial.error_file).write_text(text)
+        self.collector.on_trial_error(0, TRIALS, trial)
+
+    def statuses(self) -> dict[str, str]:
+        self.writer.flush()
+        frame = read_trials(self.folder.path)
+        return dict(zip(frame["config_id"], frame["status"], strict=True))
+
+
+def test_a_step_does_not_look_through_the_trials(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "sweep", 1, 1, 1)
+    for _ in range(3):
+        job, trial = desk.start()
+        desk.report(trial, job.pack.configs, done=True)
+        desk.collector.on_trial_complete(0, TRIALS, trial)
+        desk.collector.on_step_end(0, TRIALS)
+    assert len(desk.queue) == 0
+    assert set(desk.statuses().values()) == {"finished"}
+
+
+def test_a_checkpoint_takes_the_place_of_the_packs_last(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "sweep", 1, 1)
+    started = [desk.start(), desk.start()]
+    for number, (job, trial) in itertools.product(range(3), started):
+        path = tmp_path / f"{job.name}-{number}"
+        path.mkdir()
+        checkpoint = SimpleNamespace(path=str(path), filesystem=LocalFileSystem())
+        desk.collector.on_checkpoint(0, TRIALS, trial, checkpoint)
+        assert job.checkpoint is checkpoint
+    left = {path.name for path in tmp_path.iterdir()} - {"sweep"}
+    assert left == {f"{job.name}-2" for job, _ in started}
+    job, trial = started[0]
+    desk.report(trial, job.pack.configs, done=True)
+    desk.collector.on_trial_complete(0, TRIALS, trial)
+    assert not (tmp_path / f"{job.name}-2").exists()
+
+
+def test_the_searcher_gives_each_job_once_and_ends_when_all_have_left(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "sweep", 2, 2)
+    searcher = QueueSearcher(desk.queue, lambda job: {"key": job.name})
+    names = [searcher.suggest("1")[TRIAL]["key"], searcher.suggest("2")[TRIAL]["key"]]  # type: ignore[index]
+    assert sorted(names) == sorted(desk.queue.jobs)
+    assert searcher.suggest("3") is None  # they run: one may yet be split
+    first, second = desk.queue.jobs.values()
+    halves = desk.queue.split(first)
+    assert [searcher.suggest("4"), searcher.suggest("5")] == [
+        {TRIAL: {"key": half.name}} for half in halves
+    ]
+    for job in (*halves, second):
+        desk.queue.leave(job)
+    assert searcher.suggest("6") == Searcher.FINISHED
+
+
+def test_tune_copies_and_pickles_a_searcher_without_its_jobs(tmp_path: Path) -> None:
+    searcher = QueueSearcher(Desk(tmp_path / "sweep", 50).queue, lambda job: {"key": job.name})
+    assert copy.deepcopy(searcher) is searcher
+    assert len(pickle.dumps(searcher)) < 300
+
+
+def test_halves_hold_each_open_configuration_once(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "sweep", 7)
+    job, trial = desk.start()
+    desk.report(trial, job.pack.configs[1:3])
+    expected = [config.id for config in job.open_configs]
+    halves = desk.queue.split(job)
+    assert [c.id for half in halves for c in half.pack.configs] == expected
+    assert [len(half.pack.configs) for half in halves] == [3, 2]
+    assert len({job.name, *(half.name for half in halves)}) == 3
+
+
+def test_an_exception_costs_no_configuration_but_its_own(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "sweep", 8, 3)
+    guilty = Config(seed=5).id
+    while desk.queue.jobs:
+        job, trial = desk.start()
+        if any(config.id == guilty for config in job.open_configs):
+            failure = {"error": "ValueError: no", "traceback": "...", "circumstances": {}}
+            desk.collector.on_trial_result(0, TRIALS, trial, {**failure, "done": True})
+        else:
+            desk.report(trial, job.pack.configs, done=True)
+        desk.collector.on_trial_complete(0, TRIALS, trial)
+    expected = {Config(seed=s).id: "failed" if s == 5 else "finished" for s in range(11)}
+    assert desk.statuses() == expected
+    assert desk.progress.n_ended == 11
+    assert (desk.folder.logs / f"{guilty}.log").exists()
+
+
+def test_a_pack_without_memory_is_halved_before_its_worker_is_gone(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "sweep", 4)
+    _, trial = desk.start()
+    failure = {"error": "OutOfMemoryError: x", "traceback": "...", "circumstances": {}}
+    desk.collector.on_trial_result(0, TRIALS, trial, {**failure, "done": False})
+    assert [job.n_open for job in desk.queue.jobs.values()] == [2, 2]
+    desk.lose(trial)  # the spoilt worker ends itself
+    assert [job.n_open for job in desk.queue.jobs.values()] == [2, 2]
+
+
+def test_losses_in_a_row_split_a_pack_and_an_epoch_in_between_forgives_them(
+    tmp_path: Path,
+) -> None:
+    desk = Desk(tmp_path / "sweep", 2)
+    for _ in range(5 * LOST_WORKERS):
+        _, trial = desk.start()
+        desk.report(trial)
+        desk.lose(trial)
+    assert [job.n_open for job in desk.queue.jobs.values()] == [2]
+    for _ in range(LOST_WORKERS - 1):  # the first of the row was the last loss above
+        _, trial = desk.start()
+        desk.lose(trial)
+    assert [job.n_open for job in desk.queue.jobs.values()] == [1, 1]
+
+
+def test_a_configuration_that_ends_its_worker_each_time_has_failed(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "sweep", 1)
+    for number in range(LOST_ALONE):
+        assert len(desk.queue) == 1, number
+        _, trial = desk.start()
+        desk.lose(trial, "Failure # 1\nThe actor died: SIGSEGV", tmp_path)
+    assert len(desk.queue) == 0
+    (row,) = read_rows(desk)
+    assert row["status"] == "failed"
+    assert row["error"] == f"worker lost {LOST_ALONE} times: The actor died: SIGSEGV"
+    assert row["attempt"] == LOST_ALONE
+
+
+def read_rows(desk: Desk) -> list[dict[str, Any]]:
+    desk.writer.flush()
+    return read_trials(desk.folder.path).to_dict("records")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ray.exceptions.OutOfMemoryError: Task was killed due to the node running low on memory",
+        "The actor died unexpectedly: the worker was killed (OOM)",
+    ],
+)
+def test_a_node_without_memory_splits_the_pack_at_once(tmp_path: Path, text: str) -> None:
+    desk = Desk(tmp_path / "sweep", 2)
+    _, trial = desk.start()
+    desk.lose(trial, text, tmp_path)
+    assert [job.n_open for job in desk.queue.jobs.values()] == [1, 1]
+
+
+def test_a_worker_silent_for_longer_than_max_seconds_was_hung(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "sweep", 2, max_seconds=30)
+    job, trial = desk.start()
+    job.heard -= 29
+    desk.lose(trial)
+    assert [job.n_open for job in desk.queue.jobs.values()] == [2]  # lost, not hung
+    job, trial = desk.start()
+    job.heard -= 31
+    desk.lose(trial)
+    assert [job.n_open for job in desk.queue.jobs.values()] == [1, 1]
+    for _ in range(2):
+        job, trial = desk.start()
+        job.heard -= 31
+        desk.lose(trial)
+    assert all("max_seconds is 30" in row["error"] for row in read_rows(desk))
+    assert set(desk.statuses().values()) == {"failed"}
+
+
+def test_other_versions_on_a_node_end_the_run(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "sweep", 2)
+    _, trial = desk.start()
+    with pytest.raises(NothingRunsError, match="expected torch"):
+        desk.collector.on_trial_result(
+            0, TRIALS, trial, {"error": "expected torch 2", "is_foreign": True, "done": True}
+        )
+
+
+def test_an_interrupted_pack_stays_in_the_queue(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "sweep", 2)
+    _, trial = desk.start()
+    desk.collector.is_stopping = True
+    desk.collector.on_trial_complete(0, TRIALS, trial)
+    assert len(desk.queue) == 1
