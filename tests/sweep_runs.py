@@ -1,7 +1,5 @@
 """Running the real command line, and comparing what it leaves."""
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -117,12 +115,3 @@ def workers_of(driver: int) -> list[int]:
         for pid, title in titles.items()
         if title.startswith("ray::") and "Trainable" in title and descends(pid)
     ]
-
-
-def end(process: subprocess.Popen[str], signum: int) -> str:
-    """Send a signal to a driver and give what it printed."""
-    os.kill(process.pid, signum)
-    if signum != signal.SIGKILL:
-        return process.communicate(timeout=120)[0]
-    process.wait(timeout=60)
-    return ""

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -16,7 +15,6 @@ from sweep_runs import (
     SMALL,
     assert_same_tables,
     command,
-    end,
     n_rows,
     run,
     start,
@@ -188,48 +186,6 @@ def test_killed_workers_change_no_number(long: Path, tmp_path: Path) -> None:
     assert read_trials(folder)["attempt"].max() >= 2
 
 
-def test_killed_driver_loses_nothing_and_repeats_only_what_ran(long: Path, tmp_path: Path) -> None:
-    file = write(tmp_path, LONG)
-    process = start(file, "pack=2")
-    folder = tmp_path / "results" / "small"
-    wait_until(lambda: n_rows(folder, "trials") > 0, process)
-    workers = workers_of(process.pid)
-    end(process, signal.SIGKILL)
-    acknowledged = read_trials(folder)
-    assert 0 < len(acknowledged) < N_SMALL
-    wait_until_gone(workers)
-    done = run(file)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert_same_tables(folder, long)
-    ended = read_trials(folder).set_index("config_id")["ended_at"]
-    before = acknowledged.set_index("config_id")["ended_at"]
-    pd.testing.assert_series_equal(ended[before.index], before)
-
-
-def wait_until_gone(pids: list[int]) -> None:
-    for _ in range(600):
-        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
-            return
-        time.sleep(0.05)
-    raise AssertionError("workers outlived their driver by half a minute")
-
-
-def test_termination_keeps_rows_and_names_the_command(long: Path, tmp_path: Path) -> None:
-    file = write(tmp_path, LONG)
-    process = start(file, "pack=2")
-    folder = tmp_path / "results" / "small"
-    wait_until(lambda: n_rows(folder, "trials") > 0, process)
-    out = end(process, signal.SIGTERM)
-    assert process.returncode == 3, out
-    assert "interrupted" in out and "go on with: python -m raysweep.tune" in out
-    assert "Traceback" not in out
-    kept = len(pd.read_parquet(folder / "trials.parquet"))
-    assert 0 < kept < N_SMALL
-    ours, whole = tables(folder)["trials"], tables(long)["trials"]
-    whole = whole[whole["config_id"].isin(ours["config_id"])].reset_index(drop=True)
-    pd.testing.assert_frame_equal(ours.astype(whole.dtypes.to_dict()), whole, check_exact=True)
-
-
 def test_a_pack_that_cannot_be_built_fails_alone(small: Path, tmp_path: Path) -> None:
     file = write(
         tmp_path,
@@ -282,18 +238,6 @@ def test_bad_input_is_one_line_and_starts_nothing(
     assert done.returncode == 2
     assert done.stderr.splitlines() == [f"error: small.yaml: {expected}"]
     assert not (tmp_path / "results").exists()
-
-
-def test_second_driver_on_a_folder_stops_at_once(tmp_path: Path) -> None:
-    file = write(tmp_path, ENDLESS)
-    process = start(file)
-    folder = tmp_path / "results" / "small"
-    wait_until((folder / "manifest.json").exists, process)
-    second = run(file)
-    assert second.returncode == 2
-    assert f"process {process.pid} on " in second.stderr
-    out = end(process, signal.SIGINT)
-    assert process.returncode == 3, out
 
 
 def test_names_that_leave_the_results_folder_are_refused(tmp_path: Path) -> None:
