@@ -18,6 +18,7 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+    torch.set_flush_denormal(False)  # a worker's setup switches it on
 
 
 @pytest.fixture(scope="session")

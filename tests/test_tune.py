@@ -319,7 +319,8 @@ def test_workers_killed_between_two_packs_lose_none(small: Path, tmp_path: Path)
         for pid in set(workers_of(process.pid)) - killed:
             killed.add(pid)
             os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: bool(set(workers_of(process.pid)) - killed), process)
+        if n_trials == 1:  # after the second time the sweep may end as soon as others start
+            wait_until(lambda: bool(set(workers_of(process.pid)) - killed), process)
     out = process.communicate(timeout=240)[0]
     assert process.returncode == 0, out
     assert_same_tables(folder, small)
