@@ -80,7 +80,7 @@ class Process:
         """Wait for a condition while it runs; give the seconds that took."""
         start = time.monotonic()
         while not is_so():
-            assert self.code is None, f"ended with {self.code} too early: {self.output}"
+            assert self.code is None or is_so(), f"ended with {self.code} too early: {self.output}"
             if time.monotonic() - start > timeout_s:
                 self.kill()
                 raise AssertionError(f"did not come true in {timeout_s:.0f} s: {self.output}")

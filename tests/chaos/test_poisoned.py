@@ -49,8 +49,8 @@ def test_packs_out_of_memory_are_halved_and_lanes_of_nan_leave_alone(
     run = _run(
         load,
         tmp_path,
-        {"kind": "torch_memory", "match": {"lr": 1e-3}, "lanes": 2},
-        {"kind": "memory", "match": {"lr": 2e-3}, "lanes": 1},
+        {"kind": "torch_memory", "match": {"lr": 1e-3, "beta_1": -0.1}, "lanes": 2},
+        {"kind": "memory", "match": {"lr": 2e-3, "beta_1": 0.1}, "lanes": 1},
         {"kind": "nan", "match": in_one_lane, "stage": "train_task_2", "epoch": 2},
         {"kind": "nan", "match": in_all_lanes, "stage": "train_task_1", "epoch": 1},
     )
