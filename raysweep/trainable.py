@@ -33,8 +33,6 @@ _SAVE_SHARE = 0.05
 """Checkpoints may take this share of the training time: about every 2 s of it, or every epoch."""
 _SAVE_S = 0.1
 """What Tune's part of a checkpoint takes, in seconds, beside writing the file."""
-
-
 _NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "std::bad_alloc")
 """How torch and CUDA say in the text of a RuntimeError that memory is short."""
 

@@ -2,6 +2,7 @@
 
 import platform
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import metadata
 
 from raysweep import __version__
@@ -12,13 +13,16 @@ NUMBERS = ("torch", "numpy", "ray")
 
 def versions_of(packages: Iterable[str] = NUMBERS) -> dict[str, str]:
     """Map raysweep, python and those packages that are installed to their versions."""
-    found = {"raysweep": __version__, "python": platform.python_version()}
-    for name in packages:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: version for name in packages if (version := _version(name))}
+    return {"raysweep": __version__, "python": platform.python_version(), **found}
+
+
+@cache  # asked for each pack, and it reads files
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def difference(wanted: Mapping[str, str], found: Mapping[str, str], host: str) -> str | None:

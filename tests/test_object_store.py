@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pyarrow.fs
 import pytest
+from s3_server import KEY, SECRET, S3Server, credentials, serve
+from table_rows import accuracy_rows, read_while_flushed
 
 from raysweep.results import (
     InputError,
@@ -35,7 +37,6 @@ from raysweep.results import (
 from raysweep.results.reader import read_files
 from raysweep.results.stores import StoreError
 from raysweep.settings import Config
-from tests.s3_server import KEY, SECRET, S3Server, credentials, serve
 
 _NUMBERS = count()
 Patch = pytest.MonkeyPatch
@@ -70,13 +71,6 @@ def folder(address: str) -> Iterator[ResultsFolder]:
     folder.open()
     yield folder
     folder.close()
-
-
-def accuracy_rows(first: int, n: int, value: float = 0.5) -> list[dict[str, object]]:
-    return [
-        {"config_id": f"{i:016x}", "after_task": 1, "on_task": 1, "accuracy": value}
-        for i in range(first, first + n)
-    ]
 
 
 def trial(status: str = "finished", **settings: object) -> dict[str, object]:
@@ -153,27 +147,7 @@ def test_readers_miss_no_acknowledged_row_while_a_store_is_written(
     folder: ResultsFolder, address: str, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(writer, "_FOLD_AFTER_PARTS", 5)
-    results = Writer(folder)
-    acknowledged = 0
-    is_over = threading.Event()
-
-    def write() -> None:
-        nonlocal acknowledged
-        for i in range(40):
-            results.add("accuracy", accuracy_rows(10 * i, 10))
-            results.flush()
-            acknowledged = 10 * (i + 1)
-        is_over.set()
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    n_reads = 0
-    while thread.is_alive():
-        least = acknowledged
-        assert len(values(address)) >= least
-        n_reads += 1
-    assert is_over.is_set()
-    assert n_reads > 3
+    assert read_while_flushed(Writer(folder), 40, lambda: len(values(address))) > 3
     assert len(values(address)) == 400
 
 

@@ -53,7 +53,7 @@ class Desk:
     def start(self) -> tuple[Job, Any]:
         job = self.queue.next()
         assert job is not None
-        trial = SimpleNamespace(config={TRIAL: {"key": job.name}}, error_file=None)
+        trial = SimpleNamespace(config={TRIAL: {"key": job.name}}, error_file=None, path=None)
         self.collector.on_trial_start(0, TRIALS, trial)
         return job, trial
 

@@ -2,13 +2,13 @@
 
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from table_rows import accuracy_rows, read_while_flushed
 
 from raysweep.results import (
     TABLES,
@@ -24,13 +24,6 @@ from raysweep.results import (
     statuses,
 )
 from raysweep.settings import Config, InputError
-
-
-def accuracy_rows(first: int, n: int, value: float = 0.5) -> list[dict[str, object]]:
-    return [
-        {"config_id": f"{i:016x}", "after_task": 1, "on_task": 1, "accuracy": value}
-        for i in range(first, first + n)
-    ]
 
 
 def trial(config: Config, status: str = "finished", **more: object) -> dict[str, object]:
@@ -131,30 +124,11 @@ def test_pandas_alone_opens_the_folded_tables(folder: ResultsFolder) -> None:
 
 
 def test_readers_never_fail_or_miss_rows_while_parts_are_folded(folder: ResultsFolder) -> None:
-    writer = Writer(folder)
-    is_over = threading.Event()
-    acknowledged = 0
+    def count() -> int:
+        return len(read_accuracy(folder.path))
 
-    def write() -> None:
-        nonlocal acknowledged
-        for i in range(150):
-            writer.add("accuracy", accuracy_rows(10 * i, 10))
-            writer.flush()
-            acknowledged = 10 * (i + 1)
-            if i % 7 == 0:
-                writer.fold()
-        is_over.set()
-
-    thread = threading.Thread(target=write)
-    thread.start()
-    n_reads = 0
-    while not is_over.is_set():
-        least = acknowledged
-        assert len(read_accuracy(folder.path)) >= least
-        n_reads += 1
-    thread.join()
-    assert n_reads > 10
-    assert len(read_accuracy(folder.path)) == 1500
+    assert read_while_flushed(Writer(folder), 150, count, fold_every=7) > 10
+    assert count() == 1500
 
 
 def test_a_damaged_part_is_named_with_the_way_on(folder: ResultsFolder) -> None:

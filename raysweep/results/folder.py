@@ -65,19 +65,17 @@ class ResultsFolder:
         return self.path / "logs"
 
     @property
-    def scratch(self) -> Path:
-        """Local folder of Ray Tune's files and the checkpoints of running packs."""
-        return self.path / _SCRATCH
+    def scratch(self) -> Place:
+        """Folder of Ray Tune's files and the checkpoints of running packs."""
+        return self.place / _SCRATCH
 
     def storage(self) -> tuple[str, fs.FileSystem | None]:
         """Give where Ray Tune keeps its files: a path and its file system, None for local ones.
 
         Raises ``OSError`` if a store can't be reached.
         """
-        if self.place.local is not None:
-            return str(self.scratch.absolute()), None
-        scratch = self.place / _SCRATCH
-        return scratch.key, scratch.filesystem
+        scratch = self.scratch
+        return scratch.key, None if scratch.local is not None else scratch.filesystem
 
     def remove_tree(self, path: str) -> None:
         """Remove a folder of Ray Tune's, named as in ``storage``; in a store some time later.
@@ -115,7 +113,7 @@ class ResultsFolder:
         path.mkdir(parents=True, exist_ok=True)
         self._take(FileLock(path))
         moved = self._move_aside(path) if is_fresh else None
-        (self.place / _SCRATCH).delete_tree()  # of a killed driver
+        self.scratch.delete_tree()  # of a killed driver
         for name in TABLES:
             (path / "parts" / name).mkdir(parents=True, exist_ok=True)
         for stale in path.rglob(f"{TEMPORARY}*"):
@@ -125,7 +123,7 @@ class ResultsFolder:
     def _open_in_store(self, is_fresh: bool, say: Say | None) -> Place | None:
         self._take(Lease(self.place), say)
         clear_probes(self.place)
-        (self.place / _SCRATCH).delete_tree()
+        self.scratch.delete_tree()
         return self._copy_aside() if is_fresh else None
 
     def _take(self, lock: Lock, say: Say | None = None) -> None:
@@ -189,7 +187,7 @@ class ResultsFolder:
             self._remover = None
         with contextlib.suppress(OSError):
             if not self._lock.holder():  # else they are another driver's
-                (self.place / _SCRATCH).delete_tree()
+                self.scratch.delete_tree()
         self._lock.release()
         self._lock = None
 

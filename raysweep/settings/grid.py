@@ -221,9 +221,9 @@ def _checked(setting: dict[str, Any], branch: dict[str, Choices]) -> Config:
         return Config(**setting)
     except InputError as error:
         # The rules name a setting by its section; say where it stands in this file.
-        choices = branch.get(error.place.partition(".")[2])
-        if choices is not None:
-            error.place = choices.place_of(setting[error.place.partition(".")[2]])
+        name = error.place.partition(".")[2]
+        if name in branch:
+            error.place = branch[name].place_of(setting[name])
         raise
 
 

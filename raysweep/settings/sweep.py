@@ -31,7 +31,7 @@ from raysweep.settings.grid import (
     settings_at,
 )
 from raysweep.settings.overrides import apply_overrides, read_without_secrets
-from raysweep.settings.yaml_nodes import MAX_BYTES, Node, locate
+from raysweep.settings.yaml_nodes import MAX_BYTES, Node, locate, mark_after
 from raysweep.settings.yaml_text import construct
 
 MAX_CONFIGS = 1_000_000
@@ -110,9 +110,8 @@ def _decoded(content: bytes) -> str:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         before = content[: error.start].decode("utf-8")
-        lines = re.split(r"\r\n|\r|\n", before)
         raise InputError(
-            f"line {len(lines)}, column {len(lines[-1]) + 1}: expected UTF-8 text, got the byte "
+            f"{mark_after(before)}: expected UTF-8 text, got the byte "
             f"0x{content[error.start]:02x} at offset {error.start}; save it as UTF-8"
         ) from None
 

@@ -30,6 +30,12 @@ class Mark(NamedTuple):
         return f"line {self.line}, column {self.column}"
 
 
+def mark_after(text: str) -> Mark:
+    """Give the place after the start of a file."""
+    lines = re.split(r"\r\n|\r|\n", text)
+    return Mark(len(lines), len(lines[-1]) + 1)
+
+
 class Scalar(NamedTuple):
     """A number, word or text, as it is written."""
 
@@ -126,13 +132,10 @@ def _check_characters(text: str) -> None:
     match = re.search("[\x85\u2028\u2029]", text) or yaml.reader.Reader.NON_PRINTABLE.search(text)
     if match is None:
         return
-    lines = re.split(r"\r\n|\r|\n", text[: match.start()])
     char = match[0]
     name = unicodedata.name(char, "NUL" if char == "\0" else "")
     what = f"the character #x{ord(char):04x} {name}".rstrip()
-    raise InputError(
-        f"{Mark(len(lines), len(lines[-1]) + 1)}: expected YAML, got: {what}; remove it"
-    )
+    raise InputError(f"{mark_after(text[: match.start()])}: expected YAML, got: {what}; remove it")
 
 
 class _Builder:

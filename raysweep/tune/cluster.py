@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from raysweep.results import Place
 from raysweep.settings import InputError, Resources
 from raysweep.tune.access import NothingRunsError, prepare_token, refuse_open
 from raysweep.tune.nodes import (
@@ -41,15 +42,24 @@ _OBJECT_STORE_SPARE = 256 * 2**20
 _ANSWER_S = 10.0
 
 
+class Cluster(NamedTuple):
+    """What a cluster has: its nodes, and whether all of them see the driver's scratch folder."""
+
+    nodes: list[Node]
+    sees_scratch: bool
+
+
 @dataclass(frozen=True)
 class Joining:
     """How to come by a cluster: one that starts here, or a running one at ``address``.
 
-    ``n_nodes`` of those that can run a pack of these ``resources`` are waited for, for at most
-    ``wait_s`` seconds. ``is_without_token`` allows a cluster that asks for none.
+    ``scratch`` is the driver's folder that nodes may see. ``n_nodes`` of those that can run a pack
+    of these ``resources`` are waited for, for at most ``wait_s`` seconds. ``is_without_token``
+    allows a cluster that asks for none.
     """
 
     address: str | None
+    scratch: Place
     n_data_bytes: int
     resources: Resources
     n_nodes: int | None = None
@@ -128,8 +138,8 @@ def _start(joining: Joining, options: dict[str, Any], is_local: bool) -> None:
 
 
 @contextmanager
-def connect(joining: Joining, say: Callable[[str], None]) -> Iterator[list[Node]]:
-    """Start Ray on this machine, or join a running cluster; give its nodes.
+def connect(joining: Joining, say: Callable[[str], None]) -> Iterator[Cluster]:
+    """Start Ray on this machine, or join a running cluster; give what it has.
 
     Unless ``is_verbose``, Ray prints nothing. Raises ``InputError`` where there is no cluster, or
     one that lets anyone in; ``NothingRunsError`` where Ray can't start, nodes do not come, or have
@@ -148,16 +158,19 @@ def connect(joining: Joining, say: Callable[[str], None]) -> Iterator[list[Node]
     try:
         if is_local:  # as a dry run has it
             here = this_machine()
-            yield [n._replace(memory=here.memory, gpu_memory=here.gpu_memory) for n in nodes_up()]
+            memories = (here.memory, here.gpu_memory)
+            nodes = [Node(node.n_cpus, node.n_gpus, *memories) for node in nodes_up()]
+            yield Cluster(nodes, sees_scratch=True)
             return
         if joining.n_nodes:
             wait_for_nodes(joining.n_nodes, joining.resources, joining.wait_s, say)
-        answers = ask_nodes()
+        answers = ask_nodes(joining.scratch)
         if not joining.is_without_token:
             refuse_open({a.host: a.has_token for a in answers}, options["address"])
         refuse_other_versions(answers)
         cards = [a.gpu_memory for a in answers if a.gpu_memory]
         card = min(cards, default=None)
-        yield [n._replace(gpu_memory=card if n.n_gpus else None) for n in nodes_up()]
+        nodes = [n._replace(gpu_memory=card if n.n_gpus else None) for n in nodes_up()]
+        yield Cluster(nodes, len(answers) == len(nodes) and all(a.sees for a in answers))
     finally:
         ray.shutdown()

@@ -209,12 +209,8 @@ class Collector(tune.Callback):
 
     def trace_of(self, job: Job) -> Path | None:
         """Give the file for a job's traceback if it hangs; None for results in a store."""
-        folder = self._writer.folder
-        return (
-            None
-            if folder.place.local is None
-            else folder.scratch.absolute() / f"hung-{job.name}.txt"
-        )
+        scratch = self._writer.folder.scratch.local
+        return scratch.absolute() / f"hung-{job.name}.txt" if scratch else None
 
     def _where_it_hung(self, job: Job) -> str:
         trace = self.trace_of(job)
@@ -226,7 +222,7 @@ class Collector(tune.Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Let go of the trial's checkpoints."""
+        """Let go of the trial's files."""
         self._running.discard(job_name(trial))
         job = self._job(trial)
         if job is None or self.is_stopping:
@@ -234,7 +230,9 @@ class Collector(tune.Callback):
         if job.n_open:
             self._queue.again(job)
             return
-        self._drop_checkpoint(job)
+        self._drop_checkpoint(job)  # which may lie in an earlier trial's folder
+        if trial.path:
+            self._writer.folder.remove_tree(trial.path)
         self._queue.leave(job)
         # Not written here: Tune would take a failed write for a failed trial.
         self._has_ended_pack = True

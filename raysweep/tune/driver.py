@@ -27,7 +27,7 @@ from raysweep.store.files import STORE, StageStore, stored_stages
 from raysweep.tune.access import NothingRunsError
 from raysweep.tune.cluster import Joining, connect
 from raysweep.tune.manifest import Manifest
-from raysweep.tune.nodes import Node, all_nodes_see, memory_a_pack, n_slots_of, this_machine
+from raysweep.tune.nodes import Node, memory_a_pack, n_slots_of, this_machine
 from raysweep.tune.progress import Progress, Screen
 from raysweep.tune.report import describe_plan, resume_command, summarise
 from raysweep.tune.shares import choose_share
@@ -148,8 +148,7 @@ class _Driver:
         resources, why = self._resources(missing, nodes)
         n_slots = max(1, n_slots_of(resources, nodes))
         plan = self._plan(ledger, n_slots, nodes, resources)
-        print(self._describe(plan, n_slots, len(self.sweep.configs) - len(missing)))
-        print(f"{'resources':<15} {why}")
+        print(self._describe(plan, n_slots, len(self.sweep.configs) - len(missing), why))
         return ExitCode.ENDED
 
     def _resources(self, missing: Sequence[Config], nodes: Sequence[Node]) -> tuple[Resources, str]:
@@ -159,9 +158,9 @@ class _Driver:
             return choose_share(wanted, missing, nodes)
         return wanted, f"cpu {wanted.cpu:g}, gpu {wanted.gpu:g} for each pack, as set"
 
-    def _describe(self, plan: Plan, n_slots: int, n_done: int) -> str:
+    def _describe(self, plan: Plan, n_slots: int, n_done: int, why: str) -> str:
         stored = stored_stages(self.store.folder) if self.store else None
-        return describe_plan(self.sweep, plan, n_slots, n_done, stored)
+        return describe_plan(self.sweep, plan, n_slots, n_done, why, stored)
 
     def run(self) -> ExitCode:
         """Train what is missing."""
@@ -215,6 +214,7 @@ class _Driver:
         n_bytes = sum(source.n_bytes for source in sources.values())
         joining = Joining(
             self.options.address,
+            self.folder.scratch,
             n_bytes,
             self.sweep.resources,
             self.options.n_nodes,
@@ -222,13 +222,12 @@ class _Driver:
             self.options.is_without_token,
             is_verbose=self.options.verbosity > 0,
         )
-        with connect(joining, self.screen.say) as nodes:
+        with connect(joining, self.screen.say) as (nodes, has_checkpoints):
             resources, why = self._resources(missing, nodes)
             n_slots = self._slots(resources, nodes)
             plan = self._plan(ledger, n_slots, nodes, resources)
             n_done = n_all - len(missing)
-            self.screen.detail(self._describe(plan, n_slots, n_done))
-            self.screen.detail(f"{'resources':<15} {why}")
+            self.screen.detail(self._describe(plan, n_slots, n_done, why))
             progress = self._progress(plan, n_slots, n_done)
             from raysweep.tune.collector import Collector  # imports Ray Tune
             from raysweep.tune.queue import JobQueue
@@ -244,7 +243,6 @@ class _Driver:
                 self.sweep.max_seconds,
             )
             storage, filesystem = self.folder.storage()
-            has_checkpoints = all_nodes_see(self.place / ".tune")
             if not has_checkpoints:
                 self.screen.say(
                     f"note: not every node sees {self.place}: "

@@ -139,7 +139,7 @@ def wait_for_nodes(
         remove_placement_group(wish)
 
 
-def describe_node(marker: Place | None) -> Answer:
+def describe_node(marker: Place) -> Answer:
     """Describe the node that this runs on, and whether it sees a file of the driver's."""
     from ray._raylet import (  # type: ignore[attr-defined]
         AuthenticationMode,
@@ -151,7 +151,7 @@ def describe_node(marker: Place | None) -> Answer:
         versions_of(),
         get_authentication_mode() == AuthenticationMode.TOKEN,
         this_machine().gpu_memory,
-        marker is not None and _sees(marker),
+        _sees(marker),
     )
 
 
@@ -162,12 +162,23 @@ def _sees(place: Place) -> bool:
         return False
 
 
-def ask_nodes(marker: Place | None = None) -> list[Answer]:
-    """Let each node describe itself; one that does not answer in a minute is left out.
+def ask_nodes(scratch: Place) -> list[Answer]:
+    """Let each node describe itself, and whether it sees this folder of the driver's.
 
-    ``marker`` is a file that the driver wrote, if they are to tell whether they see it. Raises
-    ``NothingRunsError`` for a node that can't load this package.
+    A node that does not answer in a minute is left out. Raises ``NothingRunsError`` for one that
+    can't load this package.
     """
+    if scratch.local is not None:
+        scratch.local.mkdir(exist_ok=True)
+    marker = scratch / "seen-by-nodes"
+    marker.write_bytes(b"raysweep")
+    try:
+        return _answers(marker)
+    finally:
+        marker.delete()
+
+
+def _answers(marker: Place) -> list[Answer]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -191,22 +202,6 @@ def ask_nodes(marker: Place | None = None) -> list[Answer]:
         except ray.exceptions.RayError:
             continue
     return answers
-
-
-def all_nodes_see(folder: Place) -> bool:
-    """Tell whether every node of the cluster sees a folder of the driver's, and make it."""
-    if folder.local is not None:
-        folder.local.mkdir(exist_ok=True)
-    alive = alive_nodes()
-    if len(alive) == 1:
-        return True
-    marker = folder / "seen-by-all-nodes"
-    marker.write_bytes(b"raysweep")
-    try:
-        answers = ask_nodes(marker)
-    finally:
-        marker.delete()
-    return len(answers) == len(alive) and all(answer.sees for answer in answers)
 
 
 def refuse_other_versions(answers: Sequence[Answer]) -> None:

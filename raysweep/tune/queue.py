@@ -35,7 +35,6 @@ class Job:
     heard: float = field(default_factory=time.monotonic)
     ended: set[str] = field(default_factory=set)
     checkpoint: tune.Checkpoint | None = None
-    is_settled: bool = False
 
     def __post_init__(self) -> None:
         self.cost = cost(self.pack)
@@ -91,7 +90,6 @@ class JobQueue:
 
     def leave(self, job: Job) -> None:
         """Note that nothing is left to do for a job."""
-        job.is_settled = True
         self.jobs.pop(job.name, None)
 
     def __len__(self) -> int:

@@ -21,9 +21,10 @@ def describe_plan(
     plan: Plan,
     n_slots: int,
     n_done: int,
+    resources: str,
     stored: Container[str] | None = None,
 ) -> str:
-    """Describe what would run: configurations, packs, stages, memory.
+    """Describe what would run: configurations, packs, stages, memory, ``resources`` as they are.
 
     ``stored`` has the fingerprints in the stage store, None without one. Only a worker can tell
     whether an entry is of its own versions and processor, and whole: the count is the most.
@@ -44,6 +45,7 @@ def describe_plan(
         + _runs(plan, stored),
         "memory": f"about {largest / 1e6:.0f} MB for the largest pack, "
         f"{together / 1e6:.0f} MB for those at once (torch itself: 0.7 GB a worker)",
+        "resources": resources,
     }
     return "\n".join(f"{name:<15} {text}" for name, text in lines.items())
 
