@@ -7,14 +7,24 @@ The readers work while a sweep runs: they see every row that was acknowledged, e
 """
 
 from raysweep.results.folder import ResultsFolder, WriteError, check_name
-from raysweep.results.leaderboard import format_leaderboard, leaderboard
+from raysweep.results.leaderboard import (
+    LOWER_IS_BETTER,
+    SETTING,
+    format_leaderboard,
+    leaderboard,
+    mean_over_seeds,
+    metrics_of,
+    varied_settings,
+)
 from raysweep.results.places import Place
 from raysweep.results.reader import read_accuracy, read_epochs, read_trials, statuses
 from raysweep.results.schema import TABLES, Column, TableSchema, config_columns
 from raysweep.results.writer import Writer
-from raysweep.settings import InputError
+from raysweep.settings import InputError, near
 
 __all__ = [
+    "LOWER_IS_BETTER",
+    "SETTING",
     "TABLES",
     "Column",
     "InputError",
@@ -27,8 +37,12 @@ __all__ = [
     "config_columns",
     "format_leaderboard",
     "leaderboard",
+    "mean_over_seeds",
+    "metrics_of",
+    "near",
     "read_accuracy",
     "read_epochs",
     "read_trials",
     "statuses",
+    "varied_settings",
 ]

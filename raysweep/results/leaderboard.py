@@ -11,6 +11,8 @@ from raysweep.settings import InputError, near
 if TYPE_CHECKING:
     import pandas as pd
 
+SETTING = "config/"
+"""Start of the names of columns that hold settings."""
 LOWER_IS_BETTER = frozenset({"forgetting", "reconstruction_loss", "replay_label_entropy"})
 
 
@@ -46,6 +48,60 @@ def _half_width_in_sd(n: int) -> float:
     return float(t.ppf(0.975, n - 1)) / math.sqrt(n)
 
 
+def metrics_of(trials: "pd.DataFrame") -> list[str]:
+    """List the columns of ``trials`` that measure an outcome: numbers that are no settings."""
+    return [
+        name
+        for name in trials.columns
+        if trials[name].dtype.kind == "f" and not name.startswith(SETTING)
+    ]
+
+
+def varied_settings(trials: "pd.DataFrame") -> list[str]:
+    """List the columns of settings that differ among rows, but for the seed.
+
+    One whose values only rename those of an earlier one is left out.
+    """
+    settings = [name for name in trials.columns if name.startswith(SETTING)]
+    varied = [
+        name
+        for name in settings
+        if name != SETTING + "seed" and trials[name].nunique(dropna=False) > 1
+    ]
+    return [name for i, name in enumerate(varied) if not _repeats(trials, name, varied[:i])]
+
+
+def mean_over_seeds(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "pd.DataFrame":
+    """Take the mean of a metric over the finished rows of each group.
+
+    Gives the columns ``by``, then ``mean``, ``sd`` and ``ci95`` as ``summarise`` does, and the
+    counts ``n_finished``, ``n_diverged`` and ``n``. Groups come in the order of their first rows;
+    where none has finished the mean is null. Raises ``InputError`` for a metric that is no column
+    of numbers.
+    """
+    metrics = metrics_of(trials)
+    if metric not in metrics:
+        hint = near(metric, metrics) or f"; known: {', '.join(metrics)}"
+        raise InputError(f"metric: expected a column of numbers of trials, got {metric!r}{hint}")
+    is_finished = trials["status"] == "finished"
+    counted = trials[[*by]].assign(
+        _value=trials[metric].where(is_finished), _is_diverged=trials["status"] == "diverged"
+    )
+    means = (
+        counted.groupby([*by], dropna=False, sort=False)
+        .agg(
+            mean=("_value", "mean"),
+            sd=("_value", "std"),
+            n_finished=("_value", "count"),
+            n_diverged=("_is_diverged", "sum"),
+            n=("_value", "size"),
+        )
+        .reset_index()
+    )
+    means["ci95"] = means["sd"] * means["n_finished"].map(_half_width_in_sd)
+    return means[[*by, "mean", "sd", "ci95", "n_finished", "n_diverged", "n"]]
+
+
 def leaderboard(
     trials: "pd.DataFrame", metric: str = "average_accuracy", n: int = 10
 ) -> "pd.DataFrame":
@@ -58,32 +114,17 @@ def leaderboard(
     Gives up to ``n`` rows: ``mean``, ``sd`` and ``ci95`` as ``summarise`` does (null for one seed),
     ``seeds`` (finished / all) and the settings that differ among all rows of ``trials``.
     """
-    metrics = [
-        name
-        for name in trials.columns
-        if trials[name].dtype.kind == "f" and not name.startswith("config/")
-    ]
-    if metric not in metrics:
-        hint = near(metric, metrics) or f"; known: {', '.join(metrics)}"
-        raise InputError(f"metric: expected a column of numbers of trials, got {metric!r}{hint}")
-    settings = [name for name in trials.columns if name.startswith("config/")]
-    settings = [name for name in settings if name != "config/seed"]
-    varied = [name for name in settings if trials[name].nunique(dropna=False) > 1]
-    varied = [name for i, name in enumerate(varied) if not _repeats(trials, name, varied[:i])]
-    by = varied or settings[:1]
-    grouped = trials.assign(**{metric: trials[metric].where(trials["status"] == "finished")})
-    groups = grouped.groupby(by, dropna=False, sort=False)[metric]
-    board = groups.agg(mean="mean", sd="std", finished="count", all="size").reset_index()
-    board = board[board["finished"] > 0]
-    board["seeds"] = [
-        f"{done}/{all_}" for done, all_ in zip(board["finished"], board["all"], strict=True)
-    ]
-    board = board.sort_values(
-        ["finished", "mean"], ascending=[False, metric in LOWER_IS_BETTER], kind="stable"
-    ).head(n)
-    board["ci95"] = board["sd"] * board["finished"].map(_half_width_in_sd)
-    board = board.rename(columns={name: name.removeprefix("config/") for name in varied})
-    names = [name.removeprefix("config/") for name in varied]
+    varied = varied_settings(trials)
+    by = varied or [name for name in trials.columns if name.startswith(SETTING)][:1]
+    board = mean_over_seeds(trials, metric, by)
+    board = board[board["n_finished"] > 0].sort_values(
+        ["n_finished", "mean"], ascending=[False, metric in LOWER_IS_BETTER], kind="stable"
+    )
+    board = board.head(n)
+    counts = zip(board["n_finished"], board["n"], strict=True)
+    board["seeds"] = [f"{done}/{all_}" for done, all_ in counts]
+    board = board.rename(columns={name: name.removeprefix(SETTING) for name in varied})
+    names = [name.removeprefix(SETTING) for name in varied]
     return board[["mean", "sd", "ci95", "seeds", *names]].reset_index(drop=True)
 
 
