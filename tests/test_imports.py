@@ -11,7 +11,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "plan": {"settings"},
     "atomic": set(),
     "versions": set(),
-    "results": {"atomic", "settings", "pyarrow", "pandas", "scipy"},
+    "results": {"atomic", "settings", "pyarrow", "pandas", "scipy", "numpy"},
     "streams": {"torch"},
     "data": {"settings", "streams", "torch", "torchvision", "numpy", "pyarrow"},
     "stacked": {"streams", "torch", "triton"},

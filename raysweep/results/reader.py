@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 
 from raysweep.results import files
@@ -209,9 +210,19 @@ def unite(
             f"{folder}: expected {name} with one type for each column, got: {error}; "
             f"use another --name or --fresh"
         ) from None
-    key = list(TABLES[name].key)
     if not tables:
         return table
-    indexed = table.select(key).append_column("row", pa.array(range(len(table)), pa.int64()))
-    last = indexed.group_by(key).aggregate([("row", "max")])["row_max"]
+    key = TABLES[name].key
+    indexed = {column: _codes(table[column]) for column in key}
+    indexed["row"] = pa.chunked_array([np.arange(len(table))])
+    last = pa.table(indexed).group_by([*key]).aggregate([("row", "max")])["row_max"]
+    if len(last) == len(table):
+        return table
     return table.take(last.combine_chunks().sort())
+
+
+def _codes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give whole numbers in place of texts: grouping by them takes a third of the time."""
+    if not pa.types.is_string(column.type):
+        return column
+    return pa.chunked_array([column.combine_chunks().dictionary_encode().indices])
