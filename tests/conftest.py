@@ -10,6 +10,12 @@ import torch
 from raysweep.data.sources import Source, load_source
 
 N_TRAIN, N_TEST = 400, 200
+_LONGEST = ("test_tune.py", "test_tune_experiments.py", "test_store.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files that take longest, so that no core is left with one at the end."""
+    items.sort(key=lambda item: item.path.name not in _LONGEST)
 
 
 @pytest.fixture(autouse=True)

@@ -300,7 +300,10 @@ def test_results_in_a_store_are_those_of_a_folder(
     assert names == [*expected, "trials.parquet"]
 
 
-def test_an_address_without_a_cluster_is_one_line(tmp_path: Path) -> None:
+def test_an_address_without_a_cluster_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "a" * 64)
     done = run(write(tmp_path), "--address", "127.0.0.1:1")
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if "error" in line]
