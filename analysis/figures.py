@@ -1,12 +1,14 @@
 """How the figures here look, and how they are written: PNG, SVG or PDF."""
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import matplotlib as mpl
+import typer
 from cycler import cycler
 
 mpl.use("Agg")
@@ -14,8 +16,10 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from analysis.command import chosen_format, write
+from raysweep.results import TABLES
 
 FORMATS = ("png", "svg", "pdf")
+FigureFormat = Annotated[str | None, typer.Option("--format", help=", ".join(FORMATS) + ".")]
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
 """Okabe and Ito's colours (jfly.uni-koeln.de/color), told apart by colour-blind readers."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -46,6 +50,36 @@ def style() -> Iterator[None]:
     """Draw in the style of this package; figures made inside are closed by ``give_figure``."""
     with mpl.rc_context(_STYLE):
         yield
+
+
+_SYMBOLS = {"beta_1": "β₁", "beta_2": "β₂", "lr": "learning rate"}
+
+
+def setting_words(name: str) -> str:
+    """Write the name of a setting for an axis or a title: ``β₁``, ``replay weight``."""
+    return _SYMBOLS.get(name.removeprefix("config/"), words(name))
+
+
+def metric_label(name: str) -> str:
+    """Write the name of a measure with its unit, as the tables' schemas state it."""
+    columns = [column for table in TABLES.values() for column in table.columns]
+    description = next((column.description for column in columns if column.name == name), "")
+    if name.endswith("_s"):
+        return f"{words(name.removesuffix('_s'))} (s)"
+    return f"{words(name)} (nats)" if "nats" in description else words(name)
+
+
+def with_minus(text: str) -> str:
+    """Write a number's sign as the axes of matplotlib do."""
+    return "\N{MINUS SIGN}" + text[1:] if re.match(r"-\d", text) else text
+
+
+def is_log(name: str, low: float, high: float) -> bool:
+    """Tell whether a measure from ``low`` to ``high`` is drawn on a logarithmic axis.
+
+    So are losses and durations that span two decades; measures that can be negative never are.
+    """
+    return name.endswith(("loss", "_s")) and 0 < 100 * low < high
 
 
 def words(name: str) -> str:

@@ -1,15 +1,25 @@
 """Means over seeds: their interval, and which setting is called the best."""
 
+import json
 import math
 import statistics
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
 
-from raysweep.results import TABLES, config_columns, format_leaderboard, leaderboard
+from analysis import leaderboard as script
+from raysweep.results import (
+    TABLES,
+    InputError,
+    config_columns,
+    format_leaderboard,
+    leaderboard,
+)
 from raysweep.results.leaderboard import summarise
 from raysweep.settings import Config
 
@@ -108,3 +118,80 @@ def test_text_shows_the_spread_only_where_there_is_one() -> None:
 def test_importing_the_results_leaves_scipy_alone() -> None:
     code = "import sys, raysweep.results; sys.exit('scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_sweep_counts_as_a_setting_where_there_are_several() -> None:
+    one, other = trials({1e-1: [0.5, 0.7], 1e-2: [0.1, 0.2]}), trials({1e-1: [0.9, 0.9]})
+    both = pd.concat([one.assign(sweep="one"), other.assign(sweep="other")], ignore_index=True)
+    board = leaderboard(both)
+    assert list(zip(board["sweep"], board["lr"], board["seeds"], strict=True)) == [
+        ("other", 1e-1, "2/2"),
+        ("one", 1e-1, "2/2"),
+        ("one", 1e-2, "2/2"),
+    ]
+    assert "sweep" not in leaderboard(one.assign(sweep="one"))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    """Give the folders of two sweeps."""
+    for name, accuracies in (
+        ("one", {1e-1: [0.5, 0.7], 1e-2: [0.1, 0.2]}),
+        ("other", {1e-1: [0.9, 0.9], 1e-3: [None, None]}),
+    ):
+        (tmp_path / name / "parts").mkdir(parents=True)
+        trials(accuracies).to_parquet(tmp_path / name / "trials.parquet")
+    return [str(tmp_path / name) for name in ("one", "other")]
+
+
+def test_the_command_ranks_several_sweeps_into_a_file(folders: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "made" / "board.json"
+    script.show(folders, out=out)
+    rows = json.loads(out.read_text())
+    assert [(row["sweep"], row["lr"], row["mean"]) for row in rows] == [
+        ("other", 0.1, pytest.approx(0.9)),
+        ("one", 0.1, pytest.approx(0.6)),
+        ("one", 0.01, pytest.approx(0.15)),
+    ]
+
+
+def test_the_command_filters_rows(folders: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    script.show(folders[:1], where="lr < 0.1", table_format="csv")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("mean,sd,ci95,seeds")
+    assert float(lines[1].split(",")[0]) == pytest.approx(0.15)
+
+
+def test_where_nothing_finished_the_command_says_so(
+    folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    script.show(folders[1:], where="lr < 0.1")
+    assert capsys.readouterr().out == "no configuration has finished yet\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "forgeting"}, "expected a metric, got 'forgeting' (did you mean forgetting?)"),
+        ({"metric": "forgetting"}, "--metric: expected a metric that was measured"),
+        ({"where": "lr <<"}, "--where: expected a condition"),
+        ({"where": "lr > 5"}, "--where: no row of 4 meets 'lr > 5'"),
+        ({"table_format": "xml"}, "--format: expected one of text, csv, json, markdown"),
+    ],
+)
+def test_a_mistake_is_an_error_of_one_line(
+    folders: list[str], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        script.show(folders[:1], **options)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_line_ends_with_2_and_one_line(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "analysis.leaderboard", str(tmp_path / "none")]
+    shown = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert shown.returncode == 2
+    assert shown.stderr.startswith("error: ")
+    assert shown.stderr.count("\n") == 1

@@ -68,11 +68,22 @@ def _sample(config: Config, k: int, samples: Samples) -> Samples:
     return Samples(samples.images[chosen], samples.labels[chosen])
 
 
+def pixel_order(config: Config, task: int, n_inputs: int) -> Tensor | None:
+    """Give the permutation (D,) of a task's pixels, out[i] = in[order[i]]; None for none.
+
+    ``task`` counts from 1; ``n_inputs`` is D.
+    """
+    is_in_place = task == 1 and config.first_task_identity
+    if config.tasks != "perm_mnist" or is_in_place:
+        return None
+    return torch.randperm(n_inputs, generator=generator(config.seed, "permutation", task))
+
+
 def _permuted(config: Config, k: int, train: Samples, test: Samples) -> tuple[Samples, Samples]:
-    if k == 0 and config.first_task_identity:
+    order = pixel_order(config, k + 1, train.images.shape[1])
+    if order is None:
         return train, test
-    stream = generator(config.seed, "permutation", k + 1)
-    order = torch.randperm(train.images.shape[1], generator=stream).to(train.images.device)
+    order = order.to(train.images.device)
     return (
         Samples(train.images[:, order], train.labels),
         Samples(test.images[:, order], test.labels),

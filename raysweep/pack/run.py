@@ -4,7 +4,7 @@ With a stage store, stages that are in it are served from there and train nothin
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,6 +21,8 @@ from raysweep.stages import Divergence, EpochReport, Lane, Scene, TrainGroup, fi
 from raysweep.store.files import StageStore
 from raysweep.store.shelf import Found, Kept, Shelf
 
+_WANTED = "wanted"
+
 
 class PackRun:
     """A pack in training: ``advance`` trains one epoch of one group of stages.
@@ -28,6 +30,7 @@ class PackRun:
     ``configs`` share a pack key. ``state`` after any ``advance`` goes into ``restore`` of a new
     run of the same configurations, which then gives the same rows as one without a break.
     With a ``store`` the rows are the same but for durations and ``n_stored_stages``.
+    The outputs of the stages in ``wanted`` (fingerprints) stay to the end, for ``output``.
     """
 
     def __init__(
@@ -37,6 +40,7 @@ class PackRun:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         store: StageStore | None = None,
+        wanted: Collection[str] = (),
     ) -> None:
         assert len({pack_key(config) for config in configs}) == 1
         start = time.perf_counter()
@@ -53,6 +57,7 @@ class PackRun:
         self.scene = Scene(configs[0], tasks, source.mean, source.sd, device, dtype)
         self._shelf = Shelf(store, source, device, dtype) if store else None
         self._served: dict[str, Kept] | None = None  # not looked up yet
+        self._wanted = frozenset(wanted)
         self._parents = {p for group in self.groups for s in group for _, p in s.parents}
         self._keeps_moments = any(
             config.keeps_optimizer_state or config.generator == "continual" for config in configs
@@ -136,7 +141,13 @@ class PackRun:
     def _look_up(self) -> None:
         """Look the pack's stages up in the store, once: a restored run serves the same ones."""
         if self._served is None:
-            found = self._shelf.find(self.groups, self._users) if self._shelf else Found()
+            groups, users = list(self.groups), dict(self._users)
+            if self._wanted:
+                # A stage that no store has, so that what it begins with is loaded.
+                parents = tuple((_WANTED, fingerprint) for fingerprint in sorted(self._wanted))
+                groups.append((Stage("fill_buffer", 0, _WANTED, parents, ""),))
+                users[_WANTED] = list(self.configs)
+            found = self._shelf.find(groups, users) if self._shelf else Found()
             self._served, self._models, self._buffers = found.kept, found.models, found.buffers
 
     def _serve_group(self, report: Report) -> list[Stage]:
@@ -277,6 +288,7 @@ class PackRun:
         """Forget the models and buffers that no stage to come needs."""
         ahead = self.groups[self._position :]
         needed = {parent for group in ahead for stage in group for _, parent in stage.parents}
+        needed |= self._wanted
         self._models = {f: model for f, model in self._models.items() if f in needed}
         self._buffers = {f: buffer for f, buffer in self._buffers.items() if f in needed}
 
@@ -297,6 +309,14 @@ class PackRun:
                 rows.append({"config_id": config.id, **trial_row(records, divergence), **counts})
                 self._reported.add(config.id)
         return rows
+
+    def output(self, fingerprint: str) -> LaneState | Buffer | None:
+        """Give the output of a wanted stage; None until it has ended, and where it diverged.
+
+        Its tensors are the run's own: to be read, not changed.
+        """
+        assert fingerprint in self._wanted
+        return self._models.get(fingerprint) or self._buffers.get(fingerprint)
 
     def state(self) -> dict[str, Any]:
         """Give all that ``restore`` needs: plain values and tensors (no pickled classes)."""

@@ -6,19 +6,28 @@
 The readers work while a sweep runs: they see every row that was acknowledged, each key once.
 """
 
-from raysweep.results.folder import ResultsFolder, WriteError, check_name
+from raysweep.results.folder import (
+    ResultsFolder,
+    WriteError,
+    check_name,
+    read_runs,
+    resume_command,
+)
 from raysweep.results.leaderboard import (
     LOWER_IS_BETTER,
     SETTING,
     format_leaderboard,
+    half_width_in_sd,
     leaderboard,
     mean_over_seeds,
     metrics_of,
+    ranked,
     varied_settings,
 )
+from raysweep.results.locks import Holder, find_holder, this_process
 from raysweep.results.places import Place
 from raysweep.results.reader import read_accuracy, read_epochs, read_trials, statuses
-from raysweep.results.schema import TABLES, Column, TableSchema, config_columns
+from raysweep.results.schema import TABLES, Column, TableSchema, config_columns, config_of
 from raysweep.results.writer import Writer
 from raysweep.settings import InputError, near
 
@@ -27,6 +36,7 @@ __all__ = [
     "SETTING",
     "TABLES",
     "Column",
+    "Holder",
     "InputError",
     "Place",
     "ResultsFolder",
@@ -35,14 +45,21 @@ __all__ = [
     "Writer",
     "check_name",
     "config_columns",
+    "config_of",
+    "find_holder",
     "format_leaderboard",
+    "half_width_in_sd",
     "leaderboard",
     "mean_over_seeds",
     "metrics_of",
     "near",
+    "ranked",
     "read_accuracy",
     "read_epochs",
+    "read_runs",
     "read_trials",
+    "resume_command",
     "statuses",
+    "this_process",
     "varied_settings",
 ]

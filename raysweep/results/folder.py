@@ -3,7 +3,8 @@
 import contextlib
 import json
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -218,6 +219,20 @@ class ResultsFolder:
             place.write_bytes(content.encode())
         except OSError as error:
             raise WriteError(self.place, error) from None
+
+
+def read_runs(folder: str | Path | Place) -> list[dict[str, Any]]:
+    """Give the runs in a folder's ``manifest.json``, oldest first; none if it can't be read."""
+    try:
+        runs = json.loads((Place.of(folder) / "manifest.json").read_bytes())["runs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
+
+
+def resume_command(command: Sequence[str]) -> str:
+    """Give the command that goes on where this one stopped."""
+    return shlex.join(word for word in command if word != "--fresh")
 
 
 def _runs(manifest: Place, other_than: str) -> list[dict[str, Any]]:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 SETTING = "config/"
 """Start of the names of columns that hold settings."""
-LOWER_IS_BETTER = frozenset({"forgetting", "reconstruction_loss", "replay_label_entropy"})
+LOWER_IS_BETTER = frozenset(
+    {"forgetting", "reconstruction_loss", "replay_label_entropy", "last_finite_loss", "duration_s"}
+)
 
 
 class Summary(NamedTuple):
@@ -35,11 +37,11 @@ def summarise(values: Sequence[float]) -> Summary:
     if n == 1:
         return Summary(values[0], None, None, n)
     sd = stdev(values)
-    return Summary(fmean(values), sd, sd * _half_width_in_sd(n), n)
+    return Summary(fmean(values), sd, sd * half_width_in_sd(n), n)
 
 
 @cache
-def _half_width_in_sd(n: int) -> float:
+def half_width_in_sd(n: int) -> float:
     """Give t(0.975, n - 1) / sqrt(n); NaN for one value."""
     if n < 2:
         return math.nan
@@ -98,34 +100,44 @@ def mean_over_seeds(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "
         )
         .reset_index()
     )
-    means["ci95"] = means["sd"] * means["n_finished"].map(_half_width_in_sd)
+    means["ci95"] = means["sd"] * means["n_finished"].map(half_width_in_sd)
     return means[[*by, "mean", "sd", "ci95", "n_finished", "n_diverged", "n"]]
+
+
+def ranked(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "pd.DataFrame":
+    """Give ``mean_over_seeds`` with the best group first, never by a lucky seed.
+
+    Groups with the most finished seeds (of all groups) come first, by their mean; after them
+    those with fewer, by number and then by mean: where seeds diverged, failed or are to come, the
+    mean of the others is no fair match for that of all. The index counts from 0.
+    """
+    return mean_over_seeds(trials, metric, by).sort_values(
+        ["n_finished", "mean"],
+        ascending=[False, metric in LOWER_IS_BETTER],
+        kind="stable",
+        ignore_index=True,
+    )
 
 
 def leaderboard(
     trials: "pd.DataFrame", metric: str = "average_accuracy", n: int = 10
 ) -> "pd.DataFrame":
-    """Rank settings by the mean of a metric over their finished seeds, never by a lucky seed.
-
-    Settings with the most finished seeds (of all settings) come first, by their mean; after them
-    those with fewer, by number and then by mean: where seeds diverged, failed or are to come, the
-    mean of the others is no fair match for that of all.
+    """Rank settings by the mean of a metric over their finished seeds, as ``ranked`` does.
 
     Gives up to ``n`` rows: ``mean``, ``sd`` and ``ci95`` as ``summarise`` does (null for one seed),
-    ``seeds`` (finished / all) and the settings that differ among all rows of ``trials``.
+    ``seeds`` (finished / all) and the settings that differ among all rows of ``trials``, with
+    ``sweep`` where they are of several sweeps.
     """
-    varied = varied_settings(trials)
+    sweeps = ["sweep"] if "sweep" in trials and trials["sweep"].nunique() > 1 else []
+    varied = sweeps + varied_settings(trials)
     by = varied or [name for name in trials.columns if name.startswith(SETTING)][:1]
-    board = mean_over_seeds(trials, metric, by)
-    board = board[board["n_finished"] > 0].sort_values(
-        ["n_finished", "mean"], ascending=[False, metric in LOWER_IS_BETTER], kind="stable"
-    )
-    board = board.head(n)
+    board = ranked(trials, metric, by)
+    board = board[board["n_finished"] > 0].head(n).reset_index(drop=True)
     counts = zip(board["n_finished"], board["n"], strict=True)
     board["seeds"] = [f"{done}/{all_}" for done, all_ in counts]
     board = board.rename(columns={name: name.removeprefix(SETTING) for name in varied})
     names = [name.removeprefix(SETTING) for name in varied]
-    return board[["mean", "sd", "ci95", "seeds", *names]].reset_index(drop=True)
+    return board[["mean", "sd", "ci95", "seeds", *names]]
 
 
 def _repeats(trials: "pd.DataFrame", name: str, earlier: list[str]) -> bool:

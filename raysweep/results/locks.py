@@ -4,11 +4,13 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Protocol
@@ -25,6 +27,8 @@ STALE_S = 60.0
 _SETTLE_S = 1.0
 """How long to wait before looking whether another driver took the lease at the same moment."""
 _LOOK_S = 2.0
+_CLOCK_S = 10.0
+"""By how much the clock may have been set since the machine started."""
 _MARGIN_S = 2.0
 """Stores give times in whole seconds."""
 
@@ -51,7 +55,63 @@ def _held(folder: object, holder: str, more: str = "") -> InputError:
     )
 
 
-def _myself() -> str:
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a folder, by what stands in its lock.
+
+    ``is_alive`` is None where that can't be told from here: for a process on another host.
+    """
+
+    name: str
+    is_alive: bool | None
+
+
+def find_holder(folder: Place) -> Holder | None:
+    """Tell who holds a folder, or was killed while it did; None if nobody. Takes no lock.
+
+    A lease's age goes by the store's clock and this machine's. Raises ``OSError`` if the store
+    can't be asked.
+    """
+    lock = folder / LOCK
+    try:
+        content, written = lock.read_bytes(), lock.written_at()
+    except FileNotFoundError:
+        return None
+    if folder.local is None:
+        age_s = (datetime.now(UTC) - written).total_seconds()
+        return Holder(_name(content), age_s < STALE_S)
+    name = content.decode(errors="replace").strip()
+    return Holder(name, _is_alive(name, written)) if name else None
+
+
+def _is_alive(name: str, since: datetime) -> bool | None:
+    """Tell whether a process of this host runs and is not a later one with the same number."""
+    found = re.fullmatch(r"process (\d+) on (.*)", name)
+    if not found or found[2] != socket.gethostname():
+        return None
+    pid = int(found[1])
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    began = _began(pid)
+    return began is None or began <= since.timestamp() + _CLOCK_S
+
+
+def _began(pid: int) -> float | None:
+    """Tell when a process began, in seconds of the clock; None where the system does not say."""
+    try:
+        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        booted = re.search(r"^btime (\d+)", Path("/proc/stat").read_text(), re.MULTILINE)
+        return int(booted[1]) + ticks / os.sysconf("SC_CLK_TCK") if booted else None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def this_process() -> str:
+    """Name this process, as in a lock."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
@@ -72,7 +132,7 @@ class FileLock:
             holder = lock.read().strip() or "another process"
             raise _held(self._folder, holder) from None
         lock.truncate(0)
-        lock.write(_myself())
+        lock.write(this_process())
         lock.flush()
         self._file = lock
 
@@ -83,6 +143,9 @@ class FileLock:
     def release(self) -> None:
         """Give it back."""
         if self._file:
+            # Its process may live on: see `find_holder`.
+            with contextlib.suppress(OSError):
+                self._file.truncate(0)
             self._file.close()
             self._file = None
 
@@ -161,7 +224,7 @@ class Lease:
 
     def _write(self) -> None:
         lease = {
-            "holder": _myself(),
+            "holder": this_process(),
             "token": self._token,
             "time": datetime.now(UTC).isoformat(),
         }

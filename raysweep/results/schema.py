@@ -1,12 +1,19 @@
 """The tables: every column with its type, its unit and a sentence."""
 
+import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from raysweep.settings import Config, loss_weights, show_widths
+from raysweep.settings import Config, InputError, loss_weights, show_widths
+from raysweep.settings.grid import check_value
+from raysweep.settings.rules import ADDED
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -223,3 +230,48 @@ def config_columns(config: Config) -> dict[str, Any]:
         row[f"config/{name}"] = show_widths(value) if isinstance(value, tuple) else value
     row["weight_rec"], row["weight_kl"] = loss_weights(config)
     return row
+
+
+def config_of(row: "Mapping[Any, Any] | pd.Series[Any]") -> Config:
+    """Rebuild the configuration of a row of ``trials``, the inverse of ``config_columns``.
+
+    ``row`` maps columns to values, as a dict or as a pandas Series of a DataFrame's row. Settings
+    that came after the row was written may be missing or null. Raises ``InputError`` where others
+    are, where a value is none, and where the settings are not those that ``config_id`` stands for.
+    """
+    config_id = row.get("config_id")
+    where = f"configuration {config_id}"
+    values = {}
+    for name in Config.model_fields:
+        column = f"config/{name}"
+        value = _plain(row.get(column))
+        if value is not None:
+            values[name] = check_value(name, _widths_or(name, value), f"{where}: {column}")
+        elif name not in ADDED:
+            raise InputError(
+                f"{where}: expected a value in the column {column} of its row, found none; "
+                f"read trials with raysweep.results.read_trials"
+            )
+    try:
+        config = Config(**values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if config.id != config_id:
+        raise InputError(
+            f"{where}: expected its settings in its row of trials, found those of {config.id}; "
+            f"was the table edited, or written by another version of raysweep?"
+        )
+    return config
+
+
+def _plain(value: Any) -> Any:
+    """Turn a table's value into Python's own; None for null."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if str(value) in ("nan", "<NA>") else value  # no setting can be NaN
+
+
+def _widths_or(name: str, value: Any) -> Any:
+    """Read widths from how ``show_widths`` writes them; give other settings' values as they are."""
+    if typing.get_origin(Config.model_fields[name].annotation) is not tuple:
+        return value
+    return str(value).split("-") if value else ()

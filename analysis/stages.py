@@ -1,0 +1,26 @@
+"""Stages in the order they are trained, and in words."""
+
+import re
+import sys
+
+_KINDS = {"train_task": "task", "train_generator": "generator", "fill_buffer": "buffer"}
+_NAME = re.compile(r"(\w+?)_(\d+)")
+
+
+def stage_order(stage: str) -> tuple[int, int, str]:
+    """Give a key that sorts stages as they are trained; joint training comes last."""
+    match = _NAME.fullmatch(stage)
+    if match is None:
+        return sys.maxsize, 0, stage
+    kind, task = match.groups()
+    kinds = list(_KINDS)
+    return int(task), kinds.index(kind) if kind in kinds else len(kinds), stage
+
+
+def stage_words(stage: str) -> str:
+    """Write a stage's name for people: ``task 2``, ``generator 1``, ``joint``."""
+    match = _NAME.fullmatch(stage)
+    if match is None:
+        return stage.removeprefix("train_").replace("_", " ")
+    kind, task = match.groups()
+    return f"{_KINDS.get(kind, kind.replace('_', ' '))} {task}"
