@@ -10,11 +10,10 @@ from typing import Annotated
 
 import typer
 
-from raysweep.results import Place
+from raysweep.results import Place, resume_command
 from raysweep.settings import MAX_CONFIGS, InputError
 from raysweep.tune.access import EndAtOnce, NothingRunsError
 from raysweep.tune.driver import ExitCode, Options, run_sweep
-from raysweep.tune.report import resume_command
 
 _MODULE = "python -m raysweep.tune"
 _COMMAND = "RAYSWEEP_COMMAND"

@@ -40,13 +40,20 @@ _QUIET = {
 }
 _OBJECT_STORE_SPARE = 256 * 2**20
 _ANSWER_S = 10.0
+_SETTINGS, _FRAME_HEADER = 4, 9
+_HTTP2_OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
+"""A client's preface and an empty settings frame (RFC 9113, section 3.4)."""
 
 
 class Cluster(NamedTuple):
-    """What a cluster has: its nodes, and whether all of them see the driver's scratch folder."""
+    """What a cluster has: its nodes, and whether all of them see the driver's scratch folder.
+
+    ``dashboard`` is the address of Ray's, None without one: those that start here have none.
+    """
 
     nodes: list[Node]
     sees_scratch: bool
+    dashboard: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +76,25 @@ class Joining:
 
 
 def _refuse_silence(address: str) -> None:
-    """Raise ``OSError`` where nothing listens: Ray would go on asking for minutes."""
+    """Raise ``OSError`` where nothing answers as Ray's server would: Ray would ask on for ever.
+
+    A gRPC server opens each connection with a settings frame (RFC 9113, sections 3.4 and 6.5).
+    """
     host, _, port = address.rpartition(":")
-    if host and port.isdigit() and "://" not in address:
-        socket.create_connection((host, int(port)), timeout=_ANSWER_S).close()
+    if not host or not port.isdigit() or "://" in address:
+        return
+    with socket.create_connection((host, int(port)), timeout=_ANSWER_S) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+            return
+        connection.sendall(_HTTP2_OPENING)
+        answer = b""
+        while len(answer) < _FRAME_HEADER:
+            received = connection.recv(_FRAME_HEADER - len(answer))
+            if not received:
+                break
+            answer += received
+    if len(answer) < _FRAME_HEADER or answer[3] != _SETTINGS:
+        raise ConnectionError("something else listens there")
 
 
 def _note_small_memory(n_bytes: int, say: Callable[[str], None]) -> None:
@@ -111,7 +133,8 @@ def _options(joining: Joining) -> dict[str, Any]:
     return options
 
 
-def _start(joining: Joining, options: dict[str, Any], is_local: bool) -> None:
+def _start(joining: Joining, options: dict[str, Any], is_local: bool) -> str | None:
+    """Start or join Ray; give the address of its dashboard, if it has one."""
     import ray
     from ray._private import worker
 
@@ -121,7 +144,7 @@ def _start(joining: Joining, options: dict[str, Any], is_local: bool) -> None:
     handler = signal.getsignal(signal.SIGTERM)
     try:
         _refuse_silence(options["address"])
-        ray.init(**options)
+        context = ray.init(**options)
         signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which aborts
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         reason = " ".join(str(error).split())[:200]
@@ -135,6 +158,7 @@ def _start(joining: Joining, options: dict[str, Any], is_local: bool) -> None:
             f"--address (or RAY_ADDRESS): expected a running Ray cluster at "
             f"{options['address']}, got: {reason}"
         ) from None
+    return f"http://{context.dashboard_url}" if context.dashboard_url else None
 
 
 @contextmanager
@@ -152,7 +176,7 @@ def connect(joining: Joining, say: Callable[[str], None]) -> Iterator[Cluster]:
     options = _options(joining)
     if is_local:
         _note_small_memory(options["object_store_memory"], say)
-    _start(joining, options, is_local)
+    dashboard = _start(joining, options, is_local)
     import ray
 
     try:
@@ -160,7 +184,7 @@ def connect(joining: Joining, say: Callable[[str], None]) -> Iterator[Cluster]:
             here = this_machine()
             memories = (here.memory, here.gpu_memory)
             nodes = [Node(node.n_cpus, node.n_gpus, *memories) for node in nodes_up()]
-            yield Cluster(nodes, sees_scratch=True)
+            yield Cluster(nodes, sees_scratch=True, dashboard=dashboard)
             return
         if joining.n_nodes:
             wait_for_nodes(joining.n_nodes, joining.resources, joining.wait_s, say)
@@ -171,6 +195,7 @@ def connect(joining: Joining, say: Callable[[str], None]) -> Iterator[Cluster]:
         cards = [a.gpu_memory for a in answers if a.gpu_memory]
         card = min(cards, default=None)
         nodes = [n._replace(gpu_memory=card if n.n_gpus else None) for n in nodes_up()]
-        yield Cluster(nodes, len(answers) == len(nodes) and all(a.sees for a in answers))
+        is_seen = len(answers) == len(nodes) and all(a.sees for a in answers)
+        yield Cluster(nodes, is_seen, dashboard)
     finally:
         ray.shutdown()

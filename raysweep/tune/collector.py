@@ -9,11 +9,15 @@ from typing import Any
 
 from ray import tune
 from ray.tune.experiment import Trial
+from ray.tune.result import HOSTNAME
 
+from raysweep.display import show_duration
 from raysweep.results import WriteError, Writer, config_columns
 from raysweep.tune.access import NothingRunsError, StopRun
-from raysweep.tune.progress import Progress, Screen, show_duration
+from raysweep.tune.progress import Progress
 from raysweep.tune.queue import Job, JobQueue, job_name
+from raysweep.tune.screen import Screen
+from raysweep.tune.status_file import StatusFile
 
 _FLUSH_EVERY_S = 1.0
 _FLUSH_SHARE = 0.05
@@ -40,6 +44,7 @@ class Collector(tune.Callback):
         progress: Progress,
         screen: Screen,
         max_seconds: float | None = None,
+        status: StatusFile | None = None,
     ) -> None:
         self._queue = queue
         self._attempts = attempts
@@ -47,6 +52,7 @@ class Collector(tune.Callback):
         self._progress = progress
         self._screen = screen
         self._max_seconds = max_seconds
+        self._status = status
         self._flushed = time.monotonic()
         self._flush_s = 0.0
         self._has_ended_pack = False
@@ -60,6 +66,10 @@ class Collector(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
+    def _leave_slot(self, trial: Trial) -> None:
+        self._running.discard(job_name(trial))
+        self._progress.note_end(job_name(trial))
+
     def _job(self, trial: Trial) -> Job | None:
         """Give the job of a trial, None if it was settled before."""
         return self._queue.jobs.get(job_name(trial))
@@ -71,6 +81,7 @@ class Collector(tune.Callback):
         self._running.add(job_name(trial))
         if job := self._job(trial):
             job.heard = time.monotonic()
+            self._progress.note_start(job.name, job.n_open)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
@@ -93,12 +104,23 @@ class Collector(tune.Callback):
         self._note(result.get("notes", []))
         # Less than is done where stages come from the store: they take no steps of their own.
         share = 1.0 if result["done"] else min(1.0, result["n_steps"] / job.pack.n_epochs)
-        self._progress.work_done[job.name] = job.cost * share
+        self._progress.note_share(job.name, share, job.cost)
         rows = json.loads(result.pop("rows"))  # Tune keeps the last result of every trial
+        self._note_epoch(job, result.get(HOSTNAME), rows["epochs"])
         self._writer.add("epochs", rows["epochs"])
         self._writer.add("accuracy", rows["accuracy"])
         for row in rows["trials"]:
             self._end(job, row)
+
+    def _note_epoch(self, job: Job, host: str | None, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Note what a worker does, by the last of its rows: it trains one group at a time."""
+        stage, epoch, n_epochs = None, 0, 0
+        if epochs:
+            stage, epoch = epochs[-1]["stage"], epochs[-1]["epoch"]
+            config = job.pack.configs[0]
+            is_generator = stage.startswith("train_generator")
+            n_epochs = config.vae_epochs if is_generator else config.epochs
+        self._progress.note_epoch(job.name, host, stage, epoch, n_epochs)
 
     def _note(self, texts: Sequence[str]) -> None:
         """Say what a worker has to say, once a run."""
@@ -178,7 +200,7 @@ class Collector(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Take up the pack of a lost worker again, or settle it if that has happened too often."""
-        self._running.discard(job_name(trial))
+        self._leave_slot(trial)
         job = self._job(trial)
         if job is None:
             return
@@ -223,7 +245,7 @@ class Collector(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Let go of the trial's files."""
-        self._running.discard(job_name(trial))
+        self._leave_slot(trial)
         job = self._job(trial)
         if job is None or self.is_stopping:
             return
@@ -258,6 +280,8 @@ class Collector(tune.Callback):
                 f"one; ctrl-c ends the run, and rows written are kept"
             )
         self._screen.update(self._progress)
+        if self._status:
+            self._status.update(self._progress)
 
     def _flush(self) -> None:
         start = time.monotonic()

@@ -20,6 +20,7 @@ from raysweep.results import (
     Writer,
     check_name,
     read_trials,
+    resume_command,
     statuses,
 )
 from raysweep.settings import Config, InputError, Resources, Sweep, dump_yaml, load_sweep
@@ -28,9 +29,11 @@ from raysweep.tune.access import NothingRunsError
 from raysweep.tune.cluster import Joining, connect
 from raysweep.tune.manifest import Manifest
 from raysweep.tune.nodes import Node, memory_a_pack, n_slots_of, this_machine
-from raysweep.tune.progress import Progress, Screen
-from raysweep.tune.report import describe_plan, resume_command, summarise
+from raysweep.tune.progress import Progress
+from raysweep.tune.report import describe_plan, summarise
+from raysweep.tune.screen import Screen
 from raysweep.tune.shares import choose_share
+from raysweep.tune.status_file import StatusFile
 
 
 class ExitCode(IntEnum):
@@ -222,18 +225,21 @@ class _Driver:
             self.options.is_without_token,
             is_verbose=self.options.verbosity > 0,
         )
-        with connect(joining, self.screen.say) as (nodes, has_checkpoints):
+        with connect(joining, self.screen.say) as (nodes, has_checkpoints, dashboard):
+            if dashboard:
+                self.screen.say(f"Ray's dashboard: {dashboard}")
             resources, why = self._resources(missing, nodes)
             n_slots = self._slots(resources, nodes)
             plan = self._plan(ledger, n_slots, nodes, resources)
             n_done = n_all - len(missing)
             self.screen.detail(self._describe(plan, n_slots, n_done, why))
-            progress = self._progress(plan, n_slots, n_done)
+            progress = self._progress(plan, n_slots, ledger)
             from raysweep.tune.collector import Collector  # imports Ray Tune
             from raysweep.tune.queue import JobQueue
             from raysweep.tune.trials import Terms, run_packs
 
             queue = JobQueue(plan.packs)
+            status = StatusFile(self.folder, dashboard)
             collector = Collector(
                 queue,
                 {config.id: ledger.attempts(config) for config in missing},
@@ -241,6 +247,7 @@ class _Driver:
                 progress,
                 self.screen,
                 self.sweep.max_seconds,
+                status,
             )
             storage, filesystem = self.folder.storage()
             if not has_checkpoints:
@@ -262,6 +269,7 @@ class _Driver:
                 run_packs(queue, terms, collector)
             finally:
                 self.screen.close()
+                status.close()
                 writer.fold()
                 manifest.end(progress)
         return progress
@@ -289,16 +297,18 @@ class _Driver:
             )
         return n_slots
 
-    def _progress(self, plan: Plan, n_slots: int, n_done: int) -> Progress:
+    def _progress(self, plan: Plan, n_slots: int, ledger: Ledger) -> Progress:
         trials = read_trials(self.place)
         ids = [config.id for config in self.sweep.configs]
         earlier = trials.loc[trials["config_id"].isin(ids), "average_accuracy"].max()
+        ended = [c for c in self.sweep.configs if ledger.status(c) not in ("missing", "failed")]
         return Progress(
             n_total=sum(len(pack.configs) for pack in plan.packs),
             n_slots=n_slots,
             total_work=sum(cost(pack) for pack in plan.packs),
             best=None if math.isnan(earlier) else float(earlier),
-            n_before=n_done,
+            title=self.options.name,
+            before=Counter(ledger.status(c) for c in ended),
         )
 
     def _verdict(self, progress: Progress) -> ExitCode:

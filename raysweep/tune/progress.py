@@ -1,44 +1,43 @@
-"""What the driver knows of a running sweep, and the line it shows."""
+"""What the driver knows of a running sweep."""
 
-import sys
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from raysweep.display import Picture, Work, show_status
 
-_PLAIN_EVERY_S = 30.0
-_LIVE_EVERY_S = 0.25
+_RATE_S = 300.0
+"""The rate is that of the last five minutes, with a look at it every five seconds."""
+_LOOK_S = 5.0
 ENDED = ("finished", "diverged", "stopped", "failed")
 
 
-def show_duration(seconds: float) -> str:
-    """Write a duration for people: ``45 s``, ``3 min 05 s``, ``2 h 10 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+@dataclass
+class _Slot:
+    """A slot's number, what its worker does, and when that was heard (``time.monotonic``)."""
+
+    number: int
+    work: Work
+    heard: float
 
 
 @dataclass
 class Progress:
     """Counts of one run of the driver.
 
-    ``work`` is in the planner's unit of cost. ``train_s`` is the workers' time in training,
-    ``train_cpu_s`` their processors' time in it and in the stage store, ``idle_s`` the time slots
-    had no pack left.
+    ``before`` are configurations by status that had ended before. ``work`` is in the planner's unit
+    of cost. ``train_s`` is the workers' time in training, ``train_cpu_s`` their processors' time in
+    it and in the stage store, ``idle_s`` the time slots had no pack left.
     """
 
     n_total: int
     n_slots: int
     total_work: float
     best: float | None = None
-    n_before: int = 0
+    title: str = ""
+    before: Mapping[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     counts: Counter[str] = field(default_factory=Counter)
     work_done: dict[str, float] = field(default_factory=dict)
@@ -49,8 +48,16 @@ class Progress:
     prepare_s: float = 0.0
     idle_s: float = 0.0
     _last_tick: float | None = None
+    _slots: dict[str, _Slot] = field(default_factory=dict)
+    _history: list[tuple[float, float]] = field(default_factory=list)
+    _looks: deque[tuple[float, int]] = field(default_factory=deque)
 
-    def note_trial(self, row: dict[str, Any]) -> None:
+    def __post_init__(self) -> None:
+        if self.best is not None:
+            self._history.append((0.0, self.best))
+        self._looks.append((0.0, 0))
+
+    def note_trial(self, row: Mapping[str, Any]) -> None:
         """Count an ended configuration by its row of ``trials``."""
         self.counts[row["status"]] += 1
         if row.get("host"):
@@ -58,6 +65,33 @@ class Progress:
         accuracy = row.get("average_accuracy")
         if accuracy is not None and (self.best is None or accuracy > self.best):
             self.best = accuracy
+            self._history.append((self.elapsed_s, accuracy))
+
+    def note_start(self, pack: str, n_configs: int) -> None:
+        """Note that a slot's worker takes up a pack."""
+        taken = {slot.number for slot in self._slots.values()}
+        number = next(i for i in range(len(taken) + 1) if i not in taken)
+        self._slots[pack] = _Slot(number, Work(n_configs), time.monotonic())
+
+    def note_epoch(
+        self, pack: str, host: str | None, stage: str | None, epoch: int, n_epochs: int
+    ) -> None:
+        """Note what a pack's worker has just finished."""
+        if slot := self._slots.get(pack):
+            slot.heard = time.monotonic()
+            slot.work.host = host
+            if stage:
+                slot.work.stage, slot.work.epoch, slot.work.n_epochs = stage, epoch, n_epochs
+
+    def note_share(self, pack: str, share: float, cost: float) -> None:
+        """Note how much of a pack, of so much work, is done (0 to 1)."""
+        self.work_done[pack] = cost * share
+        if slot := self._slots.get(pack):
+            slot.work.share = share
+
+    def note_end(self, pack: str) -> None:
+        """Note that a pack has left its slot."""
+        self._slots.pop(pack, None)
 
     def note_running(self, n_packs_left: int, n_configs: int) -> None:
         """Take the time since the last call as spent with so many packs not ended."""
@@ -66,6 +100,16 @@ class Progress:
             self.idle_s += max(0, self.n_slots - n_packs_left) * (tick - self._last_tick)
         self._last_tick = tick
         self.n_running = n_configs
+        elapsed_s = tick - self.started
+        if elapsed_s - self._looks[-1][0] >= _LOOK_S:
+            self._looks.append((elapsed_s, self.n_ended))
+            while elapsed_s - self._looks[0][0] > _RATE_S:
+                self._looks.popleft()
+
+    @property
+    def n_before(self) -> int:
+        """Configurations that had ended before this run."""
+        return sum(self.before.values())
 
     @property
     def n_ended(self) -> int:
@@ -77,58 +121,39 @@ class Progress:
         """Seconds since packs could start."""
         return time.monotonic() - self.started
 
+    @property
+    def per_min(self) -> float | None:
+        """Configurations that end in a minute, over the last five; None before the first."""
+        if not self.n_ended:
+            return None
+        since, n_then = self._looks[0]
+        return 60 * (self.n_ended - n_then) / max(self.elapsed_s - since, 1e-9)
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds until all is done, if it goes on as it went; None where that can't be told."""
+        share = sum(self.work_done.values()) / self.total_work if self.total_work else 0.0
+        return self.elapsed_s * (1 - min(share, 1.0)) / share if share > 0.01 else None
+
+    def picture(self) -> Picture:
+        """Give all there is to show."""
+        now = time.monotonic()
+        slots = sorted(self._slots.values(), key=lambda slot: slot.number)
+        for slot in slots:
+            slot.work.heard_s = now - slot.heard
+        return Picture(
+            title=self.title,
+            n_total=self.n_before + self.n_total,
+            counts=self.counts + Counter(self.before),
+            n_running=self.n_running,
+            elapsed_s=self.elapsed_s,
+            per_min=self.per_min,
+            left_s=self.left_s,
+            best=self.best,
+            history=self._history,
+            workers=[slot.work for slot in slots],
+        )
+
     def line(self) -> str:
         """Describe the state in one line."""
-        parts = [f"{self.n_before + self.n_ended}/{self.n_before + self.n_total} done"]
-        parts.append(f"{self.n_running} running")
-        parts += [f"{self.counts[status]} {status}" for status in ("diverged", "failed")]
-        if self.n_ended:
-            parts.append(f"{60 * self.n_ended / max(self.elapsed_s, 1e-9):.1f}/min")
-        share = sum(self.work_done.values()) / self.total_work if self.total_work else 0.0
-        if share > 0.01:
-            parts.append(f"{show_duration(self.elapsed_s * (1 - share) / share)} left")
-        if self.best is not None:
-            parts.append(f"best {self.best:.4f}")
-        return " · ".join(parts)
-
-
-class Screen:
-    """Shows a line that changes on a terminal, a line every 30 s elsewhere, nothing if quiet."""
-
-    def __init__(self, verbosity: int) -> None:
-        self._verbosity = verbosity
-        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-        self._live: Live | None = None
-        self._shown = time.monotonic()
-
-    def say(self, text: str) -> None:
-        """Print a line of what is going on (not if quiet)."""
-        if self._verbosity >= 0:
-            self._console.print(Text(text))
-
-    def detail(self, text: str) -> None:
-        """Print a line only if verbose."""
-        if self._verbosity > 0:
-            self._console.print(Text(text))
-
-    def update(self, progress: Progress) -> None:
-        """Show the progress if it is time to."""
-        if self._verbosity < 0:
-            return
-        is_live = self._console.is_terminal
-        if time.monotonic() - self._shown < (_LIVE_EVERY_S if is_live else _PLAIN_EVERY_S):
-            return
-        self._shown = time.monotonic()
-        if not is_live:
-            self._console.print(Text(progress.line()))
-            return
-        if self._live is None:
-            self._live = Live(console=self._console, auto_refresh=False, transient=True)
-            self._live.start()
-        self._live.update(Text(progress.line(), no_wrap=True, overflow="ellipsis"), refresh=True)
-
-    def close(self) -> None:
-        """Take the changing line away."""
-        if self._live is not None:
-            self._live.stop()
-            self._live = None
+        return show_status(self.picture())

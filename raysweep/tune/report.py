@@ -1,19 +1,14 @@
 """What the command prints: the plan beforehand, the outcome at the end."""
 
-import shlex
-from collections.abc import Container, Sequence
+from collections.abc import Container
 
+from raysweep.display import show_duration
 from raysweep.plan import Plan, memory_of
 from raysweep.results import TABLES, Place, format_leaderboard, leaderboard, read_trials
 from raysweep.settings import Sweep
-from raysweep.tune.progress import ENDED, Progress, show_duration
+from raysweep.tune.progress import ENDED, Progress
 
 _SHOWN = 10
-
-
-def resume_command(command: Sequence[str]) -> str:
-    """Give the command that goes on where this one stopped."""
-    return shlex.join(word for word in command if word != "--fresh")
 
 
 def describe_plan(

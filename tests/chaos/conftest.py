@@ -94,7 +94,7 @@ def undisturbed(form: Form, tmp_path_factory: pytest.TempPathFactory) -> Callabl
     The largest load of as many epochs runs once a session: a configuration's numbers do not
     depend on what else is in the sweep.
     """
-    largest = {2: form.pick(4, 40), 20: form.pick(2, 10)}
+    largest = {2: form.pick(4, 40), 20: form.pick(4, 10)}
     done: dict[int, Rows] = {}
 
     def give(load: Load) -> Rows:

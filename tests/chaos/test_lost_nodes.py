@@ -67,7 +67,7 @@ def _seconds(duration: pd.Timedelta) -> float:
 def test_a_node_without_power_and_one_without_a_link_lose_nothing(
     form: Form, undisturbed: Callable[[Load], Rows], note: Note, tmp_path: Path
 ) -> None:
-    load = Load(form.pick(2, 10), epochs=20)
+    load = Load(form.pick(4, 10), epochs=20)
     reference = undisturbed(load)
     with Hosts(4) as hosts:
         head, *workers = hosts.all

@@ -142,11 +142,7 @@ def test_addresses_without_a_cluster_are_refused_in_one_line(
             _refused(run, f"no cluster at {address}", note)
 
 
-def test_an_address_that_never_answers_is_refused_in_one_line(
-    form: Form, note: Note, tmp_path: Path
-) -> None:
-    if not form.is_long:
-        pytest.skip("long form only")
+def test_an_address_that_never_answers_is_refused_in_one_line(note: Note, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
         run = Run(_LOAD, tmp_path, "--address", f"127.0.0.1:{port}", "--without-token")

@@ -1,0 +1,319 @@
+"""The picture of a sweep on a terminal: as its driver shows it, and ``raysweep.status``."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+WIDEST = 100
+"""Columns that the picture takes at most."""
+_NARROW = 60
+_TALL = 14
+_MOST_CELLS = 40
+_SILENT_S = 60.0
+"""A worker that gave no sign for so long is shown with how long it was."""
+_BARS = "▁▂▃▄▅▆▇█"
+_ASCII = str.maketrans("█▓▚░·━─…▁▂▃▄▅▆▇", "#%/-.=-~_..-=+*")
+
+
+class Part(NamedTuple):
+    """How a share of the configurations is drawn: told apart by its glyph where there is no color.
+
+    ``is_always`` is shown in the legend even if there are none.
+    """
+
+    glyph: str
+    color: str
+    is_always: bool = False
+
+
+PARTS = {
+    "finished": Part("█", "green", is_always=True),
+    "diverged": Part("▓", "yellow"),
+    "stopped": Part("▚", "magenta"),
+    "failed": Part("x", "red"),
+    "running": Part("░", "cyan"),
+    "to do": Part("·", "bright_black", is_always=True),
+}
+
+
+@dataclass
+class Work:
+    """What one worker does, as last heard: ``share`` (0 to 1) of its pack of ``n_configs`` is done.
+
+    ``stage`` and ``epoch`` are those that it finished last, None and 0 before the first;
+    ``heard_s`` is how long ago that was.
+    """
+
+    n_configs: int
+    host: str | None = None
+    stage: str | None = None
+    epoch: int = 0
+    n_epochs: int = 0
+    share: float = 0.0
+    heard_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is known of a sweep at one moment.
+
+    ``counts`` are configurations by status, all runs together; ``n_total`` is None if unknown.
+    ``history`` has the best average accuracy so far with the seconds of the run at which it was
+    reached. ``left_s`` and ``per_min`` are None where nothing can be told. ``notes`` are lines
+    below the rest.
+    """
+
+    title: str
+    n_total: int | None
+    counts: Mapping[str, int]
+    n_running: int
+    elapsed_s: float
+    per_min: float | None = None
+    left_s: float | None = None
+    best: float | None = None
+    history: Sequence[tuple[float, float]] = ()
+    workers: Sequence[Work] = ()
+    notes: Sequence[str] = field(default=())
+
+    @property
+    def n_ended(self) -> int:
+        """Configurations that have ended."""
+        return sum(self.counts.values())
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """Configurations by how they are drawn: by status, running, to do."""
+        total = max(self.n_ended, self.n_total or 0)
+        n_running = min(self.n_running, total - self.n_ended)
+        rest = {"running": n_running, "to do": total - self.n_ended - n_running}
+        return {name: self.counts.get(name, 0) for name in PARTS if name not in rest} | rest
+
+
+def show_duration(seconds: float) -> str:
+    """Write a duration for people: ``45 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 100 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def show_clock(left_s: float, now: datetime | None = None) -> str:
+    """Write when something ends that takes so much longer, in local time."""
+    now = now or datetime.now().astimezone()
+    if left_s > 3650 * 86400:
+        return "in years"
+    end = now + timedelta(seconds=left_s)
+    if end.date() == now.date():
+        return f"{end:%H:%M}"
+    return f"{end:%a %H:%M}" if left_s < 6 * 86400 else f"{end:%Y-%m-%d}"
+
+
+def show_status(picture: Picture) -> str:
+    """Describe a picture in one plain line."""
+    parts = [f"{picture.n_ended}/{max(picture.n_total or 0, picture.n_ended)} done"]
+    parts.append(f"{picture.n_running} running")
+    parts += [f"{picture.counts.get(status, 0)} {status}" for status in ("diverged", "failed")]
+    if picture.per_min is not None:
+        parts.append(f"{picture.per_min:.1f}/min")
+    if picture.left_s is not None:
+        parts.append(f"{show_duration(picture.left_s)} left")
+    if picture.best is not None:
+        parts.append(f"best {picture.best:.4f}")
+    return " · ".join(parts)
+
+
+def cells_of(amounts: Sequence[int], n_cells: int) -> list[int]:
+    """Divide cells in proportion to amounts; what is there at all gets a cell if there is room."""
+    total = sum(amounts)
+    if not total:
+        return [0] * len(amounts)
+    cells = [max(1, n * n_cells // total) if n else 0 for n in amounts]
+    exact = [n * n_cells / total for n in amounts]
+    while sum(cells) < n_cells:
+        short = max(range(len(cells)), key=lambda i: exact[i] - cells[i])
+        cells[short] += 1
+    while sum(cells) > n_cells:
+        # The one that has most of its share to spare, and never the last cell of a part.
+        over = max(range(len(cells)), key=lambda i: (cells[i] > 1, cells[i] - exact[i]))
+        cells[over] -= 1
+    return cells
+
+
+def sparkline(history: Sequence[tuple[float, float]], until_s: float, n_cells: int) -> str:
+    """Draw a step function of time, from its first step to ``until_s``."""
+    if not history or n_cells < 1:
+        return ""
+    low, high = history[0][1], history[-1][1]
+    start = history[0][0]
+    line, i = "", 0
+    for cell in range(1, n_cells + 1):
+        end = start + (until_s - start) * cell / n_cells
+        while i + 1 < len(history) and (history[i + 1][0] <= end or cell == n_cells):
+            i += 1
+        height = (history[i][1] - low) / (high - low) if high > low else 0.5
+        line += _BARS[round(height * (len(_BARS) - 1))]
+    return line
+
+
+class Display:
+    """A picture as lines that fit a terminal: none wraps, and no more than its height."""
+
+    def __init__(self, picture: Picture) -> None:
+        self.picture = picture
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Give the lines for a console's present size."""
+        # A line as wide as the terminal makes some of them begin another.
+        width = max(1, min(WIDEST, options.max_width - 1))
+        for line in lines_of(self.picture, width, max(1, console.height - 1), options.ascii_only):
+            line.truncate(width, overflow="crop" if options.ascii_only else "ellipsis")
+            line.no_wrap, line.overflow = True, "crop"
+            yield line
+
+
+def lines_of(picture: Picture, width: int, height: int, is_ascii: bool = False) -> list[Text]:
+    """Lay a picture out; what matters most stays where there is little room.
+
+    Lines but those of ``notes`` fit the width.
+    """
+    lines = [Text(show_status(picture))] if height < 4 else _layout(picture, width, height)
+    if is_ascii:
+        for line in lines:
+            line.plain = line.plain.translate(_ASCII)
+    return lines
+
+
+def _layout(picture: Picture, width: int, height: int) -> list[Text]:
+    lines = [_head(picture, width), _bar(picture, width)]
+    lines += _flow(_legend(picture), width, 2)
+    lines += _flow(_rates(picture), width, 2)
+    if picture.best is not None:
+        lines.append(_best(picture, width))
+    lines += [Text(note) for note in picture.notes[: max(1, height // 3)]]
+    if height > _TALL and picture.workers:
+        lines.append(Text())
+    room = height - len(lines)
+    return (lines + _workers(picture.workers, width, min(room, max(4, height // 2))))[:height]
+
+
+def _head(picture: Picture, width: int) -> Text:
+    n_ended, n_total = picture.n_ended, sum(picture.parts.values())
+    what = "configurations" if width >= _NARROW else "done"
+    count = f"{n_ended:,} of {n_total:,} {what}" if picture.n_total else f"{n_ended:,} {what}"
+    if n_total and picture.n_total:
+        count += f" · {n_ended * 100 // n_total} %"
+    elapsed = show_duration(picture.elapsed_s) if picture.elapsed_s else ""
+    title = picture.title
+    room = width - len(count) - 2
+    if len(title) > room:
+        title = f"{title[: max(0, room - 1)]}…"
+    gap = width - len(title) - len(count) - 2 - len(elapsed)
+    if gap < 2:
+        elapsed, gap = "", 0
+    return Text.assemble((title, "bold"), "  ", count, " " * gap, (elapsed, "dim"))
+
+
+def _bar(picture: Picture, width: int) -> Text:
+    parts = picture.parts
+    cells = cells_of(list(parts.values()), width)
+    return Text.assemble(
+        *((PARTS[name].glyph * n, PARTS[name].color) for name, n in zip(parts, cells, strict=True))
+    )
+
+
+def _legend(picture: Picture) -> list[Text]:
+    if picture.n_total is None and not picture.n_ended:
+        return []
+    return [
+        Text.assemble((PARTS[name].glyph, PARTS[name].color), f" {n:,} {name}")
+        for name, n in picture.parts.items()
+        if n or PARTS[name].is_always
+    ]
+
+
+def _rates(picture: Picture) -> list[Text]:
+    texts = []
+    if picture.per_min is not None:
+        texts.append(f"{picture.per_min:.1f} per minute")
+    if picture.left_s is not None:
+        texts.append(f"{show_duration(picture.left_s)} left")
+        texts.append(f"ends about {show_clock(picture.left_s)}")
+    return [Text(text) for text in texts]
+
+
+def _flow(items: Iterable[Text], width: int, gap: int) -> list[Text]:
+    """Put items side by side into as many lines as it takes."""
+    lines: list[Text] = []
+    for item in items:
+        if lines and len(lines[-1]) + gap + len(item) <= width:
+            lines[-1].append(" " * gap).append_text(item)
+        else:
+            lines.append(item.copy())
+    return lines
+
+
+def _best(picture: Picture, width: int) -> Text:
+    words = "best average accuracy" if width >= _NARROW else "best"
+    line = Text.assemble(f"{words} ", (f"{picture.best:.4f}", "bold"))
+    if picture.history:
+        start = f"from {picture.history[0][1]:.4f} " if width >= _NARROW else ""
+        n_cells = min(_MOST_CELLS, width - len(line) - len(start) - 2)
+        drawn = sparkline(picture.history, picture.elapsed_s, n_cells)
+        line.append(f"  {start}", "dim").append(drawn, "green")
+    return line
+
+
+def _workers(workers: Sequence[Work], width: int, n_lines: int) -> list[Text]:
+    """Give a line for each worker; where they are too many, one that tells what is left out."""
+    if n_lines < 1 or not workers:
+        return []
+    shown = workers if len(workers) <= n_lines else workers[: n_lines - 1]
+    host_width = max(len(_host(work, width)) for work in shown) if shown else 0
+    stage_width = max((len(_stage(work)) for work in shown), default=0)
+    sizes = max((len(f"{work.n_configs}") for work in shown), default=0)
+    lines = [_worker(work, width, (host_width, sizes, stage_width)) for work in shown]
+    if len(shown) < len(workers):
+        left = workers[len(shown) :]
+        hosts = len({work.host for work in left if work.host})
+        more = f"and {len(left)} more workers" if shown else f"{len(left)} workers"
+        more += f" on {hosts} hosts" if hosts > 1 else ""
+        lines.append(Text(more, "dim"))
+    return lines
+
+
+def _host(work: Work, width: int) -> str:
+    name = (work.host or "-").partition(".")[0]
+    room = 20 if width >= _NARROW else 8
+    return name if len(name) <= room else f"{name[: room - 1]}…"
+
+
+def _stage(work: Work) -> str:
+    return work.stage or "starting"
+
+
+def _worker(work: Work, width: int, widths: tuple[int, int, int]) -> Text:
+    host_width, sizes, stage_width = widths
+    is_wide = width >= _NARROW
+    line = Text(f"{_host(work, width):<{host_width}}", "cyan" if work.host else "dim")
+    size = f" {work.n_configs:>{sizes}}"
+    size += f" {'config ' if work.n_configs == 1 else 'configs'}" if is_wide else ""
+    line = Text.assemble(line, size)
+    line.append(f"  {_stage(work):<{stage_width}}", "" if work.stage else "dim")
+    epoch = f"{work.epoch}/{work.n_epochs}" if work.stage else ""
+    line.append(f" {'epoch ' if is_wide and epoch else ''}{epoch:<5}")
+    silent = f"heard {show_duration(work.heard_s)} ago" if work.heard_s > _SILENT_S else ""
+    percent = f"{work.share:4.0%}".replace("%", " %")
+    n_cells = min(20, width - len(line) - len(percent) - 2 - (len(silent) + 2 if silent else 0))
+    if is_wide and n_cells >= 4:
+        n_done = round(work.share * n_cells)
+        line.append(" ").append("━" * n_done, "cyan").append("─" * (n_cells - n_done), "dim")
+    line.append(percent)
+    return line.append(f"  {silent}", "yellow") if silent else line
