@@ -115,10 +115,11 @@ def test_every_rule_has_a_case() -> None:
         "it needs one generator",
         "a buffer of at least",
         "the batch size that mir chooses of them",
+        "(no such limit) or a number > 1",
     ]
     assert [part for part in wanted if part not in messages] == []
     # A rule that is added to the module asks for a case here.
-    assert source.count("raise InputError(") == 15
+    assert source.count("raise InputError(") == 16
 
 
 def test_what_the_data_do_not_have_is_one_line_too() -> None:

@@ -315,6 +315,7 @@ def all_settings(model: str) -> list[Config]:
     one_task = "frozen" if model == "vib" else "per_task"
     other_lr: Settings = {"lr_schedule": "exponential", "lr_decay": 0.9, "lr": 2e-3}
     simple: Settings = {"replay": "simple", "selection_features": "encoder", "loss_above": 1e5}
+    patient: Settings = {"loss_factor": 1e6, "loss_patience": 3}
     return lanes_of(
         base,
         {},
@@ -325,7 +326,7 @@ def all_settings(model: str) -> list[Config]:
         simple | {"selection": "reservoir", "freeze_encoder": True, "optimizer_state": "keep"},
         {"generator": "continual", "generator_replay_weight": 0.9, "generator_lr": 1e-3},
         {"generator": one_task, "labeler": "per_task", "label_temperature": 2.0, "beta_1": 0.5},
-        {"labeler": "at_generation", "replay_labels": "hard", "optimizer_state": "reset"},
+        patient | {"labeler": "at_generation", "replay_labels": "hard", "optimizer_state": "reset"},
         {"replay_schedule": "exponential", "replay_decay": 0.5, "replay_weight": 0.9},
         {
             "generator": "continual",

@@ -58,6 +58,8 @@ LANE_CHOICES: dict[str, list[Any]] = {
     "lr": [1e-3, 1e-2],
     "weight_decay": [0.0, 0.5],
     "loss_above": [1e5, 1e6],
+    "loss_factor": [0.0, 2.0],
+    "loss_patience": [1, 3],
     # Binary fractions: 0.25 + 0.5 and 0.5 + 0.25 are one sum.
     "beta_1": [-2.0, -1.0, 0.0, 0.25, 0.5, 0.75],
     "beta_2": [0.0, 0.25, 0.5, 0.75],
@@ -100,7 +102,8 @@ GRIDS = [random_grid(random.Random(number)) for number in range(60)]
 def rules(config: Config) -> dict[str, tuple[Any, ...]]:
     """Give what each stage's result depends on, written from design.md, decision 3."""
     data = (config.tasks, config.n_tasks, config.seed)
-    every_step = (*data, config.epochs, config.lr, config.weight_decay, config.loss_above)
+    limits = (config.loss_above, config.loss_factor, config.loss_patience)
+    every_step = (*data, config.epochs, config.lr, config.weight_decay, limits)
     if config.model == "comparison":
         weights = (0.0, config.beta_2)
     elif config.beta_1 > 0:
@@ -524,6 +527,7 @@ SIMPLE, NO_REPLAY = {"replay": "simple"}, {"replay": "none"}
         (NO_REPLAY, {"replay_labels": ["soft", "hard"]}, "train_task_2", 1),
         (VIB, {"seed": [0, 1]}, "train_task_1", 2),
         (VIB, {"loss_above": [1, 2]}, "train_task_1", 2),
+        (VIB, {"loss_factor": [0, 2], "loss_patience": [1, 2]}, "train_task_1", 4),
         (VIB, {"weight_decay": [0, 1]}, "train_task_1", 2),
     ],
 )

@@ -84,6 +84,8 @@ CHANGES: dict[str, list[Any]] = {
     "generator_replay_weight": [0.25],
     "freeze_encoder": [True],
     "loss_above": [1e5],
+    "loss_factor": [1.5],
+    "loss_patience": [3],
     "seed": [4],
 }
 NOT_CHANGED = {"experiment", "model", "source", "tf32"}

@@ -32,7 +32,8 @@ def facts_of_data(config: Config) -> Facts:
 
 
 def facts_of_steps(config: Config) -> Facts:
-    return (*facts_of_data(config), config.batch_size, config.weight_decay, config.loss_above)
+    limits = (config.loss_above, config.loss_factor, config.loss_patience)
+    return (*facts_of_data(config), config.batch_size, config.weight_decay, limits)
 
 
 def facts_of_classifier(config: Config) -> Facts:
@@ -369,7 +370,7 @@ def test_the_pack_key_is_every_setting_that_is_not_a_lanes(name: str) -> None:
             "generator_epochs",
             "generator_optimizer",
         }
-        or name in ("beta_1", "beta_2", "loss_above")
+        or name in ("beta_1", "beta_2", "loss_above", "loss_factor", "loss_patience")
     )
 
 

@@ -24,6 +24,8 @@ LANE_SETTINGS = frozenset(REPLAY_SETTINGS) - {"generator_epochs", "generator_opt
     "beta_1",
     "beta_2",
     "loss_above",
+    "loss_factor",
+    "loss_patience",
 }
 """Settings in which the configurations of a pack may differ; all others make the pack key."""
 
@@ -41,7 +43,6 @@ _DATA = (
 )
 _TRAINING = (*_DATA, "batch_size", "weight_decay", "loss_above")
 _CLASSIFIER = (
-    *_TRAINING,
     "epochs",
     "optimizer",
     "lr",
@@ -145,8 +146,17 @@ def _pick(config: Config, names: Iterable[str]) -> dict[str, Any]:
     return {name: getattr(config, name) for name in names}
 
 
+def _training(config: Config) -> dict[str, Any]:
+    settings = _pick(config, _TRAINING)
+    if config.loss_factor > 0:
+        settings["loss_factor"] = config.loss_factor
+    if config.loss_patience > 1:
+        settings["loss_patience"] = config.loss_patience
+    return settings
+
+
 def _classifier(config: Config) -> dict[str, Any]:
-    settings = _pick(config, _CLASSIFIER)
+    settings = _training(config) | _pick(config, _CLASSIFIER)
     if not config.is_deterministic:
         settings |= _pick(config, _BOTTLENECK)
     if config.lr_schedule != "constant":
@@ -218,7 +228,7 @@ def replay_weight(config: Config, task: int) -> float:
 def _train_generator(
     config: Config, task: int, generators: Sequence[Stage], buffer: Stage | None
 ) -> Stage:
-    settings = _pick(config, (*_TRAINING, "n_bottleneck", "rec_decoder_widths"))
+    settings = _training(config) | _pick(config, ("n_bottleneck", "rec_decoder_widths"))
     settings["epochs"] = config.vae_epochs
     settings["optimizer"] = config.generator_optimizer
     settings["lr"] = config.vae_lr

@@ -1,7 +1,7 @@
 """What an epoch adds up to in each lane, and which lanes diverged."""
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +13,11 @@ _LOG_STEPS = 256
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where a lane's loss left the finite numbers or passed the threshold.
+    """Where a lane's loss left the finite numbers or was too high for too long.
 
-    ``epoch`` and ``step`` count from 1, ``step`` over the whole stage; ``last_finite_loss`` is
-    the last finite per-sample mean of the total loss, None if there was none.
+    ``epoch`` and ``step`` count from 1, ``step`` over the whole stage: the step that buried the
+    lane, the last bad one in a row. ``last_finite_loss`` is the last finite per-sample mean of the
+    total loss up to it, None if there was none.
     """
 
     stage: str
@@ -33,22 +34,62 @@ class EpochReport:
     divergence: Divergence | None
 
 
+class _Rules:
+    """A limit that follows a lane's best loss, and patience with bad steps; tensors are (K,).
+
+    A step is bad whose mean loss is above ``threshold``, or above ``factor`` times ``best``, the
+    lowest mean of the lane in its stage so far. The second rule is silent where ``factor`` is 0,
+    and while ``best`` is not above 0 or there is none yet: a loss that may be negative has no
+    scale to hold a factor against. ``n_bad`` counts the bad steps in a row, over epochs; at
+    ``patience`` of them, or at a mean that is not finite, the lane is buried.
+    Whether a bad step's mean counts for ``best`` (it does) makes no difference: where it is the
+    lowest, it is above ``threshold``, and so is any factor of it, until a step is not bad.
+    """
+
+    def __init__(self, threshold: Tensor, factor: Tensor, patience: Tensor) -> None:
+        self._threshold, self._patience = threshold, patience
+        self._factor = factor.masked_fill(factor == 0, math.inf)
+        self._largest = torch.finfo(threshold.dtype).max
+        self.best = torch.full_like(threshold, math.inf)
+        self.n_bad = torch.zeros_like(patience)
+
+    def note(self, mean: Tensor, is_alive: Tensor) -> None:
+        """Take a step's ``mean``; bury lanes in ``is_alive``. Reads nothing back."""
+        limit = (self._factor * self.best).masked_fill_(self.best <= 0, math.inf)
+        is_well = mean <= torch.minimum(limit, self._threshold)
+        self.n_bad.add_(1).masked_fill_(is_well, 0)
+        # False for NaN, too, as where a threshold is all there is.
+        is_alive.logical_and_(mean <= self._largest).logical_and_(self.n_bad < self._patience)
+        torch.fmin(self.best, mean, out=self.best)
+
+
 class Tally:
     """Each lane's losses of an epoch, summed in float64; buries lanes whose loss goes too far.
 
     ``values`` maps a name to the (K,) tensor that takes a step's sum over samples; ``mean`` takes
-    the per-sample mean of the total loss, which is what is held against the threshold.
+    the per-sample mean of the total loss, which is what is held against the threshold and, where
+    there are a ``factor`` and a ``patience``, against those: see ``_Rules``.
     ``note`` reads nothing back, so that it can be captured in a CUDA graph; ``begin_step`` comes
     before, outside of any graph.
     """
 
-    def __init__(self, names: Sequence[str], threshold: Tensor) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        threshold: Tensor,
+        factor: Tensor | None = None,
+        patience: Tensor | None = None,
+    ) -> None:
         n_lanes, device = len(threshold), threshold.device
         self.names = tuple(names)
         self.is_alive = torch.ones(n_lanes, dtype=torch.bool, device=device)
         # Infinite in float32, it would let an infinite loss pass.
         self._threshold = threshold.clamp(max=torch.finfo(threshold.dtype).max)
         self._is_well = torch.ones_like(self.is_alive)
+        self._rules: _Rules | None = None
+        if factor is not None and patience is not None:
+            self._rules = _Rules(self._threshold, factor, patience)
+            self._alive_log = self.is_alive.new_zeros(n_lanes, _LOG_STEPS)
         self._step = threshold.new_zeros(1 + len(names), n_lanes)
         self.mean, *values = self._step.unbind()
         self.values = dict(zip(self.names, values, strict=True))
@@ -75,9 +116,13 @@ class Tally:
 
     def note(self) -> None:
         """Keep the step's ``mean`` and ``values``, and bury lanes by the mean."""
-        # False for NaN, too; a threshold is finite.
-        torch.le(self.mean, self._threshold, out=self._is_well)
-        self.is_alive.logical_and_(self._is_well)
+        if self._rules is None:
+            # False for NaN, too; a threshold is finite.
+            torch.le(self.mean, self._threshold, out=self._is_well)
+            self.is_alive.logical_and_(self._is_well)
+        else:
+            self._rules.note(self.mean, self.is_alive)
+            self._alive_log.index_copy_(1, self._place, self.is_alive.unsqueeze(1))
         self._log.index_copy_(2, self._place, self._step.unsqueeze(2))
         self._place.add_(1)
 
@@ -86,11 +131,14 @@ class Tally:
         n_steps = len(self._n_new)
         log = self._log[:, :, :n_steps].double()
         means = log[0]
-        is_bad = ~(means <= self._threshold.double()[:, None])
-        n_bad_before = is_bad.cumsum(1) - is_bad.long()
-        was_alive = self._was_alive[:, None] & (n_bad_before == 0)
+        if self._rules is None:
+            is_fatal = ~(means <= self._threshold.double()[:, None])
+        else:
+            is_fatal = ~self._alive_log[:, :n_steps]
+        n_fatal_before = is_fatal.cumsum(1) - is_fatal.long()
+        was_alive = self._was_alive[:, None] & (n_fatal_before == 0)
         steps = torch.arange(1, n_steps + 1, device=log.device)
-        died = torch.where(was_alive & is_bad, steps, 0).amax(1)
+        died = torch.where(was_alive & is_fatal, steps, 0).amax(1)
         self._died_at = torch.where(died > 0, self._n_steps + died, self._died_at)
         last = torch.where(was_alive & means.isfinite(), steps, 0).amax(1)
         value = means.gather(1, (last - 1).clamp(min=0)[:, None]).squeeze(1)
@@ -107,6 +155,18 @@ class Tally:
         self._fold()
         self._died_at = torch.where(self.is_alive & ~are_finite, self._n_steps, self._died_at)
         self.is_alive.logical_and_(are_finite)
+
+    def history(self) -> dict[str, Tensor]:
+        """Give what the rules know of each lane's steps so far, as copies; empty without rules."""
+        if self._rules is None:
+            return {}
+        return {"best": self._rules.best.clone(), "n_bad": self._rules.n_bad.clone()}
+
+    def set_history(self, history: Mapping[str, Tensor]) -> None:
+        """Go on from what ``history`` gave; without rules there is nothing to go on from."""
+        if self._rules is not None:
+            self._rules.best.copy_(history["best"])
+            self._rules.n_bad.copy_(history["n_bad"])
 
     @property
     def last_finite(self) -> list[float]:

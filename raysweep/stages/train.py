@@ -83,12 +83,20 @@ class TrainGroup:
         losses += ["rec"] if self.weights.n_rec else []
         names = losses + (["n_correct"] if self.is_classifier else [])
         names += [f"replay_{name}" for name in losses] if buffers else []
-        threshold = per_lane([lane.config.loss_above for lane in self.lanes], scene)
-        self._tally = Tally(names, threshold)
+        self._tally = self._new_tally(names)
         self._steps: dict[tuple[int, int], Step] = {}
         self._average: Parameters | None = None
         if self.is_classifier and config.ema_decay > 0:
             self._average = Parameters(layout, len(self.lanes), scene.dtype, scene.device)
+
+    def _new_tally(self, names: Sequence[str]) -> Tally:
+        configs = [lane.config for lane in self.lanes]
+        threshold = per_lane([config.loss_above for config in configs], self.scene)
+        if not any(config.loss_factor > 0 or config.loss_patience > 1 for config in configs):
+            return Tally(names, threshold)
+        factor = per_lane([config.loss_factor for config in configs], self.scene)
+        patience = [config.loss_patience for config in configs]
+        return Tally(names, threshold, factor, torch.tensor(patience, device=self.scene.device))
 
     def _lr(self) -> list[float]:
         """Give each lane's learning rate for the next epoch."""
@@ -309,6 +317,7 @@ class TrainGroup:
         kept = [k for k in range(len(self.lanes)) if k not in gone]
         states = [self.optimizer.lane(k) for k in kept]
         averages = self._average.flat[kept] if self._average is not None else None
+        history = {name: values[kept] for name, values in self._tally.history().items()}
         self.lanes = [self.lanes[k] for k in kept]
         self._last_finite = [self._last_finite[k] for k in kept]
         if self.lanes:
@@ -317,6 +326,7 @@ class TrainGroup:
                 self.optimizer.set_lane(k, state, with_moments=True)
             if self._average is not None and averages is not None:
                 self._average.flat.copy_(averages)
+            self._tally.set_history(history)
 
     def state(self) -> dict[str, Any]:
         """Give what ``restore`` needs to go on after the last epoch: plain values and tensors."""
@@ -325,6 +335,7 @@ class TrainGroup:
             "epochs": self.n_epochs_done,
             "steps": self.n_steps_done,
             "last_finite": list(self._last_finite),
+            "history": self._tally.history(),
             "flat": self.parameters.flat.clone(),
             "moments": {n: m.clone() for n, m in self.optimizer.moments.items()},
             "optimizer_steps": list(self.optimizer.n_steps),
@@ -339,6 +350,7 @@ class TrainGroup:
         self.n_epochs_done, self.n_steps_done = state["epochs"], state["steps"]
         self._last_finite = list(state["last_finite"])
         if self.lanes:
+            self._tally.set_history(state["history"])
             self.parameters.flat.copy_(state["flat"])
             self.optimizer.n_steps = list(state["optimizer_steps"])
             if self._average is not None:
