@@ -7,7 +7,9 @@ ROOT = Path(__file__).parents[1]
 
 
 MAY_IMPORT: dict[str, set[str]] = {
-    "settings": {"pydantic", "yaml"},
+    "settings": {"pydantic", "yaml", "numpy", "scipy"},
+    "display": {"rich"},
+    "status": {"display", "results", "settings", "pandas", "rich", "typer"},
     "plan": {"settings"},
     "atomic": set(),
     "versions": set(),
@@ -21,9 +23,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stages": {"plan", "models", "replay", "data", "stacked", "streams", "settings", "torch"},
     "store": {"atomic", "plan", "replay", "data", "stacked", "settings", "torch", "safetensors"},
     "pack": {"store", "stages", "plan", "data", "replay", "stacked", "settings", "torch"},
+    "examples": {"pack", "plan", "store", "data", "replay", "models", "stacked", "settings"}
+    | {"torch", "numpy"},
     "trainable": {"pack", "plan", "store", "data", "settings", "versions", "torch", "ray"},
     "tune": {"trainable", "store", "plan", "data", "results", "settings", "versions"}
-    | {"ray", "typer", "rich"},
+    | {"display", "status", "optuna", "ray", "typer", "rich"},
 }
 """By module of raysweep: other modules of raysweep and packages beyond the standard library."""
 
@@ -47,6 +51,7 @@ PACKAGES = {"pydantic", "yaml", "pyarrow", "pandas", "torch", "torchvision", "nu
     "scipy",
     "sklearn",
     "plotly",
+    "optuna",
 }
 
 

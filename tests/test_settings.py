@@ -484,7 +484,7 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
         (
             "zzz: 1",
             "expected a known key, got 'zzz'; known: experiment, data, training, space, seeds, "
-            "stop, resources, pack, stages, max_seconds",
+            "stop, resources, pack, stages, max_seconds, loggers, search",
         ),
         (
             "experiment: reply",
@@ -545,8 +545,8 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
         ("space: {replay: on}", "space.replay: expected one of none, simple, generative, got 'on'"),
         (
             "data: {source: mnist5k}",
-            "data.source: expected one of mnist_5k, mnist, fashion_mnist, kmnist, got 'mnist5k' "
-            "(did you mean mnist_5k?)",
+            "data.source: expected one of mnist_5k, mnist, fashion_mnist, kmnist, or a file such as "
+            "data/letters.npz, got 'mnist5k' (did you mean mnist_5k?)",
         ),
         (
             "space: {freeze_encoder: 1}",
@@ -648,7 +648,11 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
             "space: {pack: 3}",
             "space: expected a known setting, got 'pack'; write `pack:` at the top of the file",
         ),
-        ("stop: {loss: 3}", "stop: expected a known setting, got 'loss'; known: loss_above"),
+        (
+            "stop: {loss: 3}",
+            "stop: expected a known setting, got 'loss'; known: loss_above, loss_factor, "
+            "loss_patience",
+        ),
         (
             "training: {n_epochs: 3}",
             "training: expected a known setting, got 'n_epochs' (did you mean epochs?)",
@@ -922,6 +926,8 @@ CHANGED: dict[str, Any] = {
     "generator_replay_weight": 0.25,
     "freeze_encoder": True,
     "loss_above": 999.0,
+    "loss_factor": 2.0,
+    "loss_patience": 2,
     "seed": 1,
 }
 

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from raysweep.settings import SOURCES, Config, InputError, is_by_class, shares_of_first_task
+from raysweep.settings.fields import is_file_source
+from raysweep.settings.source_files import find_file, read_arrays
 
 _Bytes = NDArray[np.uint8]
 
@@ -54,15 +56,18 @@ def data_folder(given: Path | None) -> Path:
 def load_source(name: str, folder: Path) -> Source:
     """Load a source; torchvision's are looked for in ``folder`` and downloaded if missing.
 
-    Raises ``InputError`` where the files are neither there nor to be had.
+    A user's own file is where it was when its search space was read, or in ``folder``. Raises
+    ``InputError`` where the files are neither there nor to be had.
     """
+    if is_file_source(name):
+        return _load_file(name, folder)
     arrays = _load_mnist_5k() if name == "mnist_5k" else _load_torchvision(name, folder)
     return Source(name, *arrays, *_STATISTICS[name])
 
 
 def is_local(name: str, folder: Path) -> bool:
     """Tell whether a source's files are here, unpacked or not."""
-    if name == "mnist_5k":
+    if name == "mnist_5k" or is_file_source(name):  # of a file load_source says what is wrong
         return True
     raw = folder / _TORCHVISION_CLASSES[name] / "raw"
     return all(
@@ -87,6 +92,23 @@ def _load_mnist_5k() -> tuple[_Bytes, _Bytes, _Bytes, _Bytes]:
         rank[members] = np.arange(len(members))
     is_test = rank % 5 == 4
     return images[~is_test], labels[~is_test], images[is_test], labels[is_test]
+
+
+def _load_file(name: str, folder: Path) -> Source:
+    path = find_file(name, folder)
+    if path is None:
+        raise InputError(
+            f"data.source: expected the .npz file of {name} in {folder} (--data or RAYSWEEP_DATA "
+            f"names the folder), found none with this content; put it there, or write its path"
+        )
+    arrays = read_arrays(path)
+    # Whole numbers, so that no order of summing changes the last bit.
+    blocks = np.array_split(arrays.train_images, -(-len(arrays.train_images) // 4096))
+    counts = sum(np.bincount(block.ravel(), minlength=256) for block in blocks)
+    pixels, n = np.arange(256, dtype=np.int64), int(np.sum(counts))
+    total, squares = int(counts @ pixels), int(counts @ pixels**2)
+    mean, variance = total / n, (squares * n - total**2) / n**2
+    return Source(name, *arrays, mean / 255, max(variance, 1.0) ** 0.5 / 255)
 
 
 def _load_torchvision(name: str, folder: Path) -> tuple[_Bytes, _Bytes, _Bytes, _Bytes]:
@@ -149,7 +171,8 @@ def _sizes_of_tasks(config: Config, counts: NDArray[np.int64]) -> NDArray[np.int
         return np.full(config.n_tasks, counts.sum())
     # Shuffled pairs depend on the seed: take the rarest classes.
     ordered = np.sort(counts) if config.shuffle_tasks else counts
-    pairs: NDArray[np.int64] = ordered.reshape(-1, 2).sum(1)
+    # Of an odd number of classes the last is in no pair.
+    pairs: NDArray[np.int64] = ordered[: len(ordered) // 2 * 2].reshape(-1, 2).sum(1)
     return pairs[: config.n_tasks]
 
 

@@ -14,18 +14,25 @@ from raysweep.settings.rules import (
     loss_weights,
     shares_of_first_task,
 )
+from raysweep.settings.sampling import Domain, Search
+from raysweep.settings.space import BRANCH, Parameters, Space
 from raysweep.settings.sweep import MAX_CONFIGS, Sweep, load_sweep
 from raysweep.settings.yaml_text import dump_yaml, parse_yaml
 
 __all__ = [
+    "BRANCH",
     "EXPERIMENTS",
     "MAX_CONFIGS",
     "REPLAY_SETTINGS",
     "SOURCES",
     "Config",
+    "Domain",
     "InputError",
+    "Parameters",
     "Resources",
+    "Search",
     "SourceShape",
+    "Space",
     "StageKeeping",
     "Sweep",
     "TaskKind",

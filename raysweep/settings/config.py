@@ -17,10 +17,12 @@ from raysweep.settings.fields import (
     ReplayKind,
     TaskKind,
     Widths,
+    content_of,
     describe,
     setting,
 )
 from raysweep.settings.rules import ADDED, EXPERIMENTS, check_together, resolved
+from raysweep.settings.source_files import FileSource
 
 
 def defaults_of(experiment: str) -> dict[str, Any]:
@@ -46,8 +48,10 @@ class Config(BaseModel):
     )
     tasks: TaskKind = setting("perm_mnist", "data", "How tasks are made of the source.")
     n_tasks: Count = setting(2, "data", "Number of tasks in sequence.", ge=1, le=100)
-    source: Literal["mnist_5k", "mnist", "fashion_mnist", "kmnist"] = setting(
-        "mnist_5k", "data", "Where the images come from."
+    source: Literal["mnist_5k", "mnist", "fashion_mnist", "kmnist"] | FileSource = setting(
+        "mnist_5k",
+        "data",
+        "Where the images come from; the path of an .npz file for your own.",
     )
     task_samples: Count = setting(
         0,
@@ -285,6 +289,21 @@ class Config(BaseModel):
         "Per-sample mean of the total loss above which a configuration has diverged.",
         gt=0,
     )
+    loss_factor: Real = setting(
+        0.0,
+        "stop",
+        "That loss is too high, too, above this factor (> 1) times its lowest in the stage so far,"
+        " if that is > 0; 0: no such limit.",
+        ge=0,
+    )
+    loss_patience: Count = setting(
+        1,
+        "stop",
+        "Steps in a row above one of these limits after which a configuration has diverged; a loss"
+        " that is not finite is enough.",
+        ge=1,
+        le=1_000_000,
+    )
     seed: Count = setting(
         0,
         "seeds",
@@ -355,6 +374,7 @@ class Config(BaseModel):
         for name in ADDED:
             if values[name] == plain[name]:
                 del values[name]
+        values["source"] = content_of(self.source)  # a file may be renamed
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @cached_property

@@ -1,4 +1,4 @@
-"""What a search space says of how it is run: seeds, resources, packs, stages and time."""
+"""What a search space says of how it is run: seeds, resources, packs, stages, time, loggers."""
 
 import math
 from dataclasses import dataclass
@@ -9,6 +9,8 @@ from raysweep.settings.grid import check_value
 
 _MOST_GB = 1e9
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+LOGGERS = ("tensorboard", "mlflow", "wandb")
+"""Where a sweep can be logged beside its tables."""
 _NO_LIMIT = ("none", "no", "off", "false")
 
 
@@ -120,6 +122,22 @@ def max_seconds_of(raw: Any) -> float | None:
             f"{reading(raw)}"
         )
     return number
+
+
+def loggers_of(raw: Any) -> tuple[str, ...]:
+    """Check ``loggers:``; none where it is absent."""
+    if raw is None:
+        return ()
+    if not isinstance(raw, list):
+        raise InputError(f"loggers: expected a list such as [tensorboard], got {show(raw)}")
+    for i, name in enumerate(raw):
+        if name not in LOGGERS:
+            hint = near(name, list(LOGGERS)) if isinstance(name, str) else ""
+            raise InputError(
+                f"loggers[{i}]: expected {', '.join(LOGGERS[:-1])} or {LOGGERS[-1]}, "
+                f"got {show(name)}{hint}"
+            )
+    return tuple(dict.fromkeys(raw))
 
 
 def _number(raw: Any) -> float:

@@ -2,6 +2,7 @@
 
 import math
 import re
+import types
 import typing
 import unicodedata
 from difflib import get_close_matches
@@ -38,12 +39,38 @@ class SourceShape(NamedTuple):
     n_classes: int
 
 
-SOURCES: dict[str, SourceShape] = {
-    "mnist_5k": SourceShape(4_000, 1_000, 784, 10),
-    "mnist": SourceShape(60_000, 10_000, 784, 10),
-    "fashion_mnist": SourceShape(60_000, 10_000, 784, 10),
-    "kmnist": SourceShape(60_000, 10_000, 784, 10),
-}
+_FILE_SOURCE = re.compile(r"[\w.-]{1,40}@(\d+)-(\d+)-(\d+)-(\d+)-[0-9a-f]{16}", re.ASCII)
+
+
+def is_file_source(name: str) -> bool:
+    """Tell whether a source's name is that of a user's own file, see ``source_files``."""
+    return _FILE_SOURCE.fullmatch(name) is not None
+
+
+def content_of(source: str) -> str:
+    """Give what of a source's name tells its content: of a file, all but what it is called."""
+    return source.partition("@")[2] if is_file_source(source) else source
+
+
+class _Shapes(dict[str, SourceShape]):
+    """Sizes by a source's name; a file's name has them in it, so a worker needs no file."""
+
+    def __missing__(self, name: str) -> SourceShape:
+        match = _FILE_SOURCE.fullmatch(name)
+        if match is None:
+            raise KeyError(name)
+        return SourceShape(*map(int, match.groups()))
+
+
+SOURCES = _Shapes(
+    {
+        "mnist_5k": SourceShape(4_000, 1_000, 784, 10),
+        "mnist": SourceShape(60_000, 10_000, 784, 10),
+        "fashion_mnist": SourceShape(60_000, 10_000, 784, 10),
+        "kmnist": SourceShape(60_000, 10_000, 784, 10),
+    }
+)
+"""The sources that come with raysweep, or are downloaded, and any file's."""
 
 
 def plain_number(value: Any) -> Any:
@@ -105,13 +132,22 @@ def setting(default: Any, section: str, description: str, **limits: Any) -> Any:
 
 def words_of(field: FieldInfo) -> list[str]:
     """List the words a setting accepts; empty where it is no choice."""
-    return [str(word) for word in typing.get_args(field.annotation) if isinstance(word, str)]
+    parts = typing.get_args(field.annotation)
+    words = [word for part in parts for word in (part, *typing.get_args(part))]
+    return [word for word in words if isinstance(word, str)]
+
+
+def _takes_files(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, types.UnionType) or (
+        typing.get_origin(field.annotation) is typing.Union
+    )
 
 
 def describe(field: FieldInfo) -> str:
     """Say what a setting accepts, by its type and limits."""
     if words_of(field):
-        return f"one of {', '.join(words_of(field))}"
+        files = ", or a file such as data/letters.npz" if _takes_files(field) else ""
+        return f"one of {', '.join(words_of(field))}{files}"
     if field.annotation is bool:
         return "true or false"
     if field.annotation not in (int, float):

@@ -9,6 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from raysweep.settings.config import Config, defaults_of, expected_of, section_of
 from raysweep.settings.fields import InputError, near, reading, show, words_of
+from raysweep.settings.sampling import KINDS, Domain, Search, domain_of, draw
 
 TOP_KEYS = [
     "experiment",
@@ -21,7 +22,13 @@ TOP_KEYS = [
     "pack",
     "stages",
     "max_seconds",
+    "loggers",
+    "search",
 ]
+
+
+_TRIES = 20
+"""So many times the samples asked for are drawn at most where some are excluded."""
 
 
 class Choices(NamedTuple):
@@ -45,6 +52,8 @@ def check_value(name: str, value: Any, where: str) -> Any:
     """Give a setting's value in its type, or raise ``InputError`` that names ``where``."""
     try:
         return _adapter(name).validate_python(value)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
     except (ValidationError, ValueError, OverflowError):
         words = words_of(Config.model_fields[name])
         hint = near(value, words) if words else reading(value)
@@ -53,12 +62,15 @@ def check_value(name: str, value: Any, where: str) -> Any:
         ) from None
 
 
-def choices(name: str, raw: Any, where: str) -> Choices:
-    """Check the value or the grid of one setting."""
+def choices(name: str, raw: Any, where: str) -> Choices | Domain:
+    """Check the value, the grid or the distribution of one setting."""
     if isinstance(raw, dict):
+        if len(raw) == 1 and set(raw) <= set(KINDS):
+            is_whole = Config.model_fields[name].annotation is int
+            return domain_of(name, raw, where, check_value, is_whole)
         if set(raw) != {"grid_search"}:
             keys = [str(key) for key in raw]
-            hint = near(keys[0], ["grid_search"]) if keys else ""
+            hint = near(keys[0], ["grid_search", *KINDS]) if keys else ""
             raise InputError(
                 f"{where}: expected a value or {{grid_search: [...]}}, got {show(raw)}{hint}"
             )
@@ -90,7 +102,8 @@ def section_of_file(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
     return value
 
 
-Places = Sequence[tuple[str, dict[str, Choices]]]
+Branch = dict[str, Choices | Domain]
+Places = Sequence[tuple[str, Branch]]
 """Settings by the place in the file where they stand."""
 
 
@@ -130,7 +143,7 @@ def _misplaced(name: str) -> str:
     return ""
 
 
-def settings_at(raw: Mapping[str, Any], section: str, where: str) -> dict[str, Choices]:
+def settings_at(raw: Mapping[str, Any], section: str, where: str) -> Branch:
     """Check settings that stand at ``where``; ``section`` says which are allowed there."""
     return {
         _known_setting(name, section, where): choices(str(name), value, f"{where}.{name}")
@@ -138,9 +151,9 @@ def settings_at(raw: Mapping[str, Any], section: str, where: str) -> dict[str, C
     }
 
 
-def merge(parts: Places) -> dict[str, Choices]:
+def merge(parts: Places) -> Branch:
     """Unite settings of several places; one set in two places is an error."""
-    merged: dict[str, Choices] = {}
+    merged: Branch = {}
     places: dict[str, str] = {}
     for place, settings in parts:
         for name, choices in settings.items():
@@ -154,7 +167,7 @@ def merge(parts: Places) -> dict[str, Choices]:
     return merged
 
 
-def branches_of(raw_space: dict[str, Any], fixed: Places) -> list[dict[str, Choices]]:
+def branches_of(raw_space: dict[str, Any], fixed: Places) -> list[Branch]:
     """Give one grid for each entry of ``any_of`` (one in all without it)."""
     plain = {name: raw for name, raw in raw_space.items() if name not in ("any_of", "exclude")}
     parts = [*fixed, ("space", settings_at(plain, "space", "space"))]
@@ -186,8 +199,45 @@ def exclusions_of(raw_space: dict[str, Any]) -> list[dict[str, tuple[Any, ...]]]
         if not isinstance(entry, dict) or not entry:
             raise InputError(f"{where}: expected `name: value` settings, got {show(entry)}")
         settings = settings_at(entry, "space", where)
-        exclusions.append({name: choices.values for name, choices in settings.items()})
+        exclusion = {}
+        for name, given in settings.items():
+            if isinstance(given, Domain):
+                raise InputError(
+                    f"{given.place}: expected a value or {{grid_search: [...]}} to leave out, "
+                    f"got a distribution"
+                )
+            exclusion[name] = given.values
+        exclusions.append(exclusion)
     return exclusions
+
+
+def sample(
+    branches: Sequence[Branch],
+    exclusions: Sequence[dict[str, tuple[Any, ...]]],
+    seeds: Sequence[int],
+    experiment: str,
+    search: Search,
+) -> Iterator[Config]:
+    """Yield the configurations of ``search.n_samples`` samples: each one's grids, for each seed.
+
+    A sample of which ``exclusions`` leave nothing is drawn again.
+    """
+    n = search.n_samples * (_TRIES if exclusions else 1)
+    n_kept = 0
+    for branch in draw(branches, search, n, _drawn):
+        configs = list(expand([branch], exclusions, seeds, experiment))
+        yield from configs
+        n_kept += bool(configs)
+        if n_kept == search.n_samples:
+            return
+    raise InputError(
+        f"space.exclude: expected to leave {search.n_samples:,} samples, got {n_kept:,} after "
+        f"drawing {n:,}; exclude less"
+    )
+
+
+def _drawn(domain: Domain, u: float) -> Choices:
+    return Choices((domain.at(u),), is_grid=False, place=domain.place)
 
 
 def expand(
@@ -231,15 +281,22 @@ def _matches(setting: Mapping[str, Any], exclusion: dict[str, tuple[Any, ...]]) 
     return all(setting[name] in values for name, values in exclusion.items())
 
 
-def may_match(
-    branch: dict[str, Choices], exclusion: dict[str, tuple[Any, ...]], experiment: str
-) -> bool:
+def may_match(branch: Branch, exclusion: dict[str, tuple[Any, ...]], experiment: str) -> bool:
     """Tell whether some configuration of a product agrees with an exclusion."""
-    kinds = branch["experiment"].values if "experiment" in branch else (experiment,)
     return any(
         all(
-            set(branch[name].values if name in branch else (defaults_of(kind)[name],)) & set(values)
+            not (has := values_in(branch, name, defaults_of(kind))) or set(has) & set(values)
             for name, values in exclusion.items()
         )
-        for kind in kinds
+        for kind in kinds_of(branch, experiment)
     )
+
+
+def values_in(branch: Branch, name: str, defaults: Mapping[str, Any]) -> tuple[Any, ...]:
+    """List the values that a setting takes; none for one drawn from a range: they are too many."""
+    return branch[name].values if name in branch else (defaults[name],)
+
+
+def kinds_of(branch: Branch, experiment: str) -> tuple[str, ...]:
+    """List the experiments of a branch; ``experiment`` is that of one that names none."""
+    return branch["experiment"].values if "experiment" in branch else (experiment,)

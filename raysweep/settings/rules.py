@@ -33,6 +33,8 @@ ADDED = (
     "generator_optimizer",
     "generator_lr",
     "generator_replay_weight",
+    "loss_factor",
+    "loss_patience",
 )
 """Settings that came after the first rows were written: at their defaults they leave ids alone."""
 
@@ -111,6 +113,7 @@ def check_together(config: "Config") -> None:
     """Refuse settings that exclude each other."""
     _check_experiment(config)
     _check_data(config)
+    _check_stop(config)
     if config.replay == "generative":
         _check_generator(config)
     if config.replay == "simple":
@@ -157,6 +160,14 @@ def _check_data(config: "Config") -> None:
         raise InputError(
             f"training.batch_size: expected at most the {n_samples} training"
             f" samples {of}, got {config.batch_size}; lower it or set drop_last false"
+        )
+
+
+def _check_stop(config: "Config") -> None:
+    if 0 < config.loss_factor <= 1:
+        raise InputError(
+            f"stop.loss_factor: expected 0 (no such limit) or a number > 1, "
+            f"got {config.loss_factor}"
         )
 
 

@@ -4,7 +4,7 @@ import copy
 import math
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from raysweep.settings.config import Config, defaults_of, section_of
 from raysweep.settings.execution import (
     Resources,
     StageKeeping,
+    loggers_of,
     max_seconds_of,
     pack_of,
     resources_of,
@@ -21,20 +22,26 @@ from raysweep.settings.execution import (
 from raysweep.settings.fields import InputError, near, one_line, show
 from raysweep.settings.grid import (
     TOP_KEYS,
+    Branch,
     Choices,
     branches_of,
     check_value,
     exclusions_of,
     expand,
+    kinds_of,
     may_match,
+    sample,
     section_of_file,
     settings_at,
 )
 from raysweep.settings.overrides import apply_overrides, read_without_secrets
+from raysweep.settings.sampling import Domain, Search, search_of
+from raysweep.settings.space import Space, space_of
 from raysweep.settings.yaml_nodes import MAX_BYTES, Node, locate, mark_after
 from raysweep.settings.yaml_text import construct
 
 MAX_CONFIGS = 1_000_000
+_TRIED = 20
 _MAX_COMPARISONS = 100_000_000  # of configurations with entries of exclude: about a minute
 
 
@@ -45,7 +52,9 @@ class Sweep:
     ``notes`` are lines for the user about what may be a slip; ``resolved`` is the search space
     after overrides with every default written out; ``pack`` is the largest number of
     configurations in a pack, or None for the planner's choice; ``max_seconds`` the wall-clock
-    seconds that one epoch of a pack may take, or None for no limit.
+    seconds that one epoch of a pack may take, or None for no limit. Where results decide what is
+    tried next (``search.is_adaptive``) there are no configurations but a ``space`` to find them in.
+    ``loggers`` names where each configuration is logged beside the tables.
     """
 
     file: str
@@ -57,6 +66,9 @@ class Sweep:
     stages: StageKeeping
     max_seconds: float | None
     resolved: dict[str, Any]
+    search: Search = field(default_factory=Search)
+    loggers: tuple[str, ...] = ()
+    space: Space | None = None
 
 
 def load_sweep(
@@ -148,11 +160,13 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
     branches = branches_of(raw_space, fixed)
     exclusions = exclusions_of(raw_space)
     seeds = seeds_of(raw.get("seeds"))
-    n_configs = len(seeds) * sum(math.prod(len(c.values) for c in b.values()) for b in branches)
+    search = search_of(raw.get("search"))
+    _check_method(search, branches)
+    n_configs = _count(search, branches, seeds)
     if n_configs > max_configs:
         raise InputError(
             f"space: expected at most {max_configs:,} configurations, got {n_configs:,}; "
-            "cut the grid or raise --max-configs"
+            f"{'cut the grid' if search.method == 'grid' else 'draw less'} or raise --max-configs"
         )
     n_most = _MAX_COMPARISONS // n_configs
     if len(exclusions) > n_most:
@@ -160,31 +174,76 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
             f"space.exclude: expected at most {n_most:,} entries with {n_configs:,} "
             f"configurations, got {len(exclusions):,}; cut the grid instead"
         )
-    expanded = list(expand(branches, exclusions, seeds, experiment))
-    distinct = tuple({config.id: config for config in expanded}.values())
-    if not distinct:
+    space = space_of(branches, exclusions, seeds, experiment) if search.is_adaptive else None
+    if search.method == "grid":
+        expanded = list(expand(_grids(branches), exclusions, seeds, experiment))
+    else:
+        # Where results decide, a few are drawn for the checks that settings go together.
+        drawn = replace(search, n_samples=min(_TRIED, search.n_samples)) if space else search
+        expanded = list(sample(branches, exclusions, seeds, experiment, drawn))
+    distinct = () if space else tuple({config.id: config for config in expanded}.values())
+    if not distinct and not space:
         raise InputError("space.exclude: expected to leave some configurations, got none left")
+    n_duplicates = 0 if space else len(expanded) - len(distinct)
     resources = resources_of(section_of_file(raw, "resources"))
     stages = stages_of(raw.get("stages"))
     max_seconds = max_seconds_of(raw.get("max_seconds"))
+    loggers = loggers_of(raw.get("loggers"))
     return Sweep(
         file=file,
         configs=distinct,
-        n_duplicates=len(expanded) - len(distinct),
-        notes=_notes(len(expanded) - len(distinct), exclusions, branches, experiment),
+        n_duplicates=n_duplicates,
+        notes=_notes(n_duplicates, exclusions, branches, experiment),
         resources=resources,
         pack=pack_of(raw.get("pack")),
         stages=stages,
         max_seconds=max_seconds,
+        loggers=loggers,
         resolved=_resolved(raw, experiment, branches, seeds, resources)
-        | {"stages": {"keep": stages.keep, "max_gb": stages.max_gb}, "max_seconds": max_seconds},
+        | {"stages": {"keep": stages.keep, "max_gb": stages.max_gb}, "max_seconds": max_seconds}
+        | {"loggers": list(loggers)}
+        | _resolved_search(search),
+        search=search,
+        space=space,
     )
+
+
+def _check_method(search: Search, branches: Sequence[Branch]) -> None:
+    """Hold the distributions of a space against how it is searched."""
+    domains = [c for branch in branches for c in branch.values() if isinstance(c, Domain)]
+    if search.method == "grid" and domains:
+        raise InputError(
+            f"{domains[0].place}: expected a value or {{grid_search: [...]}} in a grid, got a "
+            f"distribution; to draw from it, write search: {{method: random, n_samples: 100}}"
+        )
+    if search.method != "grid" and not domains and len(branches) == 1:
+        raise InputError(
+            "search: expected something to draw in space:, such as "
+            "lr: {loguniform: [1e-4, 1e-1]}, got only values and grids",
+            "search",
+        )
+
+
+def _count(search: Search, branches: Sequence[Branch], seeds: Sequence[int]) -> int:
+    """Count the configurations before any is made; at random, the most that there may be."""
+    grids = [
+        math.prod(len(c.values) for c in branch.values() if not isinstance(c, Domain))
+        for branch in branches
+    ]
+    n = sum(grids) if search.method == "grid" else search.n_samples * max(grids)
+    return len(seeds) * n
+
+
+def _grids(branches: Sequence[Branch]) -> list[dict[str, Choices]]:
+    return [
+        {name: c for name, c in branch.items() if not isinstance(c, Domain)} for branch in branches
+    ]
 
 
 def _notes(
     n_duplicates: int,
     exclusions: Sequence[dict[str, tuple[Any, ...]]],
-    branches: Sequence[dict[str, Choices]],
+    branches: Sequence[Branch],
     experiment: str,
 ) -> tuple[str, ...]:
     notes = []
@@ -196,10 +255,15 @@ def _notes(
     return tuple(notes)
 
 
+def _resolved_search(search: Search) -> dict[str, Any]:
+    plain = search.to_plain()
+    return {"search": plain} if plain else {}
+
+
 def _resolved(
     raw: dict[str, Any],
     experiment: str,
-    branches: Sequence[dict[str, Choices]],
+    branches: Sequence[Branch],
     seeds: list[int],
     resources: Resources,
 ) -> dict[str, Any]:
@@ -228,13 +292,12 @@ def _resolved(
     return resolved
 
 
-def _unset(branch: dict[str, Choices], experiment: str) -> dict[str, Any]:
+def _unset(branch: Branch, experiment: str) -> dict[str, Any]:
     """Give the defaults that a branch takes, as plain values.
 
     Where it has several experiments, those that differ between them can't be written down.
     """
-    kinds = branch["experiment"].values if "experiment" in branch else (experiment,)
-    first, *others = map(defaults_of, kinds)
+    first, *others = map(defaults_of, kinds_of(branch, experiment))
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in first.items()

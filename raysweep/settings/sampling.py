@@ -1,0 +1,304 @@
+"""Distributions of settings, in Ray Tune's words, and points drawn from them.
+
+A point lies in the unit cube, so that plain random numbers and a Sobol sequence share all else. The
+first points do not depend on how many are drawn: more samples later keep the ones before.
+"""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from raysweep.settings.fields import InputError, near, plain_number, reading, show
+
+_FORMS = {
+    "uniform": "[lower, upper]",
+    "quniform": "[lower, upper, step]",
+    "loguniform": "[lower, upper]",
+    "qloguniform": "[lower, upper, step]",
+    "randint": "[lower, upper]",
+    "qrandint": "[lower, upper, step]",
+    "lograndint": "[lower, upper]",
+    "choice": "[value, ...]",
+}
+KINDS = tuple(_FORMS)
+METHODS = ("grid", "random", "optuna")
+SAMPLERS = ("tpe", "cmaes", "gp", "nsga2", "random")
+SEQUENCES = ("random", "sobol")
+MOST_SAMPLES = 1_000_000
+_DIGITS = 6
+"""Significant digits of a drawn number: processors agree on these, not on the last of 17."""
+
+
+class Domain(NamedTuple):
+    """The distribution of one setting and where it stands; ``values`` are those of a choice."""
+
+    kind: str
+    lower: float
+    upper: float
+    step: float
+    values: tuple[Any, ...]
+    is_whole: bool
+    place: str
+
+    def at(self, u: float) -> Any:
+        """Give the value at ``u``, 0 <= u < 1: the quantile function of the distribution.
+
+        ``upper`` itself is given by kinds with a step only, as in Ray Tune. Multiples of a step
+        are equally likely (Ray Tune gives those at the ends half as much); of ``qloguniform`` the
+        nearest is taken.
+        """
+        if self.kind == "choice":
+            return self.values[int(u * len(self.values))]
+        if self.kind in ("quniform", "qrandint"):
+            first = math.ceil(self.lower / self.step - 1e-9)
+            last = math.floor(self.upper / self.step + 1e-9)
+            return self._number((first + int(u * (last - first + 1))) * self.step)
+        if self.kind == "randint":
+            return int(self.lower) + int(u * (int(self.upper) - int(self.lower)))
+        if "log" in self.kind:
+            low, high = math.log(self.lower), math.log(self.upper)
+            value = math.exp(low + u * (high - low))
+            if self.kind == "lograndint":
+                return min(max(int(value + 1e-9), int(self.lower)), int(self.upper) - 1)
+            if self.kind == "qloguniform":
+                value = round(value / self.step) * self.step
+                value = min(max(value, self.lower), self.upper)
+        else:
+            value = self.lower + u * (self.upper - self.lower)
+        return self._number(value)
+
+    def has(self, value: Any) -> bool:
+        """Tell whether a value can come of it, but for its step."""
+        if self.kind == "choice":
+            return value in self.values
+        return isinstance(value, int | float) and self.lower <= value <= self.upper
+
+    def near(self, value: float) -> float:
+        """Round a number of a range as ``at`` does."""
+        if self.kind == "qloguniform":
+            value = min(max(round(value / self.step) * self.step, self.lower), self.upper)
+        return self._number(value)
+
+    def _number(self, value: float) -> float:
+        rounded = float(f"{value:.{_DIGITS}g}")
+        return round(rounded) if self.is_whole else rounded
+
+
+def domain_of(
+    name: str,
+    raw: dict[str, Any],
+    where: str,
+    check: Callable[[str, Any, str], Any],
+    is_whole: bool,
+) -> Domain:
+    """Check a distribution such as ``{loguniform: [1e-4, 1e-1]}``.
+
+    ``check`` gives a value of the setting in its type, or raises ``InputError``, as it does for
+    the ends of the distribution; ``is_whole`` says whether the setting is a whole number.
+    """
+    (kind, arguments), *_ = raw.items()
+    where = f"{where}.{kind}"
+    if kind == "choice":
+        if not isinstance(arguments, list) or not arguments:
+            raise InputError(f"{where}: expected a list of values, got {show(arguments)}")
+        values = tuple(check(name, value, f"{where}[{i}]") for i, value in enumerate(arguments))
+        return Domain(kind, 0, 0, 0, values, is_whole, where)
+    numbers = _numbers(kind, arguments, where)
+    lower, upper, step = (*numbers, 0.0)[:3]
+    if not lower < upper:
+        raise InputError(f"{where}: expected lower < upper, got {show(arguments)}")
+    if "log" in kind and lower <= 0:
+        raise InputError(f"{where}[0]: expected a number > 0 for a logarithm, got {lower:g}")
+    if kind.startswith("q") and not 0 < step <= upper - lower:
+        raise InputError(
+            f"{where}[2]: expected a step > 0, at most upper - lower, got {show(arguments[2])}"
+        )
+    if "randint" in kind and any(number != int(number) for number in numbers):
+        raise InputError(f"{where}: expected whole numbers, got {show(arguments)}")
+    if is_whole and "randint" not in kind and (step == 0 or step != int(step)):
+        raise InputError(
+            f"{where}: expected whole numbers for {name}, got {show(raw)}; "
+            f"write randint, lograndint, or a kind with a whole step"
+        )
+    domain = Domain(kind, lower, upper, step, (), is_whole, where)
+    for i, u in enumerate((0.0, math.nextafter(1.0, 0.0))):
+        check(name, domain.at(u), f"{where}[{i}]")
+    return domain
+
+
+def _numbers(kind: str, raw: Any, where: str) -> list[float]:
+    n = 3 if kind.startswith("q") else 2
+    if not isinstance(raw, list) or len(raw) != n:
+        raise InputError(f"{where}: expected {_FORMS[kind]}, got {show(raw)}")
+    numbers = []
+    for i, value in enumerate(raw):
+        try:
+            number = float(plain_number(value))
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
+        if isinstance(value, bool) or not math.isfinite(number):
+            raise InputError(f"{where}[{i}]: expected a number, got {show(value)}{reading(value)}")
+        numbers.append(number)
+    return numbers
+
+
+@dataclass(frozen=True)
+class Search:
+    """How configurations are found: all of a grid, or ``n_samples`` drawn or suggested.
+
+    ``sequence`` is for ``random``; ``sampler``, ``metrics`` and ``modes`` (``max`` or ``min`` for
+    each; None for what is usual) are for a method that learns from results.
+    """
+
+    method: str = "grid"
+    n_samples: int = 0
+    seed: int = 0
+    sequence: str = "random"
+    sampler: str = "tpe"
+    metrics: tuple[str, ...] = ("average_accuracy",)
+    modes: tuple[str, ...] | None = None
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether results decide what is tried next."""
+        return self.method not in ("grid", "random")
+
+    def to_plain(self) -> dict[str, Any]:
+        """Give it as it stands in a file, with its defaults; nothing for a grid."""
+        if self.method == "grid":
+            return {}
+        plain = {"method": self.method, "n_samples": self.n_samples, "seed": self.seed}
+        if not self.is_adaptive:
+            return {**plain, "sequence": self.sequence}
+        modes = {} if self.modes is None else {"mode": list(self.modes)}
+        return {**plain, "sampler": self.sampler, "metric": list(self.metrics), **modes}
+
+
+def search_of(raw: Any) -> Search:
+    """Check ``search:``; a grid where it is absent."""
+    if raw is None or raw == "grid":
+        return Search()
+    if not isinstance(raw, dict):
+        raise InputError(
+            f"search: expected {{method: random, n_samples: 100}}, got {show(raw)}", "search"
+        )
+    method = _word(raw.get("method", "random"), "method", METHODS)
+    known = _KEYS[method]
+    for key in raw:
+        if key not in known:
+            hint = near(key, list(known)) or f"; known: {', '.join(known)}"
+            where = f"search.{key}"
+            raise InputError(
+                f"{where[:60]}: expected a key of method {method}, got {show(key)}{hint}",
+                where,
+                is_key=True,
+            )
+    if method == "grid":
+        return Search()
+    if "n_samples" not in raw:
+        raise InputError(
+            f"search.n_samples: expected how many samples to draw, got none; "
+            f"write search: {{method: {method}, n_samples: 100}}",
+            "search",
+        )
+    return Search(
+        method,
+        _count(raw["n_samples"], "n_samples", 1, MOST_SAMPLES),
+        _count(raw.get("seed", 0), "seed", 0, 2**32 - 1),
+        _word(raw.get("sequence", "random"), "sequence", SEQUENCES),
+        _word(raw.get("sampler", "tpe"), "sampler", SAMPLERS),
+        *_objectives(raw.get("metric", ["average_accuracy"]), raw.get("mode")),
+    )
+
+
+_KEYS = {
+    "grid": ("method",),
+    "random": ("method", "n_samples", "seed", "sequence"),
+    "optuna": ("method", "n_samples", "seed", "sampler", "metric", "mode"),
+}
+
+
+def _objectives(raw: Any, raw_mode: Any) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
+    names = raw if isinstance(raw, list) else [raw]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"search.metric: expected a metric or a list of metrics, got {show(raw)}")
+    if len(set(names)) < len(names):
+        raise InputError(f"search.metric: expected each metric once, got {show(raw)}")
+    if raw_mode is None:
+        return tuple(names), None
+    modes = raw_mode if isinstance(raw_mode, list) else [raw_mode]
+    if len(modes) != len(names) or any(mode not in ("max", "min") for mode in modes):
+        raise InputError(
+            f"search.mode: expected max or min for each of {len(names)} metrics, "
+            f"got {show(raw_mode)}"
+        )
+    return tuple(names), tuple(modes)
+
+
+def _word(raw: Any, key: str, words: Sequence[str]) -> str:
+    if raw not in words:
+        hint = near(raw, list(words))
+        raise InputError(f"search.{key}: expected {' or '.join(words)}, got {show(raw)}{hint}")
+    return str(raw)
+
+
+def _count(raw: Any, key: str, least: int, most: int) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or not least <= raw <= most:
+        raise InputError(
+            f"search.{key}: expected a whole number from {least} to {most:,}, "
+            f"got {show(raw)}{reading(raw)}"
+        )
+    return raw
+
+
+def points(search: Search, n_dimensions: int, n: int) -> Iterator[Sequence[float]]:
+    """Yield ``n`` points of ``[0, 1)^n_dimensions``, the same ones for the same ``search.seed``.
+
+    Sobol' points are scrambled (Owen 1998, as in ``scipy.stats.qmc``).
+    """
+    import numpy as np
+
+    if search.sequence == "sobol":
+        from scipy.stats import qmc
+
+        sobol = qmc.Sobol(max(1, n_dimensions), scramble=True, seed=search.seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # n need be no power of two
+            drawn = sobol.random(n)
+        yield from drawn[:, :n_dimensions].tolist()
+        return
+    bits = np.random.PCG64(search.seed)
+    for _ in range(n):
+        raw = np.atleast_1d(bits.random_raw(n_dimensions)) if n_dimensions else np.array([])
+        yield ((raw >> np.uint64(11)) * 2.0**-53).tolist() if n_dimensions else []
+
+
+def draw(
+    branches: Sequence[Mapping[str, Any]],
+    search: Search,
+    n: int,
+    fixed: Callable[[Domain, float], Any],
+) -> Iterator[dict[str, Any]]:
+    """Yield ``n`` branches with ``fixed(domain, u)`` for each ``Domain``; all else stays.
+
+    One of several branches is drawn with equal chances. A setting takes its own coordinate of the
+    point in whichever branch it stands.
+    """
+    names = list(
+        dict.fromkeys(
+            name
+            for branch in branches
+            for name, choice in branch.items()
+            if isinstance(choice, Domain)
+        )
+    )
+    n_branches = len(branches)
+    for point in points(search, len(names) + (n_branches > 1), n):
+        branch = branches[int(point[-1] * n_branches)] if n_branches > 1 else branches[0]
+        drawn = dict(branch)
+        for name, u in zip(names, point, strict=False):
+            if isinstance(branch.get(name), Domain):
+                drawn[name] = fixed(branch[name], u)
+        yield drawn
