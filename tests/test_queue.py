@@ -20,8 +20,8 @@ from raysweep.trainable import TRIAL
 from raysweep.tune.access import NothingRunsError
 from raysweep.tune.collector import Collector
 from raysweep.tune.progress import Progress
-from raysweep.tune.screen import Screen
 from raysweep.tune.queue import LOST_ALONE, LOST_WORKERS, Job, JobQueue, QueueSearcher
+from raysweep.tune.screen import Screen
 
 STEP = {"train_s": 1.0, "train_cpu_s": 1.0, "prepare_s": 0.0, "done": False, "n_steps": 1}
 

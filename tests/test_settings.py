@@ -545,8 +545,8 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
         ("space: {replay: on}", "space.replay: expected one of none, simple, generative, got 'on'"),
         (
             "data: {source: mnist5k}",
-            "data.source: expected one of mnist_5k, mnist, fashion_mnist, kmnist, or a file such as "
-            "data/letters.npz, got 'mnist5k' (did you mean mnist_5k?)",
+            "data.source: expected one of mnist_5k, mnist, fashion_mnist, kmnist, or a file such "
+            "as data/letters.npz, got 'mnist5k' (did you mean mnist_5k?)",
         ),
         (
             "space: {freeze_encoder: 1}",

@@ -62,7 +62,8 @@ def metrics_of(trials: "pd.DataFrame") -> list[str]:
 def varied_settings(trials: "pd.DataFrame") -> list[str]:
     """List the columns of settings that differ among rows, but for the seed.
 
-    One whose values only rename those of an earlier one is left out.
+    One whose values only rename those of an earlier one is left out; where a value of its own was
+    drawn for each row that can't be told, and it stays.
     """
     settings = [name for name in trials.columns if name.startswith(SETTING)]
     varied = [
@@ -70,7 +71,17 @@ def varied_settings(trials: "pd.DataFrame") -> list[str]:
         for name in settings
         if name != SETTING + "seed" and trials[name].nunique(dropna=False) > 1
     ]
-    return [name for i, name in enumerate(varied) if not _repeats(trials, name, varied[:i])]
+    n_distinct = len(trials[varied].drop_duplicates()) if varied else 0
+    is_drawn = {
+        name
+        for name in varied
+        if trials[name].dtype.kind in "fi" and trials[name].nunique(dropna=False) == n_distinct > 2
+    }
+    return [
+        name
+        for i, name in enumerate(varied)
+        if (name in is_drawn and len(varied) > 1) or not _repeats(trials, name, varied[:i])
+    ]
 
 
 def mean_over_seeds(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "pd.DataFrame":

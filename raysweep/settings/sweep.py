@@ -53,7 +53,8 @@ class Sweep:
     after overrides with every default written out; ``pack`` is the largest number of
     configurations in a pack, or None for the planner's choice; ``max_seconds`` the wall-clock
     seconds that one epoch of a pack may take, or None for no limit. Where results decide what is
-    tried next (``search.is_adaptive``) there are no configurations but a ``space`` to find them in.
+    tried next (``search.is_adaptive``) there are no configurations but a ``space`` to find them in,
+    and some ``examples`` of it.
     ``loggers`` names where each configuration is logged beside the tables.
     """
 
@@ -69,6 +70,7 @@ class Sweep:
     search: Search = field(default_factory=Search)
     loggers: tuple[str, ...] = ()
     space: Space | None = None
+    examples: tuple[Config, ...] = ()
 
 
 def load_sweep(
@@ -205,6 +207,7 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
         | _resolved_search(search),
         search=search,
         space=space,
+        examples=tuple(expanded) if space else (),
     )
 
 

@@ -13,7 +13,8 @@ import typer
 from raysweep.results import Place, resume_command
 from raysweep.settings import MAX_CONFIGS, InputError
 from raysweep.tune.access import EndAtOnce, NothingRunsError
-from raysweep.tune.driver import ExitCode, Options, run_sweep
+from raysweep.tune.driver import run_sweep
+from raysweep.tune.options import ExitCode, Options
 
 _MODULE = "python -m raysweep.tune"
 _COMMAND = "RAYSWEEP_COMMAND"

@@ -140,6 +140,7 @@ class Collector(tune.Callback):
         if config_id not in job.ended:  # a repeated epoch reports its ends again
             job.ended.add(config_id)
             self._progress.note_trial(row)
+            self._queue.tell(row)
 
     def _settle(
         self,

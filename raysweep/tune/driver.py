@@ -7,14 +7,12 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import IntEnum
-from pathlib import Path
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from raysweep.data.sources import Source, check_fit, data_folder, is_local, load_source
 from raysweep.plan import Plan, cost, make_plan
 from raysweep.results import (
-    Place,
     ResultsFolder,
     WriteError,
     Writer,
@@ -26,45 +24,28 @@ from raysweep.results import (
 from raysweep.settings import Config, InputError, Resources, Sweep, dump_yaml, load_sweep
 from raysweep.store.files import STORE, StageStore, stored_stages
 from raysweep.tune.access import NothingRunsError
+from raysweep.tune.adaptive import (
+    Estimate,
+    Known,
+    describe,
+    known_of,
+    lanes_of,
+    make_queue,
+    modes_of,
+)
 from raysweep.tune.cluster import Joining, connect
 from raysweep.tune.manifest import Manifest
 from raysweep.tune.nodes import Node, memory_a_pack, n_slots_of, this_machine
+from raysweep.tune.options import ExitCode, Options
 from raysweep.tune.progress import Progress
 from raysweep.tune.report import describe_plan, summarise
 from raysweep.tune.screen import Screen
 from raysweep.tune.shares import choose_share
 from raysweep.tune.status_file import StatusFile
 
-
-class ExitCode(IntEnum):
-    """What the command tells its caller."""
-
-    ENDED = 0
-    SOME_FAILED = 1
-    BAD_INPUT = 2
-    INTERRUPTED = 3
-    NOTHING_RAN = 4
-
-
-@dataclass(frozen=True)
-class Options:
-    """The command line; ``verbosity`` is -1 (quiet), 0 or 1."""
-
-    file: Path
-    overrides: tuple[str, ...]
-    results: Place
-    name: str
-    is_dry_run: bool
-    is_fresh: bool
-    limit: int | None
-    address: str | None
-    n_nodes: int | None
-    wait_s: float
-    max_configs: int
-    is_without_token: bool
-    data: Path | None
-    verbosity: int
-    command: tuple[str, ...]
+if TYPE_CHECKING:
+    from raysweep.tune.queue import JobQueue
+    from raysweep.tune.search import SearchQueue
 
 
 @dataclass(frozen=True)
@@ -84,6 +65,16 @@ class Ledger:
     def missing(self, sweep: Sweep) -> list[Config]:
         """List the configurations that need training: without a row, or failed."""
         return [c for c in sweep.configs if self.status(c) in ("missing", "failed")]
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Where packs run: the nodes, what each pack gets and why, and how many run at once."""
+
+    nodes: Sequence[Node]
+    resources: Resources
+    n_slots: int
+    why: str
 
 
 def run_sweep(options: Options) -> ExitCode:
@@ -113,6 +104,7 @@ class _Driver:
         self.folder = ResultsFolder(options.results / check_name(options.name))
         self.place = self.folder.place
         self.store = self._stage_store()
+        self._suggested: SearchQueue | None = None
         self.screen = Screen(options.verbosity)
         if self.sweep.stages.keep and self.store is None:
             self.screen.say(
@@ -141,8 +133,21 @@ class _Driver:
         print(f"error: {reason}; rows written are kept, go on with: {resume}", file=sys.stderr)
         return ExitCode.INTERRUPTED
 
+    def _know(self) -> Known | None:
+        """Look up what was suggested before, where results decide what is tried next."""
+        if self.sweep.space is None:
+            return None
+        modes_of(self.sweep.search)  # for its checks
+        is_new = self.options.is_fresh or not self.place.exists()
+        known = known_of(self.place, self.sweep.space, is_new)
+        self.sweep = replace(self.sweep, configs=tuple(known.configs(self.sweep.space)))
+        return known
+
     def dry_run(self) -> ExitCode:
         """Say what would run."""
+        known = self._know()
+        if known is not None:
+            return self._dry_search(known)
         ledger = self._ledger()
         missing = ledger.missing(self.sweep)
         local = [c for c in missing if is_local(c.source, data_folder(self.options.data))]
@@ -152,6 +157,14 @@ class _Driver:
         n_slots = max(1, n_slots_of(resources, nodes))
         plan = self._plan(ledger, n_slots, nodes, resources)
         print(self._describe(plan, n_slots, len(self.sweep.configs) - len(missing), why))
+        return ExitCode.ENDED
+
+    def _dry_search(self, known: Known) -> ExitCode:
+        nodes = [this_machine()]
+        resources, why = self._resources(self.sweep.examples, nodes)
+        n_slots = max(1, n_slots_of(resources, nodes))
+        lanes = lanes_of(self.sweep, memory_a_pack(resources, nodes))
+        print(describe(self.sweep, known, lanes, n_slots, why))
         return ExitCode.ENDED
 
     def _resources(self, missing: Sequence[Config], nodes: Sequence[Node]) -> tuple[Resources, str]:
@@ -168,23 +181,26 @@ class _Driver:
     def run(self) -> ExitCode:
         """Train what is missing."""
         # Data and settings are held against each other before anything is written.
-        sources = self._load_sources(self._ledger().missing(self.sweep))
+        self._know()
+        sources = self._load_sources([*self._ledger().missing(self.sweep), *self.sweep.examples])
         data_s = time.monotonic() - self.began
         moved = self.folder.open(self.options.is_fresh, self.screen.say)
         if moved:
             self.screen.say(f"earlier results moved to {moved}")
         ledger = Ledger(statuses(self.place))
+        known = self._know()  # again: another driver may have held the folder until now
         missing = ledger.missing(self.sweep)
         self.folder.write_text("sweep.yaml", dump_yaml(self.sweep.resolved))
         writer = Writer(self.folder)
-        if not missing:
+        n_new = max(0, self.sweep.search.n_samples - known.n_suggested) if known else 0
+        if not missing and not n_new:
             writer.fold()
             self.screen.say(
                 f"all {len(self.sweep.configs)} configurations are done: nothing to train"
             )
             print(summarise(self.sweep, self.place, None))
             return ExitCode.ENDED
-        progress = self._train(missing, ledger, sources, writer)
+        progress = self._train(missing, ledger, sources, writer, known)
         total_s = time.monotonic() - self.began
         print(summarise(self.sweep, self.place, progress, total_s=total_s, data_s=data_s))
         return self._verdict(progress)
@@ -209,9 +225,16 @@ class _Driver:
         ledger: Ledger,
         sources: dict[str, Source],
         writer: Writer,
+        known: Known | None,
     ) -> Progress:
         n_all = len(self.sweep.configs)
         n_todo = len(missing[: self.options.limit])
+        if known is not None and self.sweep.space is not None:
+            search, n_seeds = self.sweep.search, len(self.sweep.space.seeds)
+            n_all = max(n_all, search.n_samples * n_seeds)
+            n_todo = min(
+                n_all - (len(self.sweep.configs) - len(missing)), self.options.limit or n_all
+            )
         self.screen.say(f"{n_todo} of {n_all} configurations to train; starting Ray")
         manifest = Manifest(self.folder, self.options.command)
         n_bytes = sum(source.n_bytes for source in sources.values())
@@ -228,17 +251,17 @@ class _Driver:
         with connect(joining, self.screen.say) as (nodes, has_checkpoints, dashboard):
             if dashboard:
                 self.screen.say(f"Ray's dashboard: {dashboard}")
-            resources, why = self._resources(missing, nodes)
+            resources, why = self._resources([*missing, *self.sweep.examples], nodes)
             n_slots = self._slots(resources, nodes)
-            plan = self._plan(ledger, n_slots, nodes, resources)
-            n_done = n_all - len(missing)
-            self.screen.detail(self._describe(plan, n_slots, n_done, why))
-            progress = self._progress(plan, n_slots, ledger)
             from raysweep.tune.collector import Collector  # imports Ray Tune
-            from raysweep.tune.queue import JobQueue
             from raysweep.tune.trials import Terms, run_packs
 
-            queue = JobQueue(plan.packs)
+            room = _Room(nodes, resources, n_slots, why)
+            queue, progress = (
+                self._packs(ledger, missing, room)
+                if known is None
+                else self._search(ledger, known, n_todo, room)
+            )
             status = StatusFile(self.folder, dashboard)
             collector = Collector(
                 queue,
@@ -272,7 +295,34 @@ class _Driver:
                 status.close()
                 writer.fold()
                 manifest.end(progress)
+        if self._suggested is not None:
+            self.sweep = replace(self.sweep, configs=tuple(self._suggested.configs.values()))
         return progress
+
+    def _packs(
+        self, ledger: Ledger, missing: Sequence[Config], room: _Room
+    ) -> "tuple[JobQueue, Progress]":
+        """Plan what is missing, and give the queue of its packs."""
+        from raysweep.tune.queue import JobQueue
+
+        plan = self._plan(ledger, room.n_slots, room.nodes, room.resources)
+        n_done = len(self.sweep.configs) - len(missing)
+        self.screen.detail(self._describe(plan, room.n_slots, n_done, room.why))
+        work = sum(cost(pack) for pack in plan.packs)
+        n_planned = sum(len(pack.configs) for pack in plan.packs)
+        return JobQueue(plan.packs), self._progress(n_planned, work, room.n_slots, ledger)
+
+    def _search(
+        self, ledger: Ledger, known: Known, n_todo: int, room: _Room
+    ) -> "tuple[JobQueue, Progress]":
+        """Give a queue that asks for suggestions."""
+        lanes = lanes_of(self.sweep, memory_a_pack(room.resources, room.nodes))
+        self.screen.detail(describe(self.sweep, known, lanes, room.n_slots, room.why))
+        progress = self._progress(n_todo, 0.0, room.n_slots, ledger)
+        self._suggested = make_queue(
+            self.sweep, known, self.folder, lanes, self.options.limit, Estimate(progress)
+        )
+        return self._suggested, progress
 
     def _plan(
         self, ledger: Ledger, n_slots: int, nodes: Sequence[Node], resources: Resources
@@ -297,15 +347,15 @@ class _Driver:
             )
         return n_slots
 
-    def _progress(self, plan: Plan, n_slots: int, ledger: Ledger) -> Progress:
+    def _progress(self, n_total: int, work: float, n_slots: int, ledger: Ledger) -> Progress:
         trials = read_trials(self.place)
         ids = [config.id for config in self.sweep.configs]
         earlier = trials.loc[trials["config_id"].isin(ids), "average_accuracy"].max()
         ended = [c for c in self.sweep.configs if ledger.status(c) not in ("missing", "failed")]
         return Progress(
-            n_total=sum(len(pack.configs) for pack in plan.packs),
+            n_total=n_total,
             n_slots=n_slots,
-            total_work=sum(cost(pack) for pack in plan.packs),
+            total_work=work,
             best=None if math.isnan(earlier) else float(earlier),
             title=self.options.name,
             before=Counter(ledger.status(c) for c in ended),
@@ -315,6 +365,8 @@ class _Driver:
         ledger = Ledger(statuses(self.place))
         ended = Counter(ledger.status(config) for config in self.sweep.configs)
         resume = resume_command(self.options.command)
+        if self._suggested is not None:
+            ended["missing"] += self._suggested.n_unasked(self.sweep.search.n_samples)
         if ended["missing"]:
             is_limit = progress.n_ended == progress.n_total
             why = f"--limit {self.options.limit} reached" if is_limit else "interrupted"

@@ -1,0 +1,204 @@
+"""A sweep whose results decide what is tried next: what a folder knows of it, and its queue."""
+
+import contextlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raysweep.plan import Pack, cost, memory_bytes
+from raysweep.results import (
+    LOWER_IS_BETTER,
+    TABLES,
+    InputError,
+    Place,
+    ResultsFolder,
+    config_of,
+    near,
+    read_trials,
+)
+from raysweep.settings import Config, Parameters, Search, Space, Sweep
+from raysweep.tune.progress import Progress
+
+if TYPE_CHECKING:
+    from raysweep.tune.queue import Job
+    from raysweep.tune.search import SearchQueue
+
+SUGGESTIONS = "suggestions.json"
+"""Holds the suggestions that have not ended: they run first when a killed search goes on."""
+LANES = 8
+"""Configurations in a pack of suggestions where ``pack:`` does not say: more learn less."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What earlier runs left: rows by configuration, ended suggestions, and those that have not."""
+
+    rows: Mapping[str, Mapping[str, Any]]
+    ended: list[Parameters]
+    open: list[Parameters]
+
+    @property
+    def n_suggested(self) -> int:
+        """How many suggestions were made."""
+        return len(self.ended) + len(self.open)
+
+    def configs(self, space: Space) -> list[Config]:
+        """List the configurations of all suggestions."""
+        return [c for parameters in (*self.ended, *self.open) for c in space.configs(parameters)]
+
+
+def modes_of(search: Search) -> tuple[str, ...]:
+    """Give whether each metric is to be large or small; raise ``InputError`` for one that is none.
+
+    A list of modes that the file gives counts; else what is usual for the metric.
+    """
+    metrics = [
+        column.name
+        for column in TABLES["trials"].columns
+        if str(column.type) in ("float", "double") and not column.name.startswith("config/")
+    ]
+    for name in search.metrics:
+        if name not in metrics:
+            hint = near(name, metrics) or f"; known: {', '.join(metrics)}"
+            raise InputError(f"search.metric: expected a metric of trials, got {name!r}{hint}")
+    usual = tuple("min" if name in LOWER_IS_BETTER else "max" for name in search.metrics)
+    return search.modes or usual
+
+
+def known_of(place: Place, space: Space, is_new: bool) -> Known:
+    """Read from a folder which suggestions were made, and what became of them.
+
+    Rows of an earlier grid in the same space count as suggestions, too: the searcher learns of
+    them. Raises ``InputError`` for a damaged table.
+    """
+    if is_new:
+        return Known({}, [], [])
+    trials = read_trials(place)
+    rows: dict[str, dict[Any, Any]] = {r["config_id"]: r for r in trials.to_dict("records")}
+    found: dict[str, Parameters] = {}
+    for row in rows.values():
+        with contextlib.suppress(InputError):  # of another version
+            made = space.parameters_of(config_of(row))
+            if made is not None:
+                found[_key(made)] = made
+    for kept in _suggested(place):
+        with contextlib.suppress(InputError, KeyError, IndexError, TypeError):
+            if space.configs(kept):
+                found.setdefault(_key(kept), kept)
+    done = {i for i, row in rows.items() if row["status"] != "failed"}
+    ended: list[Parameters] = []
+    left: list[Parameters] = []
+    for parameters in found.values():
+        has_ended = all(config.id in done for config in space.configs(parameters))
+        (ended if has_ended else left).append(parameters)
+    return Known({i: row for i, row in rows.items() if i in done}, ended, left)
+
+
+def _key(parameters: Parameters) -> str:
+    return json.dumps(parameters, sort_keys=True)
+
+
+def _suggested(place: Place) -> list[dict[str, Any]]:
+    try:
+        content = json.loads((place / SUGGESTIONS).read_bytes())
+    except (OSError, ValueError):
+        return []
+    if not isinstance(content, list):
+        return []
+    # JSON has no tuples: widths come back as such.
+    return [
+        {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
+        for entry in content
+        if isinstance(entry, dict)
+    ]
+
+
+def lanes_of(sweep: Sweep, memory: int | None) -> int:
+    """Give how many configurations make a pack: as set, else ``LANES``, else what fits memory."""
+    lanes = sweep.pack or LANES
+    if memory is not None and sweep.pack is None:
+        while lanes > 1 and any(_memory(c, lanes) > memory for c in sweep.examples):
+            lanes //= 2
+    return lanes
+
+
+def _memory(config: Config, lanes: int) -> int:
+    like = [config.model_copy(update={"lr": config.lr * (1 + i / 1000)}) for i in range(lanes)]
+    return memory_bytes(Pack(tuple(like)))
+
+
+def make_queue(
+    sweep: Sweep,
+    known: Known,
+    folder: ResultsFolder,
+    lanes: int,
+    limit: int | None,
+    estimate: "Estimate",
+) -> "SearchQueue":
+    """Make the queue of a search that goes on where earlier runs stopped.
+
+    ``limit`` is the most configurations to start now.
+    """
+    # Only here: Ray has to be imported after its settings are in the environment.
+    from raysweep.tune.optuna_search import OptunaSearcher
+    from raysweep.tune.search import SearchQueue
+
+    assert sweep.space is not None
+    search = sweep.search
+    # Not the random numbers of the runs before once more.
+    seed = search.seed + known.n_suggested
+    searcher = OptunaSearcher(sweep.space, search.sampler, seed, search.metrics, modes_of(search))
+    n_samples = max(search.n_samples, known.n_suggested)
+    if limit is not None:
+        per_sample = len(sweep.space.seeds)
+        n_samples = min(n_samples, known.n_suggested + math.ceil(limit / per_sample))
+
+    def keep(parameters: list[Parameters]) -> None:
+        folder.write_text(SUGGESTIONS, json.dumps(parameters) + "\n")
+
+    queue = SearchQueue(
+        searcher, sweep.space, search.metrics, n_samples, lanes, keep, estimate.note
+    )
+    for parameters in known.ended:
+        queue.know(parameters, known.rows)
+    for parameters in known.open:
+        queue.resume(parameters, known.rows)
+    return queue
+
+
+class Estimate:
+    """Keeps the work that a search will take: as the jobs so far for each configuration."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._n = 0
+        self._cost = 0.0
+
+    def note(self, job: "Job") -> None:
+        """Take in a job that was made."""
+        self._n += len(job.pack.configs)
+        self._cost += cost(job.pack)
+        self._progress.total_work = self._cost * max(self._progress.n_total, self._n) / self._n
+
+
+def describe(sweep: Sweep, known: Known, lanes: int, n_slots: int, resources: str) -> str:
+    """Describe what a search would do, as far as it is known beforehand."""
+    assert sweep.space is not None
+    search, n_seeds = sweep.search, len(sweep.space.seeds)
+    wanted = ", ".join(
+        f"{name} ({mode})" for name, mode in zip(search.metrics, modes_of(search), strict=True)
+    )
+    sizes = [_memory(config, lanes) for config in sweep.examples]
+    lines = {
+        "search": f"{search.method} ({search.sampler}) for {wanted}",
+        "configurations": f"{search.n_samples} suggestions x {n_seeds} seeds: "
+        f"{search.n_samples * n_seeds} in all, {len(known.ended) * n_seeds} done",
+        "packs": f"of up to {lanes} configurations of one shape, {n_slots} at once"
+        + (" (set by pack:)" if sweep.pack else ""),
+        "memory": f"up to about {max(sizes) / 1e6:.0f} MB a pack "
+        f"(of {len(sizes)} examples; torch itself: 0.7 GB a worker)",
+        "resources": resources,
+    }
+    return "\n".join(f"{name:<15} {text}" for name, text in lines.items())

@@ -1,0 +1,201 @@
+"""Packs of what a searcher suggests: asked for as slots come free, told as configurations end.
+
+A searcher is Ray Tune's ``Searcher``; it sees one suggestion at a time and knows of no packs.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from raysweep.plan import Pack, pack_key
+from raysweep.settings import Config, InputError, Parameters, Space
+from raysweep.tune.queue import Job, JobQueue
+
+_HELD_PACKS = 4
+"""So many packs' worth of suggestions may wait for others of their shape."""
+_REPEATS = 200
+"""After so many suggestions in a row that were made before, or can't be, a space is used up."""
+
+
+class LearningSearcher(Protocol):
+    """What is used of a ``Searcher``, and two methods more for what earlier runs left."""
+
+    def suggest(self, trial_id: str) -> Any:
+        """Give parameters, None (ask again later) or ``Searcher.FINISHED``."""
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Hear the metrics of a suggestion, None if it was given up."""
+
+    def learn(self, parameters: Parameters, result: Mapping[str, float] | None) -> None:
+        """Take in what became of a suggestion of an earlier run; None: it was given up."""
+
+    def repeat(self, parameters: Parameters) -> None:
+        """Let the next ``suggest`` give these parameters."""
+
+
+@dataclass
+class Suggestion:
+    """Parameters that were suggested, their configurations (one a seed) and the rows of those."""
+
+    name: str
+    parameters: Parameters
+    configs: tuple[Config, ...]
+    rows: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether each of its configurations has a row."""
+        return len(self.rows) == len(self.configs)
+
+    def result(self, metrics: Sequence[str]) -> dict[str, float] | None:
+        """Give the mean of each metric over seeds; None if one is missing in some seed."""
+        means = {}
+        for metric in metrics:
+            values = [row.get(metric) for row in self.rows.values()]
+            found = [v for v in values if v is not None and math.isfinite(v)]
+            if len(found) < len(self.configs):
+                return None
+            means[metric] = sum(found) / len(found)
+        return means
+
+
+class SearchQueue(JobQueue):
+    """A queue whose jobs are made when they are asked for, of up to ``n_samples`` suggestions.
+
+    ``pack`` is the number of configurations in a pack. Suggestions of one shape fill it; others
+    wait until as many of theirs have come, or nothing else is left. ``keep`` is called with the
+    parameters of all suggestions that have not ended whenever there are new ones, before they run;
+    ``note`` with each job that is made.
+    """
+
+    def __init__(
+        self,
+        searcher: "LearningSearcher",
+        space: Space,
+        metrics: Sequence[str],
+        n_samples: int,
+        pack: int,
+        keep: Callable[[list[Parameters]], None],
+        note: Callable[[Job], None] | None = None,
+    ) -> None:
+        super().__init__(())
+        self._note = note
+        self._searcher = searcher
+        self._space = space
+        self._metrics = tuple(metrics)
+        self.n_samples = n_samples
+        self._pack = pack
+        self._keep = keep
+        self.n_asked = 0
+        self.n_known = 0
+        self._by_config: dict[str, Suggestion] = {}
+        self._held: dict[str, list[Config]] = defaultdict(list)
+        self.is_used_up = False
+        self.configs: dict[str, Config] = {}
+        """All configurations that were suggested so far, by id."""
+
+    def know(self, parameters: Parameters, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take in a suggestion of an earlier run whose configurations have all ended."""
+        suggestion = self._add(parameters, self._space.configs(parameters))
+        suggestion.rows.update({c.id: rows[c.id] for c in suggestion.configs})
+        self._searcher.learn(parameters, suggestion.result(self._metrics))
+        self.n_known += 1
+
+    def resume(self, parameters: Parameters, rows: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take up a suggestion of an earlier run that has not ended; ``rows`` are those it has."""
+        self._searcher.repeat(parameters)
+        name = f"s{self.n_asked}"
+        given = self._searcher.suggest(name)
+        assert given == dict(parameters), (given, parameters)
+        suggestion = self._add(given, self._space.configs(given))
+        for config in suggestion.configs:
+            if config.id in rows:
+                suggestion.rows[config.id] = rows[config.id]
+            else:
+                self._held[pack_key(config)].append(config)
+
+    def _add(self, parameters: Parameters, configs: tuple[Config, ...]) -> Suggestion:
+        suggestion = Suggestion(f"s{self.n_asked}", parameters, configs)
+        self.n_asked += 1
+        for config in configs:
+            self._by_config[config.id] = suggestion
+            self.configs[config.id] = config
+        return suggestion
+
+    def next(self) -> Job | None:
+        """Take the job that has waited for longest, or make one of new suggestions."""
+        return super().next() or self._fill()
+
+    def _fill(self) -> Job | None:
+        """Ask until a pack is full, or no more can come; None if nothing is left."""
+        n_before = self.n_asked
+        while (
+            not self.is_used_up
+            and self.n_asked < self.n_samples
+            and self._largest() < self._pack
+            and sum(map(len, self._held.values())) < _HELD_PACKS * self._pack
+        ):
+            self._ask()
+        if self.n_asked > n_before:
+            self._keep([s.parameters for s in self._open()])
+        if not self._largest():
+            return None
+        key = max(self._held, key=lambda k: len(self._held[k]))
+        configs = self._held[key][: self._pack]
+        self._held[key] = self._held[key][self._pack :]
+        job = Job(configs[0].id, Pack(tuple(configs)))
+        self.jobs[job.name] = job
+        if self._note:
+            self._note(job)
+        return job
+
+    def _largest(self) -> int:
+        return max(map(len, self._held.values()), default=0)
+
+    def _open(self) -> Iterable[Suggestion]:
+        return {s.name: s for s in self._by_config.values() if not s.has_ended}.values()
+
+    def _ask(self) -> None:
+        """Ask for one suggestion that is new; what can't be is told at once and asked again."""
+        for _ in range(_REPEATS):
+            name = f"s{self.n_asked}"
+            parameters = self._searcher.suggest(name)
+            if not isinstance(parameters, dict):  # None or Searcher.FINISHED
+                break
+            try:
+                configs = self._space.configs(parameters)
+            except InputError:
+                configs = ()
+            known = self._by_config.get(configs[0].id) if configs else None
+            if configs and known is None:
+                for config in self._add(parameters, configs).configs:
+                    self._held[pack_key(config)].append(config)
+                return
+            result = known.result(self._metrics) if known and known.has_ended else None
+            self._searcher.on_trial_complete(name, result)
+        self.is_used_up = True
+
+    def n_unasked(self, n_samples: int) -> int:
+        """Count the configurations that are still to be suggested of ``n_samples`` suggestions."""
+        left = 0 if self.is_used_up else max(0, n_samples - self.n_asked)
+        return left * len(self._space.seeds)
+
+    def tell(self, row: Mapping[str, Any]) -> None:
+        """Take in the row of a configuration that ended; the searcher hears of a suggestion once.
+
+        One that diverged or failed in some seed counts as given up.
+        """
+        suggestion = self._by_config.get(row["config_id"])
+        if suggestion is None or row["config_id"] in suggestion.rows:
+            return
+        suggestion.rows[row["config_id"]] = row
+        if suggestion.has_ended:
+            self._searcher.on_trial_complete(suggestion.name, suggestion.result(self._metrics))
+
+    def __len__(self) -> int:
+        is_more = not self.is_used_up and self.n_asked < self.n_samples
+        return len(self.jobs) + sum(map(len, self._held.values())) + int(is_more)

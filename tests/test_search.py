@@ -1,0 +1,211 @@
+"""Searchers that learn: packs of suggestions, what they are told, and what a later run knows."""
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_runs import write
+
+from raysweep.plan import pack_key
+from raysweep.settings import BRANCH, Config, Parameters, Space, load_sweep
+from raysweep.tune.optuna_search import OptunaSearcher
+from raysweep.tune.queue import Job
+from raysweep.tune.search import SearchQueue
+
+TEXT = """
+search: {method: optuna, n_samples: 40}
+space:
+  lr: {loguniform: [1e-4, 1e-1]}
+  beta_2: {uniform: [0, 1]}
+  any_of:
+    - model: vib
+      beta_1: {quniform: [-1, -0.1, 0.1]}
+      n_bottleneck: {choice: [4, 8]}
+    - model: comparison
+      n_bottleneck: {choice: [4, 16]}
+"""
+ONE = """
+search: {method: optuna, n_samples: 40}
+space: {lr: {loguniform: [1e-4, 1e-1]}, beta_2: {uniform: [0, 1]}}
+"""
+
+
+def space_of(folder: Path, text: str = TEXT) -> Space:
+    space = load_sweep(write(folder, text)).space
+    assert space is not None
+    return space
+
+
+def value(config: Config) -> float:
+    """Give a smooth optimum at lr 1e-2, beta_2 0.3."""
+    import math
+
+    return -((math.log10(config.lr) + 2) ** 2) - (config.beta_2 - 0.3) ** 2
+
+
+def row(config: Config, given: float | None) -> dict[str, Any]:
+    status = "finished" if given is not None else "diverged"
+    return {"config_id": config.id, "status": status, "average_accuracy": given}
+
+
+class Bench:
+    """Runs a queue's packs without training: a row is what ``value`` says."""
+
+    def __init__(self, space: Space, n_samples: int, pack: int, seed: int = 0) -> None:
+        self.space = space
+        self.searcher = OptunaSearcher(space, "tpe", seed, ["average_accuracy"], ["max"])
+        self.kept: list[Parameters] = []
+        self.queue = SearchQueue(
+            self.searcher, space, ["average_accuracy"], n_samples, pack, self._keep
+        )
+        self.rows: dict[str, Mapping[str, Any]] = {}
+        self.jobs: list[Job] = []
+
+    def _keep(self, parameters: list[Parameters]) -> None:
+        self.kept = parameters
+
+    def start(self) -> Job | None:
+        job = self.queue.next()
+        if job:
+            self.jobs.append(job)
+        return job
+
+    def end(self, job: Job) -> None:
+        for config in job.pack.configs:
+            self.rows[config.id] = row(config, value(config))
+            self.queue.tell(self.rows[config.id])
+        self.queue.leave(job)
+
+    def run(self, n_jobs: int = 10**6) -> None:
+        for _ in range(n_jobs):
+            job = self.start()
+            if job is None:
+                return
+            self.end(job)
+
+
+def test_packs_are_full_and_of_one_shape_and_each_suggestion_runs_once(tmp_path: Path) -> None:
+    bench = Bench(space_of(tmp_path), n_samples=50, pack=8)
+    bench.run()
+    ids = Counter(c.id for job in bench.jobs for c in job.pack.configs)
+    assert len(ids) == 50
+    assert set(ids.values()) == {1}
+    for job in bench.jobs:
+        assert len({pack_key(config) for config in job.pack.configs}) == 1
+    # Three or four shapes: all but the packs at the end are full.
+    assert sum(len(job.pack.configs) == 8 for job in bench.jobs) >= 4
+    assert len(bench.queue) == 0
+
+
+def test_a_queue_that_waits_for_rows_is_not_over(tmp_path: Path) -> None:
+    bench = Bench(space_of(tmp_path, ONE), n_samples=16, pack=8)
+    one, two = bench.start(), bench.start()
+    assert one and two and bench.start() is None
+    assert len(bench.queue) == 2
+    bench.end(one)
+    bench.end(two)
+    assert len(bench.queue) == 0
+
+
+def test_suggestions_learn_from_rows(tmp_path: Path) -> None:
+    firsts, lasts = [], []
+    for seed in range(5):
+        bench = Bench(space_of(tmp_path, ONE), n_samples=64, pack=8, seed=seed)
+        bench.run()
+        values = [value(c) for job in bench.jobs for c in job.pack.configs]
+        firsts.append(statistics.fmean(values[:8]))
+        lasts.append(statistics.fmean(values[-16:]))
+    assert statistics.fmean(lasts) > statistics.fmean(firsts) + 0.3
+
+
+def test_a_suggestion_is_told_the_mean_over_its_seeds(tmp_path: Path) -> None:
+    space = space_of(tmp_path, ONE + "seeds: [0, 1, 2]\n")
+    bench = Bench(space, n_samples=2, pack=2)
+    jobs = [bench.start() for _ in range(3)]
+    assert [len(job.pack.configs) for job in jobs if job] == [2, 2, 2]
+    told: list[tuple[str, Any]] = []
+    bench.searcher.on_trial_complete = (  # type: ignore[method-assign]
+        lambda name, result=None, error=False: told.append((name, result))
+    )
+    by_lr: dict[float, list[Config]] = {}
+    for job in jobs:
+        assert job
+        for config in job.pack.configs:
+            by_lr.setdefault(config.lr, []).append(config)
+    one, two = by_lr.values()
+    for i, config in enumerate(one):
+        assert not told
+        bench.queue.tell(row(config, 0.1 * (i + 1)))
+        bench.queue.tell(row(config, 99.0))  # a row that comes twice counts once
+    for config in two:
+        bench.queue.tell(row(config, None if config.seed == 1 else 0.5))
+    assert told[0][1] == {"average_accuracy": pytest.approx(0.2)}
+    assert told[1][1] is None  # diverged in one seed
+
+
+def test_parameters_come_back_from_configurations(tmp_path: Path) -> None:
+    space = space_of(tmp_path)
+    bench = Bench(space, n_samples=30, pack=5)
+    bench.run()
+    for config in bench.queue.configs.values():
+        parameters = space.parameters_of(config)
+        assert parameters is not None
+        assert space.configs(parameters) == (config,)
+        assert parameters[BRANCH] == (config.model == "comparison")
+    assert space.parameters_of(Config(lr=0.5)) is None
+
+
+def test_a_later_run_goes_on_with_what_was_suggested_and_learned(tmp_path: Path) -> None:
+    space = space_of(tmp_path)
+    first = Bench(space, n_samples=40, pack=4)
+    first.run(n_jobs=4)
+    running = first.start()  # of a driver that is killed now
+    assert running is not None
+    pending = list(first.kept)
+    done = {config_id: dict(r) for config_id, r in first.rows.items()}
+    assert len(done) == 16
+    assert len(pending) >= len(running.pack.configs)
+
+    second = Bench(space, n_samples=40, pack=4, seed=1)
+    for config_id in done:
+        parameters = space.parameters_of(first.queue.configs[config_id])
+        assert parameters is not None
+        second.queue.know(parameters, done)
+    for parameters in pending:
+        second.queue.resume(parameters, done)
+    second.run()
+    ids = Counter(c.id for job in second.jobs for c in job.pack.configs)
+    assert set(ids.values()) == {1}
+    assert not set(ids) & set(done)
+    assert len(ids) + len(done) == 40
+    assert {c.id for c in running.pack.configs} <= set(ids)
+    study = second.searcher._study
+    values = sorted(trial.value for trial in study.trials if trial.value is not None)
+    assert values == sorted(r["average_accuracy"] for r in {**done, **second.rows}.values())
+
+
+def test_a_small_space_ends_when_it_is_used_up(tmp_path: Path) -> None:
+    text = "search: {method: optuna, n_samples: 40}\nspace: {n_bottleneck: {choice: [4, 8, 16]}}\n"
+    bench = Bench(space_of(tmp_path, text), n_samples=40, pack=4)
+    bench.run()
+    assert {c.n_bottleneck for job in bench.jobs for c in job.pack.configs} == {4, 8, 16}
+    assert len(bench.queue.configs) == 3
+    assert len(bench.queue) == 0
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "cmaes", "gp", "nsga2", "random"])
+def test_every_sampler_fills_packs_in_a_space_with_conditions(tmp_path: Path, sampler: str) -> None:
+    if sampler == "cmaes":
+        pytest.importorskip("cmaes")
+    space = space_of(tmp_path)
+    metrics = ["average_accuracy"]
+    searcher = OptunaSearcher(space, sampler, 3, metrics, ["max"])
+    queue = SearchQueue(searcher, space, metrics, 12, 4, lambda _: None)
+    while job := queue.next():
+        for config in job.pack.configs:
+            queue.tell(row(config, value(config)))
+        queue.leave(job)
+    assert len(queue.configs) == 12
