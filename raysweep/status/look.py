@@ -48,6 +48,7 @@ class Look:
     place: Place
     _sweep_yaml: bytes | None = None
     _ids: frozenset[str] | None = None
+    _n_total: int | None = None
     _doubts: list[str] = field(default_factory=list)
 
     @classmethod
@@ -89,7 +90,8 @@ class Look:
         try:
             content = (self.place / "sweep.yaml").read_bytes()
         except FileNotFoundError:
-            self._ids, self._doubts = None, ["no sweep.yaml: how much is to do is not known"]
+            self._ids, self._n_total = None, None
+            self._doubts = ["no sweep.yaml: how much is to do is not known"]
             return
         if content == self._sweep_yaml:
             return
@@ -97,8 +99,13 @@ class Look:
         try:
             sweep = sweep_from("sweep.yaml", content)
             self._ids, self._doubts = frozenset(c.id for c in sweep.configs), []
+            self._n_total = len(self._ids)
+            if sweep.space is not None:  # what is suggested is not known beforehand
+                self._ids = None
+                self._n_total = sweep.search.n_samples * len(sweep.space.seeds)
         except InputError as error:  # another version's, or damaged
-            self._ids, self._doubts = None, [f"how much is to do is not known: {error}"]
+            self._ids, self._n_total = None, None
+            self._doubts = [f"how much is to do is not known: {error}"]
 
     def _driver(self) -> _Driver:
         holder = find_holder(self.place)
@@ -121,7 +128,7 @@ class Look:
         self, trials: pd.DataFrame, driver: _Driver, last_run: Mapping[str, Any]
     ) -> Picture:
         counts = Counter(trials["status"].tolist())
-        n_total = None if self._ids is None else len(self._ids)
+        n_total = self._n_total
         since = _time(last_run.get("start"))
         ended = trials["ended_at"].dropna()
         until = pd.Timestamp.now(UTC) if driver.is_running else _end(ended, last_run)
