@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"pydantic", "yaml", "numpy", "scipy"},
     "display": {"rich"},
+    "loggers": {"atomic", "results", "mlflow", "wandb", "tensorboardX", "tensorboard"},
     "status": {"display", "results", "settings", "pandas", "rich", "typer"},
     "plan": {"settings"},
     "atomic": set(),
@@ -27,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"torch", "numpy"},
     "trainable": {"pack", "plan", "store", "data", "settings", "versions", "torch", "ray"},
     "tune": {"trainable", "store", "plan", "data", "results", "settings", "versions"}
-    | {"display", "status", "optuna", "ray", "typer", "rich"},
+    | {"display", "loggers", "status", "optuna", "ray", "typer", "rich"},
 }
 """By module of raysweep: other modules of raysweep and packages beyond the standard library."""
 
@@ -52,6 +53,10 @@ PACKAGES = {"pydantic", "yaml", "pyarrow", "pandas", "torch", "torchvision", "nu
     "sklearn",
     "plotly",
     "optuna",
+    "mlflow",
+    "wandb",
+    "tensorboard",
+    "tensorboardX",
 }
 
 

@@ -248,10 +248,15 @@ def test_an_interrupt_leaves_a_whole_file(folder: ResultsFolder, monkeypatch: Pa
     monkeypatch.setattr(Place, "_put", slow)
     place = folder.place / "parts" / "x"
     interrupt = threading.Thread(target=lambda: (begun.wait(), os.kill(os.getpid(), signal.SIGINT)))
-    interrupt.start()
-    with pytest.raises(KeyboardInterrupt):
-        place.write_bytes(b"content")
-    interrupt.join()
+    # A shell starts what runs in its background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            place.write_bytes(b"content")
+    finally:
+        interrupt.join()
+        signal.signal(signal.SIGINT, before)
     wait_until(place.exists)
     assert place.read_bytes() == b"content"
 

@@ -8,9 +8,11 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysweep.data.sources import Source, check_fit, data_folder, is_local, load_source
+from raysweep.loggers import FOLDER, LogKeeper, check_installed
 from raysweep.plan import Plan, cost, make_plan
 from raysweep.results import (
     ResultsFolder,
@@ -110,6 +112,7 @@ class _Driver:
             self.screen.say(
                 "note: stages are kept in a folder only, not in an object store: none are"
             )
+        check_installed(self.sweep.loggers)
         for note in self.sweep.notes:
             self.screen.say(f"note: {note}")
 
@@ -118,6 +121,15 @@ class _Driver:
         if not stages.keep or results.local is None:
             return None
         return StageStore((results.local / STORE).absolute(), int(stages.max_gb * 1e9))
+
+    def _log_keeper(self) -> LogKeeper:
+        """Start logging into the results folder; beside the command where that is in a store."""
+        folder = Path(FOLDER) / self.options.name
+        if self.place.local is not None:
+            folder = self.place.local / FOLDER
+        elif self.sweep.loggers:
+            self.screen.say(f"note: loggers write to {folder}, not into an object store")
+        return LogKeeper(self.sweep.loggers, self.place, folder, self.screen.say)
 
     def _ledger(self) -> Ledger:
         is_new = self.options.is_fresh or not self.place.exists()
@@ -192,15 +204,20 @@ class _Driver:
         missing = ledger.missing(self.sweep)
         self.folder.write_text("sweep.yaml", dump_yaml(self.sweep.resolved))
         writer = Writer(self.folder)
+        keeper = self._log_keeper()
         n_new = max(0, self.sweep.search.n_samples - known.n_suggested) if known else 0
         if not missing and not n_new:
             writer.fold()
             self.screen.say(
                 f"all {len(self.sweep.configs)} configurations are done: nothing to train"
             )
+            keeper.close()
             print(summarise(self.sweep, self.place, None))
             return ExitCode.ENDED
-        progress = self._train(missing, ledger, sources, writer, known)
+        try:
+            progress = self._train(missing, ledger, sources, writer, known)
+        finally:
+            keeper.close()
         total_s = time.monotonic() - self.began
         print(summarise(self.sweep, self.place, progress, total_s=total_s, data_s=data_s))
         return self._verdict(progress)

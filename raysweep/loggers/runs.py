@@ -1,0 +1,101 @@
+"""What is logged of one configuration."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from raysweep.results import SETTING
+
+_KEYS = ("config_id", "stage", "epoch", "task")
+_NAMED = ("model", "replay", "lr", "beta_1", "beta_2", "seed")
+_NOT_METRICS = ("diverged_epoch", "diverged_step", "attempt")
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """One configuration: its settings, its epochs in order, what came of it.
+
+    ``epochs`` has, for each epoch counted over all stages from 1, values by name, such as
+    ``train_task_1/test_accuracy``. ``texts`` says how it ended, and where and why.
+    """
+
+    config_id: str
+    name: str
+    settings: Mapping[str, Any]
+    epochs: Sequence[Mapping[str, float]]
+    metrics: Mapping[str, float]
+    texts: Mapping[str, str]
+    started_s: float
+    ended_s: float
+
+
+class Logger(Protocol):
+    """Writes runs with another tool's client. May raise whatever that client does."""
+
+    def log(self, run: LoggedRun) -> None:
+        """Write a run."""
+
+    def remove(self, config_id: str) -> None:
+        """Take away what was written of a run, if anything was."""
+
+    def close(self) -> None:
+        """Finish what is under way."""
+
+
+def run_of(trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> LoggedRun:
+    """Make a run of a row of ``trials`` and the rows of ``epochs`` of the same configuration.
+
+    Stages stand in the order of their tasks, each after what generates for it.
+    """
+    settings = {
+        n.removeprefix(SETTING): _plain(v) for n, v in trial.items() if n.startswith(SETTING)
+    }
+    ordered = sorted(epochs, key=lambda row: (row["task"], row["stage"], row["epoch"]))
+    steps = [
+        {f"{row['stage']}/{name}": value for name, value in _numbers(row, _KEYS).items()}
+        for row in ordered
+    ]
+    skipped = {name for name in trial if name.startswith(SETTING)} | set(_NOT_METRICS)
+    texts = {
+        name: str(_plain(trial.get(name)))
+        for name in ("status", "diverged_stage", "diverged_epoch", "error", "host", "device")
+        if _plain(trial.get(name)) is not None
+    }
+    title = " ".join(f"{name}={_short(settings[name])}" for name in _NAMED if name in settings)
+    return LoggedRun(
+        config_id=trial["config_id"],
+        name=f"{title} {trial['config_id'][:8]}",
+        settings=settings,
+        epochs=steps,
+        metrics=_numbers(trial, skipped),
+        texts=texts,
+        started_s=_seconds(trial.get("started_at")),
+        ended_s=_seconds(trial.get("ended_at")),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Give a value of a table as Python has it; None for null."""
+    if value is None or value != value:  # noqa: PLR0124 (NaN and NaT)
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _numbers(row: Mapping[str, Any], skipped: Any) -> dict[str, float]:
+    found = {}
+    for name, raw in row.items():
+        value = _plain(raw)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name not in skipped and is_number and math.isfinite(value):
+            found[str(name)] = float(value)
+    return found
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _seconds(time: Any) -> float:
+    value = None if time is None or time != time else time  # noqa: PLR0124
+    return float(value.timestamp()) if value is not None else 0.0
