@@ -1,0 +1,132 @@
+"""``python -m raysweep.status``: the picture from the folder alone."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from report_sweeps import BEGIN, configs, rows_of, write_sweep
+from sweep_runs import ROOT, SMALL, n_rows, run, start, wait_until, write
+
+from raysweep.display import Picture, Work
+from raysweep.results import ResultsFolder, find_holder, this_process
+from raysweep.results.places import Place
+from raysweep.status import STATUS_FILE, DriverReport, Look
+
+ENDLESS = SMALL.replace("epochs: 2", "epochs: 100000")
+
+
+def status(folder: Path | str, *more: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "raysweep.status", str(folder), *more]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+
+
+def written(folder: Path, n_lrs: int = 2, n_failed: int = 0) -> tuple[Path, list[dict[str, Any]]]:
+    """Write a sweep whose search space is not known; the first ones failed."""
+    made = [rows_of(c, False) for c in configs(n_lrs, 2, 1)]
+    for i, (trial, _) in enumerate(made[:n_failed]):
+        for name in [n for n in trial if n.endswith("accuracy")]:
+            del trial[name]
+        trial |= {"status": "failed", "error": "out of luck" if i < 2 else "another"}
+    write_sweep(folder, made)
+    (folder / "sweep.yaml").unlink()
+    return folder, [trial for trial, _ in made]
+
+
+def test_a_running_a_killed_and_a_finished_sweep_are_told_apart(tmp_path: Path) -> None:
+    file = write(tmp_path, ENDLESS)
+    folder = tmp_path / "results" / "small"
+    process = start(file, "--limit", "4")
+    try:
+        wait_until(lambda: n_rows(folder) > 2 and (folder / STATUS_FILE).exists(), process)
+        wait_until(lambda: "train_task_1" in (folder / STATUS_FILE).read_text(), process)
+        running = status(folder)
+        assert running.returncode == 0, running.stderr
+        assert f"process {process.pid} on {socket.gethostname()} runs it" in running.stdout
+        assert "train_task_1" in running.stdout
+        assert "0 of 12 configurations" in running.stdout
+        assert "go on with" not in running.stdout
+    finally:
+        process.kill()
+        process.wait()
+    killed = status(folder)
+    assert f"no driver is running: process {process.pid} on" in killed.stdout
+    assert "train_task_1" not in killed.stdout  # what the dead driver's file says is not of now
+    assert "go on with: " in killed.stdout
+    assert "raysweep.tune" in killed.stdout
+    done = run(write(tmp_path), "--fresh")
+    assert done.returncode == 0
+    over = status(folder)
+    assert "12 of 12 configurations" in over.stdout
+    assert "no driver is running; the last one ended" in over.stdout
+    assert "go on with" not in over.stdout
+    assert not (folder / STATUS_FILE).exists()
+
+
+def test_failures_are_listed_by_their_errors(tmp_path: Path) -> None:
+    folder, trials = written(tmp_path / "sweep", n_failed=3)
+    done = status(folder)
+    assert "2 failed: out of luck" in done.stdout
+    assert f"{trials[2]['config_id']} failed: another" in done.stdout
+    assert "13 finished" in done.stdout
+    assert "how much is to do is not known" in done.stdout
+
+
+def test_looking_takes_no_lock_and_a_held_folder_is_told(tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path / "sweep")
+    folder.open()
+    holder = find_holder(Place.of(tmp_path / "sweep"))
+    assert holder is not None
+    assert holder.name == this_process()
+    assert holder.is_alive
+    picture = Look.at(tmp_path / "sweep").picture()
+    assert f"process {os.getpid()} on" in picture.notes[0]
+    folder.close()
+    assert find_holder(Place.of(tmp_path / "sweep")) is None
+
+
+def test_a_report_comes_back_and_what_is_none_is_none() -> None:
+    work = Work(3, "node", "train_task_1", 2, 5, 0.25, 1.5)
+    picture = Picture("x", 9, {}, 3, 1.0, left_s=7.0, workers=[work])
+    report = DriverReport.of(picture, "http://127.0.0.1:8265")
+    assert DriverReport.from_bytes(report.to_text().encode()) == report
+    for content in (b"", b"[]", b"{}", b"\xff", json.dumps({"workers": 3}).encode()):
+        assert DriverReport.from_bytes(content) is None
+
+
+def test_the_best_so_far_is_drawn_from_the_rows(tmp_path: Path) -> None:
+    folder, trials = written(tmp_path / "sweep")
+    picture = Look.at(folder).picture()
+    values = [value for _, value in picture.history]
+    assert values == sorted(values)
+    best = max(trial["average_accuracy"] for trial in trials)
+    assert values[-1] == pytest.approx(best)
+    assert picture.best == pytest.approx(best)
+    first = min(trial["ended_at"] for trial in trials)
+    assert picture.history[0][0] == pytest.approx((first - BEGIN).total_seconds())
+
+
+def test_a_folder_that_is_no_sweep_is_one_line(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        done = status(folder)
+        assert done.returncode == 2
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("error: ")
+        assert "expected the folder of a sweep" in line
+
+
+def test_watching_a_pipe_gives_a_line_each_time(tmp_path: Path) -> None:
+    folder, _ = written(tmp_path / "sweep", n_lrs=1)
+    words = [sys.executable, "-m", "raysweep.status", str(folder), "--watch", "0.5"]
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    try:
+        lines = [process.stdout.readline() for _ in range(2)]
+    finally:
+        process.kill()
+        process.wait()
+    assert all(line.startswith("8/8 done") for line in lines), lines
