@@ -10,9 +10,12 @@ from rich.text import Text
 
 WIDEST = 100
 """Columns that the picture takes at most."""
-_NARROW = 60
+_NARROW = 56
+_MEDIUM = 80
 _TALL = 14
 _MOST_CELLS = 40
+_BAR_CELLS = 24
+_FEW_CELLS = 4
 _SILENT_S = 60.0
 """A worker that gave no sign for so long is shown with how long it was."""
 _BARS = "▁▂▃▄▅▆▇█"
@@ -153,8 +156,8 @@ def sparkline(history: Sequence[tuple[float, float]], until_s: float, n_cells: i
         return ""
     low, high = history[0][1], history[-1][1]
     start = history[0][0]
-    line, i = "", 0
-    for cell in range(1, n_cells + 1):
+    line, i = _BARS[0] if high > low else "", 0  # what several steps at once began with
+    for cell in range(1 + len(line), n_cells + 1):
         end = start + (until_s - start) * cell / n_cells
         while i + 1 < len(history) and (history[i + 1][0] <= end or cell == n_cells):
             i += 1
@@ -213,6 +216,8 @@ def _head(picture: Picture, width: int) -> Text:
     elapsed = show_duration(picture.elapsed_s) if picture.elapsed_s else ""
     title = picture.title
     room = width - len(count) - 2
+    if room < _FEW_CELLS:
+        return Text(count)
     if len(title) > room:
         title = f"{title[: max(0, room - 1)]}…"
     gap = width - len(title) - len(count) - 2 - len(elapsed)
@@ -277,7 +282,7 @@ def _workers(workers: Sequence[Work], width: int, n_lines: int) -> list[Text]:
         return []
     shown = workers if len(workers) <= n_lines else workers[: n_lines - 1]
     host_width = max(len(_host(work, width)) for work in shown) if shown else 0
-    stage_width = max((len(_stage(work)) for work in shown), default=0)
+    stage_width = max((len(_stage(work, width)) for work in shown), default=0)
     sizes = max((len(f"{work.n_configs}") for work in shown), default=0)
     lines = [_worker(work, width, (host_width, sizes, stage_width)) for work in shown]
     if len(shown) < len(workers):
@@ -291,12 +296,13 @@ def _workers(workers: Sequence[Work], width: int, n_lines: int) -> list[Text]:
 
 def _host(work: Work, width: int) -> str:
     name = (work.host or "-").partition(".")[0]
-    room = 20 if width >= _NARROW else 8
+    room = 20 if width >= _MEDIUM else 8 if width >= _NARROW else 6
     return name if len(name) <= room else f"{name[: room - 1]}…"
 
 
-def _stage(work: Work) -> str:
-    return work.stage or "starting"
+def _stage(work: Work, width: int) -> str:
+    name = work.stage or "starting"
+    return name if width >= _NARROW else name.removeprefix("train_")
 
 
 def _worker(work: Work, width: int, widths: tuple[int, int, int]) -> Text:
@@ -306,14 +312,16 @@ def _worker(work: Work, width: int, widths: tuple[int, int, int]) -> Text:
     size = f" {work.n_configs:>{sizes}}"
     size += f" {'config ' if work.n_configs == 1 else 'configs'}" if is_wide else ""
     line = Text.assemble(line, size)
-    line.append(f"  {_stage(work):<{stage_width}}", "" if work.stage else "dim")
-    epoch = f"{work.epoch}/{work.n_epochs}" if work.stage else ""
-    line.append(f" {'epoch ' if is_wide and epoch else ''}{epoch:<5}")
-    silent = f"heard {show_duration(work.heard_s)} ago" if work.heard_s > _SILENT_S else ""
-    percent = f"{work.share:4.0%}".replace("%", " %")
-    n_cells = min(20, width - len(line) - len(percent) - 2 - (len(silent) + 2 if silent else 0))
-    if is_wide and n_cells >= 4:
-        n_done = round(work.share * n_cells)
-        line.append(" ").append("━" * n_done, "cyan").append("─" * (n_cells - n_done), "dim")
-    line.append(percent)
-    return line.append(f"  {silent}", "yellow") if silent else line
+    line.append(f"  {_stage(work, width):<{stage_width}}", "" if work.stage else "dim")
+    epoch = f"{'epoch ' if is_wide else ''}{work.epoch}/{work.n_epochs}" if work.stage else ""
+    line.append(f" {epoch:<{11 if is_wide else 5}}")
+    is_silent = work.heard_s > _SILENT_S
+    line.append(f" {work.share:4.0%}".replace("%", " %"), "yellow" if is_silent else "")
+    room = min(_BAR_CELLS, width - len(line) - 1)
+    if is_silent:
+        heard = f"heard {show_duration(work.heard_s)} ago"
+        return line.append(f" {heard}", "yellow") if len(heard) <= room else line
+    if is_wide and room >= _FEW_CELLS:
+        n_done = round(work.share * room)
+        line.append(" ").append("━" * n_done, "cyan").append("─" * (room - n_done), "dim")
+    return line

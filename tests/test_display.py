@@ -10,6 +10,7 @@ import struct
 import subprocess
 import termios
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -84,6 +85,25 @@ def test_workers_without_room_are_counted() -> None:
     assert "epoch 3/10" in text
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_workers_stand_in_columns(width: int) -> None:
+    workers = [
+        Work(12, "node-1", "train_generator_1", 10, 10, 1.0),
+        Work(8, "node-20.cluster.example.org", "train_task_1", 2, 10, 0.05),
+        Work(1),
+        Work(8, "node-3", "train_joint", 1, 10, 0.5, heard_s=3600.0),
+    ]
+    picture = replace(FULL, workers=workers, notes=[])
+    lines = [line for line in rendered(picture, width, 24) if re.search(r"\d %", line)][1:]
+    assert len(lines) == len(workers)
+    assert [int(re.findall(r"(\d+) %", line)[0]) for line in lines] == [100, 5, 0, 50]
+    assert len({line.index(" %") for line in lines}) == 1, lines
+
+
+def test_what_several_steps_at_once_began_with_is_drawn() -> None:
+    assert sparkline([(0.0, 0.1), (1.0, 0.9)], 100.0, 5) == "▁████"
+
+
 @pytest.mark.parametrize("amounts", [[1, 0, 0], [1, 1, 998], [500, 500], [3, 0, 5, 1, 0, 7], [0]])
 @pytest.mark.parametrize("n_cells", [10, 39, 100])
 def test_cells_add_up_and_what_is_there_is_seen(amounts: list[int], n_cells: int) -> None:
@@ -145,7 +165,8 @@ def in_terminal(words: list[str], columns: int, rows: int) -> tuple[int, str]:
     """Run a command in a pseudo-terminal of a size; give its exit code and all that it wrote."""
     leader, follower = pty.openpty()
     fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    env = {**os.environ, "TERM": "xterm-256color"}
+    env = {n: v for n, v in os.environ.items() if n not in ("COLUMNS", "LINES")}
+    env["TERM"] = "xterm-256color"
     process = subprocess.Popen(
         words, cwd=ROOT, stdin=follower, stdout=follower, stderr=follower, env=env
     )

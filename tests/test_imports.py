@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"pydantic", "yaml", "numpy", "scipy"},
     "display": {"rich"},
-    "loggers": {"atomic", "results", "mlflow", "wandb", "tensorboardX", "tensorboard"},
+    "loggers": {"atomic", "results", "mlflow", "tensorboard", "wandb"},
     "status": {"display", "results", "settings", "pandas", "rich", "typer"},
     "plan": {"settings"},
     "atomic": set(),

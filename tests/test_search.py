@@ -1,5 +1,6 @@
 """Searchers that learn: packs of suggestions, what they are told, and what a later run knows."""
 
+import json
 import statistics
 from collections import Counter
 from collections.abc import Mapping
@@ -10,7 +11,9 @@ import pytest
 from sweep_runs import write
 
 from raysweep.plan import pack_key
+from raysweep.results import Place, ResultsFolder, Writer, config_columns
 from raysweep.settings import BRANCH, Config, Parameters, Space, load_sweep
+from raysweep.tune.adaptive import SUGGESTIONS, known_of
 from raysweep.tune.optuna_search import OptunaSearcher
 from raysweep.tune.queue import Job
 from raysweep.tune.search import SearchQueue
@@ -209,3 +212,126 @@ def test_every_sampler_fills_packs_in_a_space_with_conditions(tmp_path: Path, sa
             queue.tell(row(config, value(config)))
         queue.leave(job)
     assert len(queue.configs) == 12
+
+
+def test_a_diverged_suggestion_wins_by_no_metric(tmp_path: Path) -> None:
+    space = space_of(tmp_path, ONE)
+    bench = Bench(space, n_samples=2, pack=2)
+    job = bench.start()
+    assert job
+    told: list[Any] = []
+    bench.searcher.on_trial_complete = (  # type: ignore[method-assign]
+        lambda name, result=None, error=False: told.append(result)
+    )
+    one, two = job.pack.configs
+    bench.queue.tell({**row(one, 0.5), "status": "diverged"})
+    bench.queue.tell(row(two, 0.5))
+    assert told == [None, {"average_accuracy": 0.5}]
+
+
+def test_no_more_configurations_go_out_than_the_limit(tmp_path: Path) -> None:
+    space = space_of(tmp_path, ONE + "seeds: [0, 1]\n")
+    searcher = OptunaSearcher(space, "tpe", 0, ["average_accuracy"], ["max"])
+    queue = SearchQueue(searcher, space, ["average_accuracy"], 20, 4, lambda _: None, limit=5)
+    sizes = []
+    while job := queue.next():
+        sizes.append(len(job.pack.configs))
+        for config in job.pack.configs:
+            queue.tell(row(config, 0.5))
+        queue.leave(job)
+    assert sum(sizes) == 5
+    assert len(queue) == 0
+
+
+@pytest.mark.parametrize("text", ["qrandint: [5, 100, 10]", "quniform: [5, 100, 10]"])
+def test_steps_are_the_same_for_optuna_and_at_random(tmp_path: Path, text: str) -> None:
+    space = space_of(
+        tmp_path, f"search: {{method: optuna, n_samples: 40}}\nspace: {{n_replay: {{{text}}}}}\n"
+    )
+    bench = Bench(space, n_samples=40, pack=4)
+    bench.run()
+    assert {c.n_replay for c in bench.queue.configs.values()} == set(range(10, 101, 10))
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "is_in"),
+    [
+        ("randint: [16, 64]", 63, True),
+        ("randint: [16, 64]", 64, False),
+        ("qrandint: [10, 60, 10]", 60, True),
+        ("qrandint: [10, 60, 10]", 55, False),
+        ("choice: [16, 64]", 64, True),
+        ("choice: [16, 64]", 32, False),
+        ("lograndint: [16, 64]", 64, False),
+    ],
+)
+def test_rows_outside_of_the_space_are_not_of_it(
+    tmp_path: Path, kind: str, value: int, is_in: bool
+) -> None:
+    space = space_of(
+        tmp_path,
+        f"search: {{method: optuna, n_samples: 4}}\nspace: {{n_bottleneck: {{{kind}}}}}\n",
+    )
+    parameters = space.parameters_of(Config(n_bottleneck=value))
+    assert parameters == ({"n_bottleneck": value} if is_in else None)
+    assert space.fits({"n_bottleneck": value}) == is_in
+    searcher = OptunaSearcher(space, "tpe", 0, ["average_accuracy"], ["max"])
+    if is_in:
+        searcher.learn({"n_bottleneck": value}, {"average_accuracy": 0.5})
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"lr": 1e-3},
+        {"lr": 1e-3, "beta_2": 2.0},
+        {"lr": 1e-3, "beta_2": 0.5, "any_of": 0},
+        {"lr": 1e-3, "beta_2": 0.5, "n_bottleneck": 4},
+        {},
+    ],
+)
+def test_suggestions_of_another_space_do_not_fit(
+    tmp_path: Path, parameters: dict[str, Any]
+) -> None:
+    space = space_of(tmp_path, ONE)
+    assert not space.fits(parameters)
+    assert space.fits({"lr": 1e-3, "beta_2": 0.5})
+
+
+def test_a_suggestion_that_looks_like_another_in_its_rows_runs_once(tmp_path: Path) -> None:
+    # `reduction: auto` is resolved in the configuration: two parameters, one configuration.
+    text = """
+search: {method: optuna, n_samples: 30}
+space: {lr: {choice: [1e-3, 1e-2, 1e-1]}, reduction: {choice: [auto, sum]}}
+seeds: [0, 1]
+"""
+    file = write(tmp_path, text)
+    space = load_sweep(file).space
+    assert space is not None
+    folder = ResultsFolder(tmp_path / "results")
+    folder.open()
+    first = Bench(space, n_samples=30, pack=2)
+    job = first.start()
+    assert job
+    config = job.pack.configs[0]
+    writer = Writer(folder)
+    writer.add("trials", [{**config_columns(config), **row(config, 0.5), "attempt": 1}])
+    writer.flush()
+    folder.write_text(SUGGESTIONS, json.dumps(first.kept))
+    known = known_of(folder.place, space, is_new=False)
+    assert known.n_suggested == len(first.kept)
+    second = Bench(space, n_samples=30, pack=2, seed=1)
+    for parameters in known.ended:
+        second.queue.know(parameters, known.rows)
+    for parameters in known.open:
+        second.queue.resume(parameters, known.rows)
+    second.run()
+    ids = [c.id for job in second.jobs for c in job.pack.configs]
+    assert len(ids) == len(set(ids)) == 5  # of 3 rates and 2 seeds one has its row
+    folder.close()
+
+
+def test_an_emptied_folder_knows_of_no_suggestion(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    known = known_of(Place.of(tmp_path / "sweep"), space_of(tmp_path), is_new=False)
+    assert known.n_suggested == 0

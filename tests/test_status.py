@@ -67,6 +67,15 @@ def test_a_running_a_killed_and_a_finished_sweep_are_told_apart(tmp_path: Path) 
     assert not (folder / STATUS_FILE).exists()
 
 
+def test_a_lock_that_was_left_behind_is_no_killed_driver(tmp_path: Path) -> None:
+    folder, _ = written(tmp_path / "sweep")
+    lock = folder / ".lock"
+    lock.write_text(f"process {subprocess.Popen(['true']).pid} on {socket.gethostname()}")
+    assert "ended without giving the folder back" not in status(folder).stdout
+    (folder / "manifest.json").unlink()
+    assert "ended without giving the folder back" in status(folder).stdout
+
+
 def test_failures_are_listed_by_their_errors(tmp_path: Path) -> None:
     folder, trials = written(tmp_path / "sweep", n_failed=3)
     done = status(folder)

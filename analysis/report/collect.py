@@ -91,12 +91,15 @@ def _meanings(names: Iterable[str]) -> dict[str, str]:
 def _coded(trials: pd.DataFrame, name: str) -> dict[str, Any]:
     """Give a setting's values in their order, as shown, and each row's place among them."""
     found = levels(trials, name)
-    places = {show_value(value): i for i, value in enumerate(found)}
+    texts = [show_value(value) for value in found]
+    if len(set(texts)) < len(texts):  # alike in six digits
+        texts = [f"{v:.15g}" if isinstance(v, float) else str(v) for v in found]
+    place = {None if v != v else v: i for i, v in enumerate(found)}  # noqa: PLR0124 (NaN)
     numbers = [float(v) if isinstance(v, int | float) and v == v else None for v in found]  # noqa: PLR0124
     return {
-        "levels": list(places),
+        "levels": texts,
         "numbers": numbers if all(n is not None for n in numbers) else None,
-        "codes": [places[show_value(value)] for value in trials[name]],
+        "codes": [place[None if pd.isna(value) else value] for value in trials[name]],
     }
 
 

@@ -1,5 +1,6 @@
 """MLflow: an experiment a sweep, a run a configuration, by its own client."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -8,19 +9,23 @@ from raysweep.loggers.runs import LoggedRun
 
 _MOST = 1000
 """Metrics that MLflow takes at once; of parameters it takes a hundred, of letters 6,000."""
+_HOME = "logged_from"
+"""Tag: the folder of the logger whose record knows of the run."""
 
 
 class MlflowLogger:
     """Writes to the server that MLFLOW_TRACKING_URI names, else to an SQLite file."""
 
     def __init__(self, folder: Path, sweep: str) -> None:
-        import logging
-
-        for name in ("mlflow", "alembic"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        # A driver sends nothing that its user did not ask for.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.tracking import MlflowClient
 
+        for name in ("mlflow", "alembic"):  # after the import, which sets a level of its own
+            logging.getLogger(name).setLevel(logging.ERROR)
         uri = os.environ.get("MLFLOW_TRACKING_URI")
+        # Others' runs may be there, of the same configurations in a sweep of the same name.
+        self._is_shared, self._home = bool(uri), str(folder.absolute())
         if not uri:
             folder.mkdir(parents=True, exist_ok=True)
             uri = f"sqlite:///{(folder / 'mlflow.db').absolute()}"
@@ -33,10 +38,8 @@ class MlflowLogger:
         from mlflow.entities import Metric, Param, RunTag
 
         start, end = (round(1000 * seconds) for seconds in (run.started_s, run.ended_s))
-        tags = {"config_id": run.config_id, **run.texts}
-        made = self._client.create_run(
-            self._experiment, start_time=start or None, run_name=run.name
-        )
+        tags = {"config_id": run.config_id, _HOME: self._home, **run.texts}
+        made = self._client.create_run(self._experiment, start_time=start, run_name=run.name)
         run_id = made.info.run_id
         metrics = [
             Metric(name, value, end, step)
@@ -51,13 +54,14 @@ class MlflowLogger:
         for first in range(0, len(metrics), _MOST):
             self._client.log_batch(run_id, metrics=metrics[first : first + _MOST])
         is_well = run.texts.get("status") != "failed"
-        self._client.set_terminated(run_id, "FINISHED" if is_well else "FAILED", end or None)
+        self._client.set_terminated(run_id, "FINISHED" if is_well else "FAILED", end)
 
     def remove(self, config_id: str) -> None:
-        """Delete the runs of a configuration."""
+        """Delete the runs of a configuration; on a server, those that this folder's sweep wrote."""
         where = f"tags.config_id = '{config_id}'"
         for run in self._client.search_runs([self._experiment], where):
-            self._client.delete_run(run.info.run_id)
+            if not self._is_shared or run.data.tags.get(_HOME) == self._home:
+                self._client.delete_run(run.info.run_id)
 
     def close(self) -> None:
         """Do nothing: each run is closed."""

@@ -1,15 +1,28 @@
 """What is logged of one configuration."""
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raysweep.results import SETTING
+from raysweep.results import SETTING, TABLES
 
 _KEYS = ("config_id", "stage", "epoch", "task")
 _NAMED = ("model", "replay", "lr", "beta_1", "beta_2", "seed")
 _NOT_METRICS = ("diverged_epoch", "diverged_step", "attempt")
+_TEXTS = ("status", "diverged_stage", "diverged_epoch", "diverged_step", "error", "host", "device")
+_LONGEST_TITLE = 150
+"""Letters: the name of a run is the name of a folder, too."""
+
+METRIC_NAMES = tuple(
+    column.name
+    for column in TABLES["trials"].columns
+    if str(column.type) in ("double", "int64")
+    and not column.name.startswith(SETTING)
+    and column.name not in _NOT_METRICS
+)
+"""What ``LoggedRun.metrics`` may have; it lacks what is null."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +69,20 @@ def run_of(trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> Log
         {f"{row['stage']}/{name}": value for name, value in _numbers(row, _KEYS).items()}
         for row in ordered
     ]
-    skipped = {name for name in trial if name.startswith(SETTING)} | set(_NOT_METRICS)
     texts = {
-        name: str(_plain(trial.get(name)))
-        for name in ("status", "diverged_stage", "diverged_epoch", "error", "host", "device")
-        if _plain(trial.get(name)) is not None
+        name: _short(value) for name in _TEXTS if (value := _plain(trial.get(name))) is not None
     }
     title = " ".join(f"{name}={_short(settings[name])}" for name in _NAMED if name in settings)
+    ended_s = _seconds(trial.get("ended_at")) or time.time()  # null if its worker was lost
     return LoggedRun(
         config_id=trial["config_id"],
-        name=f"{title} {trial['config_id'][:8]}",
+        name=f"{title[:_LONGEST_TITLE]} {trial['config_id']}",
         settings=settings,
         epochs=steps,
-        metrics=_numbers(trial, skipped),
+        metrics=_numbers({name: trial.get(name) for name in METRIC_NAMES}, ()),
         texts=texts,
-        started_s=_seconds(trial.get("started_at")),
-        ended_s=_seconds(trial.get("ended_at")),
+        started_s=_seconds(trial.get("started_at")) or ended_s,
+        ended_s=ended_s,
     )
 
 
@@ -85,7 +96,7 @@ def _plain(value: Any) -> Any:
 def _numbers(row: Mapping[str, Any], skipped: Any) -> dict[str, float]:
     found = {}
     for name, raw in row.items():
-        value = _plain(raw)
+        value = _plain(raw)  # None, not NaN, where it is null
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if name not in skipped and is_number and math.isfinite(value):
             found[str(name)] = float(value)
@@ -96,6 +107,8 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _seconds(time: Any) -> float:
-    value = None if time is None or time != time else time  # noqa: PLR0124
-    return float(value.timestamp()) if value is not None else 0.0
+def _seconds(moment: Any) -> float:
+    """Give seconds since 1970, 0 for null."""
+    if moment is None or moment != moment:  # noqa: PLR0124 (NaT)
+        return 0.0
+    return float(moment.timestamp())

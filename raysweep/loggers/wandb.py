@@ -15,6 +15,8 @@ class WandbLogger:
     """
 
     def __init__(self, folder: Path, sweep: str) -> None:
+        # A driver sends nothing that its user did not ask for.
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +48,7 @@ class WandbLogger:
     def remove(self, config_id: str) -> None:
         """Delete a run's files; on a server the run is gone on with."""
         for folder in (self._folder / "wandb").glob(f"*-{config_id}"):
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder)
 
     def close(self) -> None:
         """Do nothing: each run is closed."""

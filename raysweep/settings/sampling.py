@@ -27,6 +27,7 @@ METHODS = ("grid", "random", "optuna")
 SAMPLERS = ("tpe", "cmaes", "gp", "nsga2", "random")
 SEQUENCES = ("random", "sobol")
 MOST_SAMPLES = 1_000_000
+_MOST_STEPS = 1e9
 _DIGITS = 6
 """Significant digits of a drawn number: processors agree on these, not on the last of 17."""
 
@@ -52,8 +53,7 @@ class Domain(NamedTuple):
         if self.kind == "choice":
             return self.values[int(u * len(self.values))]
         if self.kind in ("quniform", "qrandint"):
-            first = math.ceil(self.lower / self.step - 1e-9)
-            last = math.floor(self.upper / self.step + 1e-9)
+            first, last = self.multiples
             return self._number((first + int(u * (last - first + 1))) * self.step)
         if self.kind == "randint":
             return int(self.lower) + int(u * (int(self.upper) - int(self.lower)))
@@ -69,11 +69,23 @@ class Domain(NamedTuple):
             value = self.lower + u * (self.upper - self.lower)
         return self._number(value)
 
+    @property
+    def multiples(self) -> tuple[int, int]:
+        """The first and the last multiple of the step that lie in the range."""
+        return math.ceil(self.lower / self.step - 1e-9), math.floor(self.upper / self.step + 1e-9)
+
     def has(self, value: Any) -> bool:
-        """Tell whether a value can come of it, but for its step."""
+        """Tell whether a value can come of it."""
         if self.kind == "choice":
             return value in self.values
-        return isinstance(value, int | float) and self.lower <= value <= self.upper
+        if not isinstance(value, int | float) or not self.lower <= value <= self.upper:
+            return False
+        if self.kind in ("randint", "lograndint"):
+            return value == int(value) and value < self.upper
+        if self.kind in ("quniform", "qrandint"):
+            steps = value / self.step
+            return abs(steps - round(steps)) < 1e-6
+        return self.kind != "qloguniform" or self.near(value) == value
 
     def near(self, value: float) -> float:
         """Round a number of a range as ``at`` does."""
@@ -114,6 +126,10 @@ def domain_of(
     if kind.startswith("q") and not 0 < step <= upper - lower:
         raise InputError(
             f"{where}[2]: expected a step > 0, at most upper - lower, got {show(arguments[2])}"
+        )
+    if step and (upper - lower) / step > _MOST_STEPS:
+        raise InputError(
+            f"{where}[2]: expected at most {_MOST_STEPS:.0e} steps, got {show(arguments[2])}"
         )
     if "randint" in kind and any(number != int(number) for number in numbers):
         raise InputError(f"{where}: expected whole numbers, got {show(arguments)}")
@@ -203,13 +219,20 @@ def search_of(raw: Any) -> Search:
             f"write search: {{method: {method}, n_samples: 100}}",
             "search",
         )
+    metrics, modes = _objectives(raw.get("metric", ["average_accuracy"]), raw.get("mode"))
+    sampler = _word(raw.get("sampler", "tpe"), "sampler", SAMPLERS)
+    if sampler == "cmaes" and len(metrics) > 1:
+        raise InputError(
+            "search.sampler: expected one for several metrics (tpe, gp, nsga2, random), got 'cmaes'"
+        )
     return Search(
         method,
         _count(raw["n_samples"], "n_samples", 1, MOST_SAMPLES),
         _count(raw.get("seed", 0), "seed", 0, 2**32 - 1),
         _word(raw.get("sequence", "random"), "sequence", SEQUENCES),
-        _word(raw.get("sampler", "tpe"), "sampler", SAMPLERS),
-        *_objectives(raw.get("metric", ["average_accuracy"]), raw.get("mode")),
+        sampler,
+        metrics,
+        modes,
     )
 
 

@@ -56,10 +56,10 @@ FileSource = Annotated[
 
 def source_name(text: str) -> str:
     """Name the source in a file, from the path to it; raise ``InputError`` for what is none."""
-    path = Path(text).expanduser()
     try:
+        path = Path(text).expanduser()
         stat = path.stat()
-    except (OSError, ValueError):  # ValueError: a zero byte
+    except (OSError, ValueError, RuntimeError):  # a zero byte; a home that nobody has
         raise InputError(
             f"expected an .npz file of images and labels, found none at {text[:200]!r} "
             f"(seen from {Path.cwd()})"
@@ -98,6 +98,19 @@ def find_file(name: str, folder: Path) -> Path | None:
     return None
 
 
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    TypeError,
+    EOFError,
+    AttributeError,
+    RuntimeError,  # encrypted, or compressed in a way that is not known
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
 def read_arrays(path: Path) -> FileArrays:
     """Read and check a file of images and labels; raise ``InputError`` that names it.
 
@@ -114,7 +127,7 @@ def read_arrays(path: Path) -> FileArrays:
                     f"{', '.join(_KEYS[1])}), got {', '.join(file.files)[:200] or 'none'}"
                 )
             arrays = {name: file[name] for name in names}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except _UNREADABLE as error:
         reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"{path}: expected an .npz file, as numpy.savez writes it, got: {reason}"

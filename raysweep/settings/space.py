@@ -48,6 +48,17 @@ class Space:
         }
         return tuple(expand([fixed], self.exclusions, self.seeds, self.experiment))
 
+    def fits(self, parameters: Parameters) -> bool:
+        """Tell whether parameters are a suggestion of this space as it is now."""
+        branch = parameters.get(BRANCH, 0)
+        if (BRANCH in parameters) != (len(self.branches) > 1) or not isinstance(branch, int):
+            return False
+        if not 0 <= branch < len(self.branches):
+            return False
+        domains = self.domains[branch]
+        given = set(parameters) - {BRANCH}
+        return given == set(domains) and all(domains[n].has(parameters[n]) for n in domains)
+
     def parameters_of(self, config: Config) -> dict[str, Any] | None:
         """Give the suggestion that a configuration comes from; None if it is not of this space."""
         for i, domains in enumerate(self.domains):

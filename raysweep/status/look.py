@@ -180,6 +180,8 @@ def _who(driver: _Driver, last_run: Mapping[str, Any]) -> str:
         if driver.report and driver.report_age_s > _FRESH_S:
             line += f"; it last said {show_duration(driver.report_age_s)} ago what it does"
         return line
+    if driver.is_running is False and last_run.get("end"):  # its lock says nothing of its end
+        return _last(last_run, "no driver is running")
     if driver.is_running is False:
         return f"no driver is running: {name} ended without giving the folder back"
     line = f"{name} holds the folder; whether it still runs can't be told from here"

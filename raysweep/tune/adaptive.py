@@ -1,8 +1,8 @@
 """A sweep whose results decide what is tried next: what a folder knows of it, and its queue."""
 
 import contextlib
+import importlib.util
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ from raysweep.results import (
     ResultsFolder,
     config_of,
     near,
-    read_trials,
 )
+from raysweep.results.reader import read_arrow
 from raysweep.settings import Config, Parameters, Search, Space, Sweep
 from raysweep.tune.progress import Progress
 
@@ -54,6 +54,10 @@ def modes_of(search: Search) -> tuple[str, ...]:
 
     A list of modes that the file gives counts; else what is usual for the metric.
     """
+    if search.method == "optuna" and importlib.util.find_spec("optuna") is None:
+        raise InputError(
+            "search.method: optuna is not installed; run pip install 'raysweep[optuna]'"
+        )
     metrics = [
         column.name
         for column in TABLES["trials"].columns
@@ -75,18 +79,25 @@ def known_of(place: Place, space: Space, is_new: bool) -> Known:
     """
     if is_new:
         return Known({}, [], [])
-    trials = read_trials(place)
+    trials = read_arrow(place, "trials").to_pandas()
     rows: dict[str, dict[Any, Any]] = {r["config_id"]: r for r in trials.to_dict("records")}
-    found: dict[str, Parameters] = {}
-    for row in rows.values():
-        with contextlib.suppress(InputError):  # of another version
-            made = space.parameters_of(config_of(row))
-            if made is not None:
-                found[_key(made)] = made
+    found: dict[frozenset[str], Parameters] = {}
+
+    def take(parameters: Parameters | None) -> None:
+        # The same configurations may come of several parameters: those that were kept count.
+        if parameters is not None and space.fits(parameters):
+            ids = frozenset(config.id for config in space.configs(parameters))
+            if ids:
+                found.setdefault(ids, parameters)
+
     for kept in _suggested(place):
-        with contextlib.suppress(InputError, KeyError, IndexError, TypeError):
-            if space.configs(kept):
-                found.setdefault(_key(kept), kept)
+        with contextlib.suppress(InputError):  # of another version of the space
+            take(kept)
+    taken = set().union(*found)
+    for row in rows.values():
+        if row["config_id"] not in taken:
+            with contextlib.suppress(InputError):
+                take(space.parameters_of(config_of(row)))
     done = {i for i, row in rows.items() if row["status"] != "failed"}
     ended: list[Parameters] = []
     left: list[Parameters] = []
@@ -94,10 +105,6 @@ def known_of(place: Place, space: Space, is_new: bool) -> Known:
         has_ended = all(config.id in done for config in space.configs(parameters))
         (ended if has_ended else left).append(parameters)
     return Known({i: row for i, row in rows.items() if i in done}, ended, left)
-
-
-def _key(parameters: Parameters) -> str:
-    return json.dumps(parameters, sort_keys=True)
 
 
 def _suggested(place: Place) -> list[dict[str, Any]]:
@@ -148,18 +155,15 @@ def make_queue(
     assert sweep.space is not None
     search = sweep.search
     # Not the random numbers of the runs before once more.
-    seed = search.seed + known.n_suggested
+    seed = (search.seed + known.n_suggested) % 2**32
     searcher = OptunaSearcher(sweep.space, search.sampler, seed, search.metrics, modes_of(search))
     n_samples = max(search.n_samples, known.n_suggested)
-    if limit is not None:
-        per_sample = len(sweep.space.seeds)
-        n_samples = min(n_samples, known.n_suggested + math.ceil(limit / per_sample))
 
     def keep(parameters: list[Parameters]) -> None:
         folder.write_text(SUGGESTIONS, json.dumps(parameters) + "\n")
 
     queue = SearchQueue(
-        searcher, sweep.space, search.metrics, n_samples, lanes, keep, estimate.note
+        searcher, sweep.space, search.metrics, n_samples, lanes, keep, estimate.note, limit
     )
     for parameters in known.ended:
         queue.know(parameters, known.rows)

@@ -129,6 +129,8 @@ class _Driver:
             folder = self.place.local / FOLDER
         elif self.sweep.loggers:
             self.screen.say(f"note: loggers write to {folder}, not into an object store")
+            if self.options.is_fresh and folder.exists():
+                folder.rename(folder.with_name(f"{folder.name}.before-{int(time.time())}"))
         return LogKeeper(self.sweep.loggers, self.place, folder, self.screen.say)
 
     def _ledger(self) -> Ledger:

@@ -157,10 +157,11 @@ def _distribution(optuna: Any, domain: Domain) -> Any:
         return kinds.IntDistribution(int(lower), int(upper) - 1)
     if domain.kind == "lograndint":
         return kinds.IntDistribution(int(lower), int(upper) - 1, log=True)
-    if domain.kind == "qrandint":
-        return kinds.IntDistribution(int(lower), int(upper), step=int(step))
-    if domain.kind == "quniform":
-        return kinds.FloatDistribution(lower, upper, step=step)
+    if domain.kind in ("qrandint", "quniform"):
+        first, last = (multiple * step for multiple in domain.multiples)  # as at random
+        if domain.kind == "qrandint":
+            return kinds.IntDistribution(round(first), round(last), step=round(step))
+        return kinds.FloatDistribution(domain.near(first), domain.near(last), step=step)
     return kinds.FloatDistribution(lower, upper, log="log" in domain.kind)
 
 

@@ -4,6 +4,7 @@ A searcher is Ray Tune's ``Searcher``; it sees one suggestion at a time and know
 """
 
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,7 +53,9 @@ class Suggestion:
         return len(self.rows) == len(self.configs)
 
     def result(self, metrics: Sequence[str]) -> dict[str, float] | None:
-        """Give the mean of each metric over seeds; None if one is missing in some seed."""
+        """Give the mean of each metric over seeds; None if it did not finish in each."""
+        if any(row["status"] != "finished" for row in self.rows.values()):
+            return None
         means = {}
         for metric in metrics:
             values = [row.get(metric) for row in self.rows.values()]
@@ -69,7 +72,7 @@ class SearchQueue(JobQueue):
     ``pack`` is the number of configurations in a pack. Suggestions of one shape fill it; others
     wait until as many of theirs have come, or nothing else is left. ``keep`` is called with the
     parameters of all suggestions that have not ended whenever there are new ones, before they run;
-    ``note`` with each job that is made.
+    ``note`` with each job that is made. No more than ``limit`` configurations go out.
     """
 
     def __init__(
@@ -81,9 +84,11 @@ class SearchQueue(JobQueue):
         pack: int,
         keep: Callable[[list[Parameters]], None],
         note: Callable[[Job], None] | None = None,
+        limit: int | None = None,
     ) -> None:
         super().__init__(())
         self._note = note
+        self._n_left = sys.maxsize if limit is None else limit
         self._searcher = searcher
         self._space = space
         self._metrics = tuple(metrics)
@@ -115,14 +120,14 @@ class SearchQueue(JobQueue):
         for config in suggestion.configs:
             if config.id in rows:
                 suggestion.rows[config.id] = rows[config.id]
-            else:
+            elif self._by_config[config.id] is suggestion:
                 self._held[pack_key(config)].append(config)
 
     def _add(self, parameters: Parameters, configs: tuple[Config, ...]) -> Suggestion:
         suggestion = Suggestion(f"s{self.n_asked}", parameters, configs)
         self.n_asked += 1
         for config in configs:
-            self._by_config[config.id] = suggestion
+            self._by_config.setdefault(config.id, suggestion)
             self.configs[config.id] = config
         return suggestion
 
@@ -133,20 +138,23 @@ class SearchQueue(JobQueue):
     def _fill(self) -> Job | None:
         """Ask until a pack is full, or no more can come; None if nothing is left."""
         n_before = self.n_asked
+        pack = min(self._pack, self._n_left)
         while (
-            not self.is_used_up
+            pack
+            and not self.is_used_up
             and self.n_asked < self.n_samples
-            and self._largest() < self._pack
+            and self._largest() < pack
             and sum(map(len, self._held.values())) < _HELD_PACKS * self._pack
         ):
             self._ask()
         if self.n_asked > n_before:
             self._keep([s.parameters for s in self._open()])
-        if not self._largest():
+        if not self._largest() or not pack:
             return None
         key = max(self._held, key=lambda k: len(self._held[k]))
-        configs = self._held[key][: self._pack]
-        self._held[key] = self._held[key][self._pack :]
+        configs = self._held[key][:pack]
+        self._held[key] = self._held[key][pack:]
+        self._n_left -= len(configs)
         job = Job(configs[0].id, Pack(tuple(configs)))
         self.jobs[job.name] = job
         if self._note:
@@ -175,8 +183,11 @@ class SearchQueue(JobQueue):
                 for config in self._add(parameters, configs).configs:
                     self._held[pack_key(config)].append(config)
                 return
-            result = known.result(self._metrics) if known and known.has_ended else None
-            self._searcher.on_trial_complete(name, result)
+            if known and not known.has_ended:  # nothing can be said of it yet
+                self._searcher.on_trial_complete(name, None, error=True)
+            else:
+                result = known.result(self._metrics) if known else None
+                self._searcher.on_trial_complete(name, result)
         self.is_used_up = True
 
     def n_unasked(self, n_samples: int) -> int:
@@ -197,5 +208,7 @@ class SearchQueue(JobQueue):
             self._searcher.on_trial_complete(suggestion.name, suggestion.result(self._metrics))
 
     def __len__(self) -> int:
+        if not self._n_left:
+            return len(self.jobs)
         is_more = not self.is_used_up and self.n_asked < self.n_samples
         return len(self.jobs) + sum(map(len, self._held.values())) + int(is_more)
