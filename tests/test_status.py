@@ -5,17 +5,22 @@ import os
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from report_sweeps import BEGIN, configs, rows_of, write_sweep
+from s3_server import credentials, serve
 from sweep_runs import ROOT, SMALL, n_rows, run, start, wait_until, write
 
 from raysweep.display import Picture, Work
-from raysweep.results import ResultsFolder, find_holder, this_process
+from raysweep.results import ResultsFolder, Writer, config_columns, find_holder, this_process
 from raysweep.results.places import Place
+from raysweep.settings import dump_yaml, load_sweep
 from raysweep.status import STATUS_FILE, DriverReport, Look
+from raysweep.tune.progress import Progress
+from raysweep.tune.status_file import StatusFile
 
 ENDLESS = SMALL.replace("epochs: 2", "epochs: 100000")
 
@@ -69,11 +74,53 @@ def test_a_running_a_killed_and_a_finished_sweep_are_told_apart(tmp_path: Path) 
 
 def test_a_lock_that_was_left_behind_is_no_killed_driver(tmp_path: Path) -> None:
     folder, _ = written(tmp_path / "sweep")
-    lock = folder / ".lock"
-    lock.write_text(f"process {subprocess.Popen(['true']).pid} on {socket.gethostname()}")
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it stays as a zombie
+    (folder / ".lock").write_text(f"process {ended.pid} on {socket.gethostname()}")
     assert "ended without giving the folder back" not in status(folder).stdout
     (folder / "manifest.json").unlink()
     assert "ended without giving the folder back" in status(folder).stdout
+    ended.wait()
+    assert "ended without giving the folder back" in status(folder).stdout
+
+
+def test_an_object_store_tells_as_much(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name, value in credentials().items():
+        monkeypatch.setenv(name, value)
+    sweep = load_sweep(write(tmp_path))
+    with serve() as server:
+        address = server.address("results/status")
+        folder = ResultsFolder(address)
+        folder.open()
+        folder.write_text("sweep.yaml", dump_yaml(sweep.resolved))
+        writer = Writer(folder)
+        row = {"status": "finished", "average_accuracy": 0.75, "ended_at": datetime.now(UTC)}
+        writer.add("trials", [{**config_columns(c), **row} for c in sweep.configs[:5]])
+        writer.flush()
+        progress = Progress(n_total=12, n_slots=1, total_work=1.0)
+        progress.note_start("a", 7)
+        progress.note_epoch("a", "node-1", "train_task_2", 1, 2)
+        file = StatusFile(folder)
+        file._writing.result()
+        file.update(progress)
+        file._writing.result()
+        running = Look.at(address).picture()
+        assert (running.n_ended, running.n_total, running.best) == (5, 12, 0.75)
+        assert [(w.host, w.stage, w.n_configs) for w in running.workers] == [
+            ("node-1", "train_task_2", 7)
+        ]
+        assert f"{this_process()} runs it" in running.notes[0]
+        done = status(address)
+        assert done.returncode == 0, done.stderr
+        assert "5 of 12 configurations" in done.stdout
+        file.close()
+        folder.close()
+        over = Look.at(address).picture()
+        assert over.notes[0] == "no driver is running"
+        assert not over.workers
+        nowhere = status(server.address("results/nowhere"))
+        assert nowhere.returncode == 2
+        assert len(nowhere.stderr.splitlines()) == 1
 
 
 def test_failures_are_listed_by_their_errors(tmp_path: Path) -> None:

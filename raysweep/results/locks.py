@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import math
 import os
 import re
 import socket
@@ -101,9 +102,15 @@ def _is_alive(name: str, since: datetime) -> bool | None:
 
 
 def _began(pid: int) -> float | None:
-    """Tell when a process began, in seconds of the clock; None where the system does not say."""
+    """Tell when a process began, in seconds of the clock; None where the system does not say.
+
+    One that has ended and that nobody has asked for its exit code has not begun: infinity.
+    """
     try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if state in ("Z", "X"):
+            return math.inf
+        ticks = int(numbers[18])
         booted = re.search(r"^btime (\d+)", Path("/proc/stat").read_text(), re.MULTILINE)
         return int(booted[1]) + ticks / os.sysconf("SC_CLK_TCK") if booted else None
     except (OSError, ValueError, IndexError):

@@ -142,12 +142,11 @@ class Look:
             best=_or_none(trials["average_accuracy"].max()),
             history=_history(trials, since),
         )
-        if since is None or until is None:
-            return picture
-        window_s = min(elapsed_s, _RATE_S) if driver.is_running else elapsed_s
-        n_lately = int((ended > until - pd.Timedelta(seconds=window_s)).sum())
-        per_min = 60 * n_lately / window_s if n_lately and window_s else None
-        picture = replace(picture, per_min=per_min)
+        if since and until:
+            window_s = min(elapsed_s, _RATE_S) if driver.is_running else elapsed_s
+            n_lately = int((ended > until - pd.Timedelta(seconds=window_s)).sum())
+            per_min = 60 * n_lately / window_s if n_lately and window_s else None
+            picture = replace(picture, per_min=per_min)
         return _with_driver(picture, driver) if driver.is_running else picture
 
 
