@@ -78,9 +78,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         file = Path(name) / "report.html"
         file.write_text(content)
         opened, filtered = [], []
-        with browser() as driver:
-            for _ in range(5):
-                driver.get("about:blank")
+        for _ in range(5):
+            with browser() as driver:  # a new one: nothing is warm
                 driver.get(file.as_uri())
                 opened.append(driver.execute_async_script(_READY))
                 filtered.append(driver.execute_async_script(_FILTER))

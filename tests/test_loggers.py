@@ -23,6 +23,7 @@ from tensorboard.plugins.hparams import metadata as hparams
 from wandb.proto import wandb_internal_pb2
 
 from raysweep.loggers import LogKeeper, keeper, run_of
+from raysweep.loggers.mlflow import MlflowLogger
 from raysweep.loggers.runs import LoggedRun
 from raysweep.results import Place, read_epochs, read_trials
 
@@ -130,6 +131,19 @@ def test_mlflow_has_a_run_for_each_configuration(sweep: Path) -> None:
         for name, expected in scalars_of(epochs, one).items():
             history = client.get_metric_history(by_id[one].info.run_id, name)
             assert [(m.step, m.value) for m in history] == expected
+
+
+def test_on_a_shared_mlflow_only_own_runs_are_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    run_of_both = run_of({"config_id": "a", "status": "finished"}, [])
+    for name in ("mine", "theirs", "mine"):
+        logger = MlflowLogger(tmp_path / name, "sweep")
+        logger.remove("a")
+        logger.log(run_of_both)
+    homes = [one.data.tags["logged_from"] for one in mlflow_runs(tmp_path, "sweep")]
+    assert sorted(homes) == [str(tmp_path / "mine"), str(tmp_path / "theirs")]
 
 
 def wandb_records(file: Path) -> list[Any]:
