@@ -90,10 +90,15 @@ def words(name: str) -> str:
 def give_figure(figure: Figure, out: Path | None, given_format: str | None, default: str) -> None:
     """Write a figure to ``out``, else to ``default`` with the format as its ending; close it."""
     name = chosen_format(given_format, out, FORMATS)
+    write(rendered(figure, name), out or Path(f"{default}.{name}"))
+
+
+def rendered(figure: Figure, name: str, dpi: int | None = None) -> bytes:
+    """Give a figure in one of ``FORMATS``; close it. ``dpi`` is the style's unless given."""
     buffer = io.BytesIO()
     # No date: the same tables give the same file.
     stamp = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[name]
     with style():
-        figure.savefig(buffer, format=name, metadata=stamp)
+        figure.savefig(buffer, format=name, metadata=stamp, dpi=dpi)
     plt.close(figure)
-    write(buffer.getvalue(), out or Path(f"{default}.{name}"))
+    return buffer.getvalue()

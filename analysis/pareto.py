@@ -7,12 +7,10 @@ import pandas as pd
 
 from raysweep.results import LOWER_IS_BETTER, InputError
 
-_ALSO_LOWER = {"duration_s", "last_finite_loss"}
-
 
 def is_lower_better(objective: str) -> bool:
     """Tell the direction of a metric: losses, forgetting, entropy and durations are minimised."""
-    return objective in LOWER_IS_BETTER or objective in _ALSO_LOWER or objective.endswith("loss")
+    return objective in LOWER_IS_BETTER or objective.endswith("loss")
 
 
 def pareto_front(frame: pd.DataFrame, objectives: Sequence[str]) -> pd.DataFrame:

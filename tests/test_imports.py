@@ -56,7 +56,6 @@ PACKAGES = {"pydantic", "yaml", "pyarrow", "pandas", "torch", "torchvision", "nu
     "mlflow",
     "wandb",
     "tensorboard",
-    "tensorboardX",
 }
 
 

@@ -4,7 +4,6 @@ Columns are arrays over the rows of ``trials``; texts are numbered (``levels`` a
 """
 
 import base64
-import io
 import math
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.figures import style
+from analysis.figures import rendered
 from analysis.samples import choose, sample_figure
 from analysis.tables import Sweeps, levels, short, show_value
 from raysweep.results import (
@@ -53,11 +52,7 @@ def collect(sweeps: Sweeps, metric: str, n_samples: int = 0, data: Path | None =
         "status": [STATUSES.index(status) for status in trials["status"]],
         "settings": {short(name): _coded(trials, name) for name in settings},
         "seed": [int(seed) for seed in trials[SETTING + "seed"]],
-        "metrics": {
-            name: _numbers(trials[name])
-            for name in metrics_of(trials)
-            if trials[name].notna().any()
-        },
+        "metrics": {name: _numbers(trials[name]) for name in measured},
         "diverged": _diverged(trials),
         "errors": {
             str(row): text for row, text in enumerate(trials["error"]) if isinstance(text, str)
@@ -68,15 +63,14 @@ def collect(sweeps: Sweeps, metric: str, n_samples: int = 0, data: Path | None =
             _sweep(place, name, trials[trials["sweep"] == name])
             for place, name in zip(sweeps.places, sweeps.names, strict=True)
         ],
-        "samples": _samples(sweeps, metric, n_samples, data),
+        "samples": _samples(sweeps, metric, n_samples, data, settings),
     }
 
 
 def _settings(trials: pd.DataFrame) -> list[str]:
     """List what sets rows apart, the sweep and settings; the experiment alone if nothing does."""
-    varied = [name for name in varied_settings(trials) if name != "sweep"]
     several = ["sweep"] if trials["sweep"].nunique() > 1 else []
-    return [*several, *varied] or [SETTING + "experiment"]
+    return [*several, *varied_settings(trials)] or [SETTING + "experiment"]
 
 
 def _most_seeds(trials: pd.DataFrame) -> int:
@@ -156,7 +150,6 @@ def _time(sweeps: Sweeps) -> dict[str, Any]:
     epochs, trials = sweeps.epochs, sweeps.trials
     stages = epochs.groupby("stage", sort=False)["duration_s"].sum()
     hosts = trials.groupby("host", dropna=True)["duration_s"].agg(["size", "sum"])
-    slowest = trials.nlargest(1, "duration_s")
     return {
         "stages": [[str(stage), _number(seconds)] for stage, seconds in stages.items()],
         "hosts": [
@@ -164,7 +157,7 @@ def _time(sweeps: Sweeps) -> dict[str, Any]:
             for host, n, seconds in zip(hosts.index, hosts["size"], hosts["sum"], strict=True)
         ],
         "total_s": _number(trials["duration_s"].sum()),
-        "longest_s": _number(slowest["duration_s"].max()) if len(slowest) else None,
+        "longest_s": _number(trials["duration_s"].max()),
     }
 
 
@@ -194,7 +187,9 @@ def _run(run: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "command": resume_command(command)}
 
 
-def _samples(sweeps: Sweeps, metric: str, n: int, data: Path | None) -> dict[str, Any]:
+def _samples(
+    sweeps: Sweeps, metric: str, n: int, data: Path | None, settings: Sequence[str]
+) -> dict[str, Any]:
     """Draw images of the ``n`` best configurations; say why there are none."""
     if n == 0:
         return {"images": [], "why_not": "none were asked for (--samples)"}
@@ -203,7 +198,7 @@ def _samples(sweeps: Sweeps, metric: str, n: int, data: Path | None) -> dict[str
         chosen = choose(sweeps.trials, (), n, metric)
         for _, row in chosen.iterrows():
             place = sweeps.places[sweeps.names.index(row["sweep"])]
-            images.append(_image(row, data, place, _settings(sweeps.trials)))
+            images.append(_image(row, data, place, settings))
     except InputError as error:
         return {"images": images, "why_not": str(error)}
     return {"images": images, "why_not": None if images else "nothing has finished"}
@@ -212,13 +207,10 @@ def _samples(sweeps: Sweeps, metric: str, n: int, data: Path | None) -> dict[str
 def _image(
     row: "pd.Series[Any]", data: Path | None, place: Place, names: Sequence[str]
 ) -> dict[str, Any]:
-    figure = sample_figure(row, data=data, store_of=place)
-    buffer = io.BytesIO()
-    with style():
-        figure.savefig(buffer, format="png", dpi=110)
+    image = rendered(sample_figure(row, data=data, store_of=place), "png", dpi=110)
     shown = ", ".join(f"{short(name)} {show_value(row[name])}" for name in names)
     return {
         "id": row["config_id"],
         "text": f"{shown}, seed {row[SETTING + 'seed']}",
-        "png": base64.b64encode(buffer.getvalue()).decode(),
+        "png": base64.b64encode(image).decode(),
     }

@@ -7,11 +7,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import optuna
 from ray.tune.search import Searcher
 
-from raysweep.settings import BRANCH, Domain, InputError, Parameters, Space
-
-_INSTALL = "pip install 'raysweep[optuna]'"
+from raysweep.settings import BRANCH, Domain, Parameters, Space
 
 
 class OptunaSearcher(Searcher):
@@ -25,10 +24,9 @@ class OptunaSearcher(Searcher):
         self, space: Space, sampler: str, seed: int, metrics: Sequence[str], modes: Sequence[str]
     ) -> None:
         super().__init__()
-        optuna = _optuna()
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        directions = ["maximize" if mode == "max" else "minimize" for mode in modes]
-        self._optuna = optuna
+        kinds = optuna.study.StudyDirection
+        directions = [kinds.MAXIMIZE if mode == "max" else kinds.MINIMIZE for mode in modes]
         self._metrics = tuple(metrics)
         made = _sampler(sampler, seed, has_branches=len(space.branches) > 1)
         self._study = optuna.create_study(directions=directions, sampler=made)
@@ -42,7 +40,7 @@ class OptunaSearcher(Searcher):
         names = names or self._names(0)
         parameters: dict[str, Any] = {}
         for name, (setting, domain) in names.items():
-            value = trial._suggest(name, _distribution(self._optuna, domain))
+            value = trial._suggest(name, _distribution(domain))
             parameters[setting] = _value(domain, value)
         if self._many:
             parameters[BRANCH] = trial.params[BRANCH]
@@ -53,7 +51,7 @@ class OptunaSearcher(Searcher):
     ) -> None:
         """Tell what became of a suggestion."""
         trial = self._asked.pop(trial_id)
-        states = self._optuna.trial.TrialState
+        states = optuna.trial.TrialState
         if result is None:
             self._study.tell(trial, state=states.FAIL if error else states.PRUNED)
         else:
@@ -62,9 +60,9 @@ class OptunaSearcher(Searcher):
     def learn(self, parameters: Parameters, result: Mapping[str, float] | None) -> None:
         """Take in what became of a suggestion of an earlier run; None: it was given up."""
         given = self._to_optuna(parameters)
-        states = self._optuna.trial.TrialState
+        states = optuna.trial.TrialState
         self._study.add_trial(
-            self._optuna.trial.create_trial(
+            optuna.trial.create_trial(
                 state=states.PRUNED if result is None else states.COMPLETE,
                 params=given,
                 distributions={name: self._distribution_of(name, parameters) for name in given},
@@ -85,9 +83,9 @@ class OptunaSearcher(Searcher):
 
     def _distribution_of(self, name: str, parameters: Parameters) -> Any:
         if name == BRANCH:
-            return self._optuna.distributions.CategoricalDistribution(self._branches)
+            return optuna.distributions.CategoricalDistribution(self._branches)
         _, domain = self._names(parameters.get(BRANCH, 0))[name]
-        return _distribution(self._optuna, domain)
+        return _distribution(domain)
 
     @property
     def _many(self) -> bool:
@@ -120,22 +118,12 @@ class OptunaSearcher(Searcher):
         """Do nothing, as ``save`` does."""
 
 
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError:
-        raise InputError(
-            f"search.method: optuna is not installed; install it with: {_INSTALL}"
-        ) from None
-    return optuna
-
-
 def _sampler(name: str, seed: int, has_branches: bool) -> Any:
     """Make a sampler that may be asked again before it has been told (constant liar)."""
-    samplers = _optuna().samplers
+    samplers: Any = optuna.samplers
     # With conditions, each group of settings that occur together has a model of its own.
-    grouped = {"multivariate": True, "group": True} if has_branches else {}
-    makers = {
+    grouped: dict[str, Any] = {"multivariate": True, "group": True} if has_branches else {}
+    makers: dict[str, Any] = {
         "tpe": lambda: samplers.TPESampler(seed=seed, constant_liar=True, **grouped),
         "cmaes": lambda: samplers.CmaEsSampler(seed=seed),
         "gp": lambda: samplers.GPSampler(seed=seed),
@@ -143,11 +131,11 @@ def _sampler(name: str, seed: int, has_branches: bool) -> Any:
         "random": lambda: samplers.RandomSampler(seed=seed),
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", _optuna().exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         return makers[name]()
 
 
-def _distribution(optuna: Any, domain: Domain) -> Any:
+def _distribution(domain: Domain) -> Any:
     """Give a domain in Optuna's words: Ray Tune's upper ends of whole numbers are exclusive."""
     kinds = optuna.distributions
     lower, upper, step = domain.lower, domain.upper, domain.step

@@ -77,7 +77,7 @@ class SearchQueue(JobQueue):
 
     def __init__(
         self,
-        searcher: "LearningSearcher",
+        searcher: LearningSearcher,
         space: Space,
         metrics: Sequence[str],
         n_samples: int,
@@ -96,7 +96,6 @@ class SearchQueue(JobQueue):
         self._pack = pack
         self._keep = keep
         self.n_asked = 0
-        self.n_known = 0
         self._by_config: dict[str, Suggestion] = {}
         self._held: dict[str, list[Config]] = defaultdict(list)
         self.is_used_up = False
@@ -108,7 +107,6 @@ class SearchQueue(JobQueue):
         suggestion = self._add(parameters, self._space.configs(parameters))
         suggestion.rows.update({c.id: rows[c.id] for c in suggestion.configs})
         self._searcher.learn(parameters, suggestion.result(self._metrics))
-        self.n_known += 1
 
     def resume(self, parameters: Parameters, rows: Mapping[str, Mapping[str, Any]]) -> None:
         """Take up a suggestion of an earlier run that has not ended; ``rows`` are those it has."""
