@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import types
 from pathlib import Path
 
 from raysweep.settings import InputError
@@ -20,12 +21,21 @@ class StopRun(Exception):  # noqa: N818 (no error: the user's wish)
     """A first signal: Ray Tune is to hand out nothing more and wait for nothing."""
 
 
-class EndAtOnce(KeyboardInterrupt):
-    """A second signal: end without waiting for anything; the command line exits with 128 + it."""
+_second_signals: list[int] = []
 
-    def __init__(self, signum: int) -> None:
-        super().__init__()
-        self.signum = signum
+
+def end_at_once(signum: int, frame: types.FrameType | None) -> None:
+    """Handle a second signal: end without waiting for anything.
+
+    Which it was is kept beside the exception: where Ray waits in C, it raises one of its own.
+    """
+    _second_signals.append(signum)
+    raise KeyboardInterrupt
+
+
+def second_signal() -> int | None:
+    """Give the signal that ended this process at once, None where there was none."""
+    return _second_signals[0] if _second_signals else None
 
 
 def prepare_token(is_local: bool, is_without: bool) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from raysweep.results import Place, resume_command
 from raysweep.settings import MAX_CONFIGS, InputError
-from raysweep.tune.access import EndAtOnce, NothingRunsError
+from raysweep.tune.access import NothingRunsError, second_signal
 from raysweep.tune.driver import run_sweep
 from raysweep.tune.options import ExitCode, Options
 
@@ -100,9 +100,10 @@ def tune(
     except NothingRunsError as error:
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.NOTHING_RAN
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         print(f"interrupted; go on with: {resume_command(command)}", file=sys.stderr)
-        code = 128 + error.signum if isinstance(error, EndAtOnce) else ExitCode.INTERRUPTED
+        signum = second_signal()
+        code = 128 + signum if signum else ExitCode.INTERRUPTED
     sys.exit(int(code))
 
 

@@ -16,7 +16,7 @@ from raysweep.data.sources import Source
 from raysweep.settings import Resources
 from raysweep.store.files import StageStore
 from raysweep.trainable import PackTrainable, trial_config
-from raysweep.tune.access import EndAtOnce, StopRun
+from raysweep.tune.access import StopRun, end_at_once
 from raysweep.tune.collector import Collector
 from raysweep.tune.queue import Job, JobQueue, QueueSearcher
 
@@ -110,12 +110,9 @@ def _stop_on_signals(collector: Collector) -> Iterator[None]:
 
     def stop(signum: int, frame: types.FrameType | None) -> None:
         for number in stopping:
-            signal.signal(number, at_once)
+            signal.signal(number, end_at_once)
         collector.is_stopping = True
         print("stopping, rows are kept; again to stop at once", file=sys.stderr, flush=True)
-
-    def at_once(signum: int, frame: types.FrameType | None) -> None:
-        raise EndAtOnce(signum)
 
     stopping: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, stop) for number in stopping}

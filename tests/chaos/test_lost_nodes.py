@@ -3,6 +3,7 @@
 Three seconds of silence tell Ray here that a node is lost (``hosts.NOTICED_SOON``).
 """
 
+import json
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from checks import Rows, acknowledged, assert_kept, assert_true_so_far, assert_w
 from conftest import Form, Note
 from hosts import Host, Hosts, start_cluster
 from loads import Load
-from runs import Run, assert_no_traceback
+from runs import FAULTS, Run, assert_no_traceback
 
 pytestmark = pytest.mark.usefixtures("root_and_namespaces")
 _CUT_S = 10.0
@@ -23,6 +24,15 @@ _CUT_S = 10.0
 def _driver(load: Load, place: Path, head: Host) -> Run:
     words = ("--address", "auto", "--without-token")
     return Run(load, place, *words, enter=head.words, env=head.env)
+
+
+def _held_back(until: Path) -> dict[str, str]:
+    """Give an environment in which a pack takes its time until there is a file.
+
+    No machine is so quick that the sweep ends before a slow host has joined or a fault is noticed.
+    """
+    fault = {"kind": "slow", "seconds": 0.3, "until": str(until)}
+    return {"PYTHONPATH": str(FAULTS), "RAYSWEEP_FAULTS": json.dumps([fault])}
 
 
 def _hosts_seen(run: Run) -> set[str]:
@@ -69,9 +79,10 @@ def test_a_node_without_power_and_one_without_a_link_lose_nothing(
 ) -> None:
     load = Load(form.pick(4, 10), epochs=20)
     reference = undisturbed(load)
+    is_over = tmp_path / "faults_are_over"
     with Hosts(4) as hosts:
         head, *workers = hosts.all
-        start_cluster(hosts.all)
+        start_cluster(hosts.all, env=_held_back(is_over))
         run = _driver(load, tmp_path, head)
         run.wait_until(lambda: {host.name for host in workers} <= _hosts_seen(run))
         faults = {"node power-off": datetime.now(UTC)}
@@ -83,6 +94,7 @@ def test_a_node_without_power_and_one_without_a_link_lose_nothing(
         _await_notice(run, load, "link cut for 10 s", note)
         run.wait_unless_ended(max(0.0, cut + _CUT_S - time.monotonic()))
         workers[1].plug(is_in=True)
+        is_over.touch()
         assert run.wait(form.pick(240, 1800)) == 0, run.output
     assert_no_traceback(run)
     assert_whole(run.folder, load, reference)
@@ -97,15 +109,17 @@ def test_a_link_cut_for_less_than_ray_waits_changes_no_number(
     if not form.is_long:
         pytest.skip("long form only")
     load = Load(4, epochs=20)
+    is_over = tmp_path / "faults_are_over"
     with Hosts(3, env={}) as hosts:
         head, *workers = hosts.all
-        start_cluster(hosts.all)
+        start_cluster(hosts.all, env=_held_back(is_over))
         run = _driver(load, tmp_path, head)
         run.wait_until(lambda: {host.name for host in workers} <= _hosts_seen(run))
         before = acknowledged(run.folder)
         workers[0].plug(is_in=False)
         run.wait_unless_ended(_CUT_S)
         workers[0].plug(is_in=True)
+        is_over.touch()
         assert run.wait(1800) == 0, run.output
     assert_kept(before, run.folder)
     assert_whole(run.folder, load, undisturbed(load))
@@ -119,7 +133,7 @@ def test_a_head_without_power_is_replaced_and_the_sweep_goes_on(
     load = Load(form.pick(1, 10), epochs=20)
     reference = undisturbed(load)
     with Hosts(3) as hosts:
-        start_cluster(hosts.all)
+        start_cluster(hosts.all, env=_held_back(tmp_path / "never"))
         run = _driver(load, tmp_path, hosts.all[0])
         run.wait_for_rows(10)
         before = acknowledged(run.folder)

@@ -2,7 +2,8 @@
 
 RAYSWEEP_FAULTS holds a JSON list of faults. Each has ``kind`` and, as far as they matter,
 ``match`` (settings of the configurations it strikes; several values as a list), ``lanes`` (only
-packs of more configurations), ``stage`` and ``epoch`` (``nan`` only: where), ``path`` (``log``).
+packs of more configurations), ``stage`` and ``epoch`` (``nan`` only: where), ``path`` (``log``),
+``seconds`` and ``until`` (``slow``: how long at each epoch, and the file that ends it).
 Without the variable nothing is changed. Nothing of raysweep is imported here: the modules are
 wrapped when somebody imports them.
 """
@@ -46,7 +47,8 @@ def _strike(fault, configs):
     elif kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     elif kind == "slow":
-        time.sleep(fault["seconds"])
+        if not Path(fault.get("until", "/never")).exists():
+            time.sleep(fault["seconds"])
     elif kind == "log":
         line = json.dumps([config.id for config in configs]) + "\n"
         with Path(fault["path"]).open("a") as file:
