@@ -171,6 +171,11 @@ def measure_step(table: Table, source: Source, n_lanes: int, task: int, n_rounds
     )
 
 
+def _evaluate(group: TrainGroup, task: int) -> None:
+    group._accuracies.clear()  # kept until the next epoch
+    group.accuracy_on(task)
+
+
 def measure_evaluation(table: Table, source: Source, n_rounds: int) -> None:
     """Print the share of evaluation in a configuration's time, four lanes, both tasks."""
     shares = []
@@ -183,7 +188,7 @@ def measure_evaluation(table: Table, source: Source, n_rounds: int) -> None:
             n_steps = len(group.scene.tasks[0].train) // group.scene.config.batch_size
             train += n_epochs * n_steps * seconds(steps, 30)
             # After each epoch on its own task, after the last one on the other, too.
-            own, other = (seconds(partial(group.accuracy_on, on), 1) for on in (task, 3 - task))
+            own, other = (seconds(partial(_evaluate, group, on), 1) for on in (task, 3 - task))
             evaluate += n_epochs * own + other
         shares.append(evaluate / (train + evaluate))
     table.add("evaluation_share", shares, EVALUATION_GOAL, "lower", unit="of a configuration")

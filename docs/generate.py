@@ -11,7 +11,16 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from raysweep.results import TABLES
-from raysweep.settings import Config, Resources, Search, StageKeeping, execution, show_widths
+from raysweep.settings import (
+    Config,
+    EarlyStopping,
+    Resources,
+    Search,
+    StageKeeping,
+    execution,
+    show_widths,
+    stopping,
+)
 from raysweep.settings.config import expected_of, section_of
 from raysweep.settings.grid import TOP_KEYS
 from raysweep.settings.sampling import KINDS, METHODS, MOST_SAMPLES, SAMPLERS, SEQUENCES
@@ -102,6 +111,16 @@ _DESCRIPTIONS = {
     "sampler": "What suggests the next samples.",
     "metric": "What is to be best; a list for several aims.",
     "mode": "max or min, for each metric; without it what is usual.",
+    "early_stopping": "Which configurations stop early: those that fall behind the others.",
+    "early_stopping.method": "The rule, as in Ray Tune: ASHA, asynchronous HyperBand, median.",
+    "early_stopping.metric": "What is compared, as measured after an epoch.",
+    "grace_period": "Epochs of the classifier, over all tasks, before which none stops.",
+    "reduction_factor": "One in so many goes on at a rung; rungs lie apart by this factor.",
+    "brackets": "Sets of rungs, of which each configuration gets one.",
+    "min_samples_required": "How many others there must be to compare with.",
+    "time_budget": "The most wall time of one run: seconds, or such as 90s, 30min, 8h, 2d.",
+    "max_configs": "The most configurations that one run starts.",
+    "max_gpu_hours": "The most hours of whole GPUs that the packs of one run take.",
     "any_of": "A list of settings: the sweep is the union of their products, each with the "
     "settings beside any_of.",
     "exclude": "A list of settings: a configuration that agrees with all of an entry is left out.",
@@ -147,8 +166,9 @@ def search_space_schema() -> dict[str, Any]:
     }
 
 
-def _described(key: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return schema if "$ref" in schema else {"description": _DESCRIPTIONS[key], **schema}
+def _described(key: str, schema: dict[str, Any], section: str = "") -> dict[str, Any]:
+    text = _DESCRIPTIONS.get(f"{section}.{key}") or _DESCRIPTIONS[key]
+    return schema if "$ref" in schema else {"description": text, **schema}
 
 
 def _plain(name: str) -> dict[str, Any]:
@@ -285,7 +305,37 @@ def _of_execution() -> dict[str, Any]:
     words = list(execution.LOGGERS)
     found["loggers"] = {"type": ["array", "null"], "items": {"enum": words}, "default": []}
     found["search"] = {"anyOf": [{"enum": ["grid", None]}, _search()], "default": "grid"}
-    return found
+    return found | _limits()
+
+
+def _limits() -> dict[str, Any]:
+    """Give the schemas of what ends lanes and runs early."""
+    default = EarlyStopping()
+    whole = {"type": "integer", "minimum": 1, "maximum": stopping.MOST_EPOCHS}
+    off = {"enum": [None, False, "none", "no", "off", "false"]}
+    positive = {**_NUMBER, "exclusiveMinimum": 0}
+    duration = {"type": "string", "pattern": r"^\s*[0-9.eE+-]+\s*(s|min|h|d)\s*$"}
+    properties = {
+        "method": {"enum": list(stopping.STOPPERS), "default": default.method},
+        "metric": {"enum": list(stopping.STOP_METRICS), "default": default.metric},
+        "grace_period": {**whole, "default": default.grace_period},
+        "reduction_factor": {
+            **_NUMBER,
+            "exclusiveMinimum": 1,
+            "maximum": stopping.MOST_EPOCHS,
+            "default": default.reduction_factor,
+        },
+        "brackets": {**whole, "default": default.brackets},
+        "min_samples_required": {**whole, "default": default.min_samples_required},
+    }
+    assert {field.name for field in fields(EarlyStopping)} == set(properties)
+    rule = {**_named(properties, "early_stopping"), "type": "object"}
+    return {
+        "early_stopping": {"anyOf": [{"enum": list(stopping.STOPPERS)}, rule, off]},
+        "time_budget": {"anyOf": [positive, duration, off]},
+        "max_configs": {"anyOf": [whole, off]},
+        "max_gpu_hours": {"anyOf": [positive, off]},
+    }
 
 
 def _search() -> dict[str, Any]:
@@ -305,10 +355,10 @@ def _search() -> dict[str, Any]:
     return {**_named(properties), "type": "object"}
 
 
-def _named(properties: dict[str, Any]) -> dict[str, Any]:
+def _named(properties: dict[str, Any], section: str = "") -> dict[str, Any]:
     return {
         "type": ["object", "null"],
-        "properties": {key: _described(key, schema) for key, schema in properties.items()},
+        "properties": {key: _described(key, schema, section) for key, schema in properties.items()},
         "additionalProperties": False,
     }
 

@@ -50,12 +50,14 @@ def trial_config(
     max_seconds: float | None = None,
     checkpoint: tune.Checkpoint | None = None,
     hung: Path | None = None,
+    has_averages: bool = False,
 ) -> dict[str, Any]:
     """Make the Tune config of the trial that runs a pack: text, so Tune looks into nothing.
 
     ``has_checkpoints`` is false where workers do not see the driver's folder; they use no
     ``store`` there either. ``max_seconds`` is what one step may take, ``checkpoint`` the state to
-    go on from, ``hung`` the file for the traceback of a step that took longer.
+    go on from, ``hung`` the file for the traceback of a step that took longer. ``has_averages``
+    has each epoch report what early stopping compares.
     """
     pack = json.dumps([config.model_dump(mode="json") for config in configs])
     return {
@@ -68,6 +70,7 @@ def trial_config(
         "max_seconds": max_seconds,
         "checkpoint": checkpoint,
         "hung": str(hung) if hung else None,
+        "has_averages": has_averages,
         "versions": json.dumps(versions_of()),
     }
 
@@ -115,6 +118,7 @@ class PackTrainable(tune.Trainable):
         self._n_steps = 0
         self._max_seconds: float | None = trial["max_seconds"]
         self._hung: str | None = trial["hung"]
+        self._has_averages: bool = trial["has_averages"]
         self._checkpoint: tune.Checkpoint | None = trial["checkpoint"]
         self._is_spoilt = False
         self._foreign = difference(json.loads(trial["versions"]), versions_of(), platform.node())
@@ -133,7 +137,13 @@ class PackTrainable(tune.Trainable):
             if self._wants_gpu:
                 self._take_share()
             source = self._sources[self._configs[0].source]
-            self._run = PackRun(self._configs, source, self._device, store=self._store)
+            self._run = PackRun(
+                self._configs,
+                source,
+                self._device,
+                store=self._store,
+                has_averages=self._has_averages,
+            )
             self._go_on()
         return self._run
 
@@ -202,6 +212,17 @@ class PackTrainable(tune.Trainable):
                 and self._save_s <= _SAVE_SHARE * self._trained_s
             ),
         }
+
+    def stop_lanes(self, stops: str) -> None:
+        """Let configurations leave the pack before its next epoch.
+
+        ``stops`` is JSON that maps their ids to rung and reason. The driver calls it between two
+        steps.
+        """
+        from raysweep.pack import Stop
+
+        if self._run is not None:
+            self._run.stop({i: Stop(**stop) for i, stop in json.loads(stops).items()})
 
     def _circumstances(self) -> dict[str, Any]:
         import torch

@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"torch", "numpy"},
     "trainable": {"pack", "plan", "store", "data", "settings", "versions", "torch", "ray"},
     "tune": {"trainable", "store", "plan", "data", "results", "settings", "versions"}
-    | {"display", "loggers", "status", "optuna", "ray", "typer", "rich"},
+    | {"display", "loggers", "status", "numpy", "optuna", "ray", "typer", "rich"},
 }
 """By module of raysweep: other modules of raysweep and packages beyond the standard library."""
 

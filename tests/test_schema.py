@@ -153,6 +153,16 @@ WRONG = [
     ("search: {n_samples: 2}\nspace: {model: {uniform: [1, 2]}}", "uniform"),
     ("search: {n_samples: 2}\nspace: {model: {choice: [vib, cnn]}}", "cnn"),
     ("space: {exclude: [{lr: {uniform: [1, 2]}}]}", "uniform"),
+    ("early_stopping: asah", "asah"),
+    ("early_stopping: {method: pbt}", "pbt"),
+    ("early_stopping: {metric: forgetting}", "forgetting"),
+    ("early_stopping: {grace_period: 0}", "0"),
+    ("early_stopping: {reduction_factor: 1}", "1"),
+    ("early_stopping: {grace: 2}", "grace"),
+    ("time_budget: 8 hours", "8 hours"),
+    ("time_budget: -1", "-1"),
+    ("max_configs: 0.5", "0.5"),
+    ("max_gpu_hours: much", "much"),
 ]
 
 
@@ -178,6 +188,10 @@ RIGHT = [
     "search: {method: random, n_samples: 2, sequence: sobol, seed: 3}\n"
     "space: {model: {choice: [vib, comparison]}, beta_2: {quniform: [0, 1, 0.5]}}",
     "search: grid",
+    "early_stopping: asha\ntime_budget: 8h\nmax_configs: 10\nmax_gpu_hours: 0.5",
+    "early_stopping: {method: hyperband, brackets: 2, reduction_factor: 2}\ntime_budget: 90",
+    "early_stopping: {method: median, metric: class_loss, min_samples_required: 5}",
+    "early_stopping: none\ntime_budget:\nmax_configs: no",
     "data:\nspace:\nseeds:\nresources:\npack:\nstages:\nmax_seconds: none",
     "stages: {keep: yes, max_gb: 2}\nresources: {gpu: auto}\npack: 8\nmax_seconds: 0.5",
 ]

@@ -484,7 +484,8 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
         (
             "zzz: 1",
             "expected a known key, got 'zzz'; known: experiment, data, training, space, seeds, "
-            "stop, resources, pack, stages, max_seconds, loggers, search",
+            "stop, resources, pack, stages, max_seconds, loggers, search, early_stopping, "
+            "time_budget, max_configs, max_gpu_hours",
         ),
         (
             "experiment: reply",

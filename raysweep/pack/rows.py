@@ -10,6 +10,14 @@ from raysweep.stages import Divergence
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Stop:
+    """Why a configuration stops early; ``rung``: after how many epochs of its classifier."""
+
+    rung: int
+    reason: str
+
+
 @dataclass
 class Report:
     """What one epoch of a pack gives: rows for the tables, by their column names.
@@ -55,11 +63,8 @@ def accuracy_rows(config_id: str, after_task: int, accuracies: Sequence[float]) 
 
 def trial_row(records: Sequence[Record], divergence: Divergence | None) -> Row:
     """Give the outcome of a configuration by the records of its stages, in their order."""
-    row: Row = {
-        "status": "diverged" if divergence else "finished",
-        "duration_s": sum(record.seconds for record in records),
-        "n_stored_stages": sum(record.is_stored for record in records),
-    }
+    status = "diverged" if divergence else "finished"
+    row = _so_far(records, status)
     if divergence:
         return row | {
             "diverged_stage": divergence.stage,
@@ -77,6 +82,20 @@ def trial_row(records: Sequence[Record], divergence: Divergence | None) -> Row:
         **best_epoch(by_epoch),
         "reconstruction_loss": rec_losses[0] if rec_losses else None,
         "replay_label_entropy": entropies[-1] if entropies else None,
+    }
+
+
+def stopped_row(records: Sequence[Record], stop: Stop) -> Row:
+    """Give the outcome of a configuration that stopped early."""
+    row = _so_far(records, "stopped")
+    return row | {"stopped_rung": stop.rung, "stopped_reason": stop.reason}
+
+
+def _so_far(records: Sequence[Record], status: str) -> Row:
+    return {
+        "status": status,
+        "duration_s": sum(record.seconds for record in records),
+        "n_stored_stages": sum(record.is_stored for record in records),
     }
 
 

@@ -4,7 +4,7 @@ With a stage store, stages that are in it are served from there and train nothin
 """
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from raysweep.data.sources import Source
 from raysweep.data.tasks import make_tasks
-from raysweep.pack.rows import Record, Report, Row, accuracy_rows, trial_row
+from raysweep.pack.rows import Record, Report, Row, Stop, accuracy_rows, stopped_row, trial_row
 from raysweep.plan import Stage, group_stages, pack_key, stages_of
 from raysweep.replay import Buffer
 from raysweep.settings import Config
@@ -31,6 +31,7 @@ class PackRun:
     run of the same configurations, which then gives the same rows as one without a break.
     With a ``store`` the rows are the same but for durations and ``n_stored_stages``.
     The outputs of the stages in ``wanted`` (fingerprints) stay to the end, for ``output``.
+    ``has_averages`` adds ``average_accuracy`` to the rows of ``epochs``; no number depends on it.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class PackRun:
         dtype: torch.dtype = torch.float32,
         store: StageStore | None = None,
         wanted: Collection[str] = (),
+        has_averages: bool = False,
     ) -> None:
         assert len({pack_key(config) for config in configs}) == 1
         start = time.perf_counter()
@@ -68,6 +70,8 @@ class PackRun:
         self._models: dict[str, LaneState] = {}
         self._buffers: dict[str, Buffer] = {}
         self._reported: set[str] = set()
+        self._has_averages = has_averages
+        self._stops: dict[str, Stop] = {}
         self._prepare_s = time.perf_counter() - start
 
     @property
@@ -92,6 +96,9 @@ class PackRun:
         self._prepare_s = 0.0
         start = time.perf_counter()
         store_s = -self._shelf.seconds if self._shelf else 0.0
+        self._leave(report)
+        if self.is_done:
+            return report
         group = self._group or self._open_group(report)
         if group:
             self._train_epoch(group, report)
@@ -100,6 +107,22 @@ class PackRun:
         report.prepare_s += store_s
         report.train_s = time.perf_counter() - start - store_s
         return report
+
+    def stop(self, stops: Mapping[str, Stop]) -> None:
+        """Let configurations (by id) leave before the next epoch; those that have ended stay so."""
+        self._stops |= {i: stop for i, stop in stops.items() if i not in self._reported}
+
+    def _leave(self, report: Report) -> None:
+        stops, self._stops = self._stops, {}
+        for config in self.configs:
+            if config.id in stops:
+                records = [self._records[stage.fingerprint] for stage in stages_of(config)]
+                report.trials.append(self._row(config, stopped_row(records, stops[config.id])))
+        if stops and self._group:
+            lanes = [lane.stage for lane in self._group.lanes]
+            self._group.drop([s.fingerprint for s in lanes if not self._open_users(s)])
+            if not self._group.lanes:
+                self._close_group(self._group, report)
 
     def _train_epoch(self, group: TrainGroup, report: Report) -> None:
         start = time.perf_counter()
@@ -128,7 +151,7 @@ class PackRun:
             if self.is_done:
                 return None
             if stages and stages[0].kind != "fill_buffer":
-                self._group = TrainGroup(self.scene, [self._lane(stage) for stage in stages])
+                self._group = self._group_of(stages)
                 if stages[0].is_first:
                     initial = self._group.initial_accuracy()
                     for stage in stages:
@@ -171,6 +194,8 @@ class PackRun:
         if stage.is_first:
             self._note_initial(stage, kept["initial_accuracy"], report)
         for epoch, metrics in enumerate(kept["epochs"], 1):
+            if not self._has_averages:
+                metrics.pop("average_accuracy", None)
             lane = EpochReport(metrics, divergence if epoch == n_epochs else None)
             self._note_epoch(stage, lane, epoch, None, report)
         record = self._records[stage.fingerprint]
@@ -227,6 +252,10 @@ class PackRun:
             tuple(self._models[parent] for parent in generators),
             tuple(self._models[parent] for parent in labelers),
         )
+
+    def _group_of(self, stages: Sequence[Stage]) -> TrainGroup:
+        lanes = [self._lane(stage) for stage in stages]
+        return TrainGroup(self.scene, lanes, self._has_averages)
 
     def _fill(self, stages: Sequence[Stage]) -> None:
         start = time.perf_counter()
@@ -302,13 +331,18 @@ class PackRun:
             records = [self._records[stage.fingerprint] for stage in stages]
             divergence = next((r.divergence for r in records if r.divergence), None)
             if divergence or all(record.is_done for record in records):
-                counts = {
-                    "n_train_samples": sum(len(task.train) for task in self.scene.tasks),
-                    "n_test_samples": sum(len(task.test) for task in self.scene.tasks),
-                }
-                rows.append({"config_id": config.id, **trial_row(records, divergence), **counts})
-                self._reported.add(config.id)
+                rows.append(self._row(config, trial_row(records, divergence)))
         return rows
+
+    def _row(self, config: Config, outcome: Row) -> Row:
+        """Make the ``trials`` row of a configuration that ends now."""
+        self._reported.add(config.id)
+        return {
+            "config_id": config.id,
+            **outcome,
+            "n_train_samples": sum(len(task.train) for task in self.scene.tasks),
+            "n_test_samples": sum(len(task.test) for task in self.scene.tasks),
+        }
 
     def output(self, fingerprint: str) -> LaneState | Buffer | None:
         """Give the output of a wanted stage; None until it has ended, and where it diverged.
@@ -332,6 +366,7 @@ class PackRun:
                 for f, buffer in self._buffers.items()
             },
             "reported": sorted(self._reported),
+            "stops": {config_id: asdict(stop) for config_id, stop in self._stops.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -339,6 +374,7 @@ class PackRun:
         assert state["configs"] == [config.id for config in self.configs]
         self._position = state["position"]
         self._reported = set(state["reported"])
+        self._stops = {i: Stop(**stop) for i, stop in state["stops"].items()}
         self._served = dict(state["served"])
         self._models = {f: LaneState(**model) for f, model in state["models"].items()}
         self._buffers = {f: Buffer(**buffer) for f, buffer in state["buffers"].items()}
@@ -351,7 +387,7 @@ class PackRun:
         if state["group"]:
             names = set(state["group"]["lanes"])
             stages = [s for s in self.groups[self._position] if s.fingerprint in names]
-            self._group = TrainGroup(self.scene, [self._lane(stage) for stage in stages])
+            self._group = self._group_of(stages)
             self._group.restore(state["group"])
 
 

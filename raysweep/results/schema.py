@@ -135,6 +135,13 @@ _TRIALS = (
         _REAL,
         "Last finite total loss of that stage, mean per sample; null if there was none.",
     ),
+    Column(
+        "stopped_rung",
+        _WHOLE,
+        "Epochs of the classifier, over all tasks, after which the configuration stopped early;"
+        " null unless stopped.",
+    ),
+    Column("stopped_reason", _TEXT, "Why it stopped early, in one line."),
     Column("error", _TEXT, "Why the configuration failed, in one line; null unless failed."),
     Column("n_train_samples", _WHOLE, "Training samples, over all tasks."),
     Column("n_test_samples", _WHOLE, "Test samples, over all tasks."),
@@ -191,6 +198,12 @@ _EPOCHS = (
         "test_accuracy",
         _REAL,
         "Test accuracy on the stage's task after the epoch; in joint training the mean over tasks.",
+    ),
+    Column(
+        "average_accuracy",
+        _REAL,
+        "Mean test accuracy over the tasks learned so far, this one included; null unless"
+        " `early_stopping` is set.",
     ),
     Column(
         "duration_s",

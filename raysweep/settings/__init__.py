@@ -16,6 +16,7 @@ from raysweep.settings.rules import (
 )
 from raysweep.settings.sampling import Domain, Search
 from raysweep.settings.space import BRANCH, Parameters, Space
+from raysweep.settings.stopping import Budget, EarlyStopping, classifier_epochs
 from raysweep.settings.sweep import MAX_CONFIGS, Sweep, load_sweep
 from raysweep.settings.yaml_text import dump_yaml, parse_yaml
 
@@ -25,8 +26,10 @@ __all__ = [
     "MAX_CONFIGS",
     "REPLAY_SETTINGS",
     "SOURCES",
+    "Budget",
     "Config",
     "Domain",
+    "EarlyStopping",
     "InputError",
     "Parameters",
     "Resources",
@@ -36,6 +39,7 @@ __all__ = [
     "StageKeeping",
     "Sweep",
     "TaskKind",
+    "classifier_epochs",
     "defaults_of",
     "dump_yaml",
     "is_by_class",

@@ -24,6 +24,10 @@ TOP_KEYS = [
     "max_seconds",
     "loggers",
     "search",
+    "early_stopping",
+    "time_budget",
+    "max_configs",
+    "max_gpu_hours",
 ]
 
 

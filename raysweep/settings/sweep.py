@@ -37,11 +37,13 @@ from raysweep.settings.grid import (
 from raysweep.settings.overrides import apply_overrides, read_without_secrets
 from raysweep.settings.sampling import Domain, Search, search_of
 from raysweep.settings.space import Space, space_of
+from raysweep.settings.stopping import Budget, EarlyStopping, budget_of, early_stopping_of
 from raysweep.settings.yaml_nodes import MAX_BYTES, Node, locate, mark_after
 from raysweep.settings.yaml_text import construct
 
 MAX_CONFIGS = 1_000_000
 _TRIED = 20
+_BUDGETS = ("time_budget", "max_configs", "max_gpu_hours")
 _MAX_COMPARISONS = 100_000_000  # of configurations with entries of exclude: about a minute
 
 
@@ -55,7 +57,8 @@ class Sweep:
     seconds that one epoch of a pack may take, or None for no limit. Where results decide what is
     tried next (``search.is_adaptive``) there are no configurations but a ``space`` to find them in,
     and some ``examples`` of it.
-    ``loggers`` names where each configuration is logged beside the tables.
+    ``loggers`` names where each configuration is logged beside the tables. ``early_stopping`` tells
+    which configurations stop early (None: none do), ``budget`` what one run may use.
     """
 
     file: str
@@ -71,6 +74,8 @@ class Sweep:
     loggers: tuple[str, ...] = ()
     space: Space | None = None
     examples: tuple[Config, ...] = ()
+    early_stopping: EarlyStopping | None = None
+    budget: Budget = field(default_factory=Budget)
 
 
 def load_sweep(
@@ -191,6 +196,8 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
     stages = stages_of(raw.get("stages"))
     max_seconds = max_seconds_of(raw.get("max_seconds"))
     loggers = loggers_of(raw.get("loggers"))
+    early_stopping = early_stopping_of(raw.get("early_stopping"), expanded)
+    budget = budget_of(*(raw.get(key) for key in _BUDGETS))
     return Sweep(
         file=file,
         configs=distinct,
@@ -204,10 +211,14 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
         resolved=_resolved(raw, experiment, branches, seeds, resources)
         | {"stages": {"keep": stages.keep, "max_gb": stages.max_gb}, "max_seconds": max_seconds}
         | {"loggers": list(loggers)}
+        | {"early_stopping": early_stopping.to_plain() if early_stopping else None}
+        | {key: raw.get(key) for key in _BUDGETS}
         | _resolved_search(search),
         search=search,
         space=space,
         examples=tuple(expanded) if space else (),
+        early_stopping=early_stopping,
+        budget=budget,
     )
 
 

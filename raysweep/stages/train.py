@@ -1,7 +1,7 @@
 """The training loop: one group of equal stages, trained in step as one stacked model."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -27,18 +27,20 @@ class TrainGroup:
     """Lanes of one training stage: parameters, optimiser, and the epochs done.
 
     ``lanes`` stand in an order of the group's own: those with a reconstruction first, those with
-    a frozen encoder last, so that a product over the first lanes skips the others.
+    a frozen encoder last, so that a product over the first lanes skips the others. With
+    ``has_averages`` a classifier's reports have ``average_accuracy``, over the tasks so far.
     """
 
-    def __init__(self, scene: Scene, lanes: Sequence[Lane]) -> None:
+    def __init__(self, scene: Scene, lanes: Sequence[Lane], has_averages: bool = False) -> None:
         self.scene = scene
+        self._has_averages = has_averages
         self.stage = lanes[0].stage
         self.is_classifier = self.stage.is_classifier
         self.lanes = sorted(lanes, key=lambda lane: (not self._has_rec(lane), self._freezes(lane)))
         self.n_epochs_done = 0
         self.n_steps_done = 0
         self._last_finite = [math.nan] * len(lanes)
-        self._test_accuracy: Tensor | None = None
+        self._accuracies: dict[int, Tensor] = {}  # by task, after the epochs done so far
         self._mir_streams: list[torch.Generator] = []
         self._build()
         for k, lane in enumerate(self.lanes):
@@ -131,6 +133,7 @@ class TrainGroup:
 
     def begin_epoch(self) -> list[Step]:
         """Draw the next epoch's batches; give its steps, one for each batch."""
+        self._accuracies = {}
         self._tally.begin(self._last_finite, self.n_steps_done)
         self.optimizer.set_lr(self._lr())
         batches = self._draw_batches()
@@ -267,11 +270,12 @@ class TrainGroup:
             names |= {"kl"} if self.network.has_latent else set()
             reported.append(names | ({"rec"} if self._has_rec(lane) else set()))
         means = self._tally.means(n_new, n_replay, reported)
-        self._test_accuracy = None
         if self.is_classifier:
-            self._test_accuracy = self._accuracy_now()
-            for row, test in zip(means, self._test_accuracy.tolist(), strict=True):
+            for row, test in zip(means, self._accuracy_now().tolist(), strict=True):
                 row["test_accuracy"] = test
+        if self.is_classifier and self._has_averages:
+            for row, mean in zip(means, self.mean_accuracy().tolist(), strict=True):
+                row["average_accuracy"] = mean
         divergences = self._tally.divergences(self.stage.name, self.n_epochs_done)
         counts: dict[str, float | int | None] = {"n_steps": len(steps), "n_samples": n_new}
         return [
@@ -281,20 +285,25 @@ class TrainGroup:
 
     def _accuracy_now(self) -> Tensor:
         """Compute the test accuracy (K,) on the stage's task; the mean over tasks in joint ones."""
-        if self.stage.kind == "train_task":
-            return self.accuracy_on(self.stage.task)
-        n_tasks = len(self.scene.tasks)
-        return torch.stack([self.accuracy_on(t) for t in range(1, n_tasks + 1)], 1).mean(1)
+        return (
+            self.accuracy_on(self.stage.task)
+            if self.stage.kind == "train_task"
+            else self.mean_accuracy()
+        )
 
     def accuracy_on(self, task: int) -> Tensor:
         """Compute the test accuracy (K,) on a task (from 1) after the epochs done so far."""
-        is_known = self.stage.kind == "train_task" and task == self.stage.task
-        if is_known and self._test_accuracy is not None:
-            return self._test_accuracy
-        purpose = (self.stage.name, self.n_epochs_done, task)
-        samples = self.scene.tasks[task - 1].test
-        tested = self._average or self.parameters
-        return accuracy(self.scene, tested.views, samples, purpose)
+        if task not in self._accuracies:
+            purpose = (self.stage.name, self.n_epochs_done, task)
+            samples = self.scene.tasks[task - 1].test
+            tested = self._average or self.parameters
+            self._accuracies[task] = accuracy(self.scene, tested.views, samples, purpose)
+        return self._accuracies[task]
+
+    def mean_accuracy(self) -> Tensor:
+        """Compute the mean test accuracy (K,) over the tasks learned so far, this one included."""
+        tasks = range(1, self.stage.task + 1)
+        return torch.stack([self.accuracy_on(task) for task in tasks], 1).mean(1)
 
     def initial_accuracy(self) -> list[float]:
         """Compute the test accuracy on each task before any training; it is that of all lanes."""
@@ -310,11 +319,15 @@ class TrainGroup:
         """Give each lane's parameters and optimiser state, as views."""
         return [self.optimizer.lane(k) for k in range(len(self.lanes))]
 
+    def drop(self, stages: Collection[str]) -> None:
+        """Let the lanes of some stages (fingerprints) leave; the numbers of the others stay."""
+        self._drop([k for k, lane in enumerate(self.lanes) if lane.stage.fingerprint in stages])
+
     def _drop(self, gone: Sequence[int]) -> None:
         if not gone:
             return
-        self._test_accuracy = None
         kept = [k for k in range(len(self.lanes)) if k not in gone]
+        self._accuracies = {task: known[kept] for task, known in self._accuracies.items()}
         states = [self.optimizer.lane(k) for k in kept]
         averages = self._average.flat[kept] if self._average is not None else None
         history = {name: values[kept] for name, values in self._tally.history().items()}
@@ -348,6 +361,7 @@ class TrainGroup:
             [k for k, x in enumerate(self.lanes) if x.stage.fingerprint not in state["lanes"]]
         )
         self.n_epochs_done, self.n_steps_done = state["epochs"], state["steps"]
+        self._accuracies = {}
         self._last_finite = list(state["last_finite"])
         if self.lanes:
             self._tally.set_history(state["history"])

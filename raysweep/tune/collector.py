@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ray.tune.result import HOSTNAME
 from raysweep.display import show_duration
 from raysweep.results import WriteError, Writer, config_columns
 from raysweep.tune.access import NothingRunsError, StopRun
+from raysweep.tune.lane_stopping import LaneStopper
 from raysweep.tune.progress import Progress
 from raysweep.tune.queue import Job, JobQueue, job_name
 from raysweep.tune.screen import Screen
@@ -45,6 +47,7 @@ class Collector(tune.Callback):
         screen: Screen,
         max_seconds: float | None = None,
         status: StatusFile | None = None,
+        stopper: LaneStopper | None = None,
     ) -> None:
         self._queue = queue
         self._attempts = attempts
@@ -53,6 +56,7 @@ class Collector(tune.Callback):
         self._screen = screen
         self._max_seconds = max_seconds
         self._status = status
+        self._stopper = stopper
         self._flushed = time.monotonic()
         self._flush_s = 0.0
         self._has_ended_pack = False
@@ -111,6 +115,23 @@ class Collector(tune.Callback):
         self._writer.add("accuracy", rows["accuracy"])
         for row in rows["trials"]:
             self._end(job, row)
+        if self._stopper and not result["done"]:
+            gone = {row["config_id"] for row in rows["trials"]}
+            self._stop_lanes(job, trial, [r for r in rows["epochs"] if r["config_id"] not in gone])
+
+    def _stop_lanes(self, job: Job, trial: Trial, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Have the worker let go of configurations that fall behind, before its next epoch.
+
+        A pack that starts over, or goes on from a checkpoint that is older than a decision, is
+        told again.
+        """
+        assert self._stopper is not None
+        decisions = self._stopper.hear({c.id: c for c in job.pack.configs}, epochs)
+        stops = {config_id: asdict(decision) for config_id, decision in decisions.items()}
+        actor: Any = trial.temporary_state.ray_actor
+        if stops and actor is not None:
+            # Tune asks the actor for the next epoch after this: an actor keeps the order of calls.
+            actor.stop_lanes.remote(json.dumps(stops))
 
     def _note_epoch(self, job: Job, host: str | None, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Note what a worker does, by the last of its rows: it trains one group at a time."""

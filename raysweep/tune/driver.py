@@ -23,7 +23,7 @@ from raysweep.results import (
     resume_command,
     statuses,
 )
-from raysweep.settings import Config, InputError, Resources, Sweep, dump_yaml, load_sweep
+from raysweep.settings import Config, InputError, Resources, dump_yaml, load_sweep
 from raysweep.store.files import STORE, StageStore, stored_stages
 from raysweep.tune.access import NothingRunsError
 from raysweep.tune.adaptive import (
@@ -36,6 +36,7 @@ from raysweep.tune.adaptive import (
     modes_of,
 )
 from raysweep.tune.cluster import Joining, connect
+from raysweep.tune.ledger import Ledger
 from raysweep.tune.manifest import Manifest
 from raysweep.tune.nodes import Node, memory_a_pack, n_slots_of, this_machine
 from raysweep.tune.options import ExitCode, Options
@@ -46,27 +47,9 @@ from raysweep.tune.shares import choose_share
 from raysweep.tune.status_file import StatusFile
 
 if TYPE_CHECKING:
+    from raysweep.tune.lane_stopping import LaneStopper
     from raysweep.tune.queue import JobQueue
     from raysweep.tune.search import SearchQueue
-
-
-@dataclass(frozen=True)
-class Ledger:
-    """What is done: the status and attempt of each configuration that has a row."""
-
-    rows: dict[str, tuple[str, int]]
-
-    def status(self, config: Config) -> str:
-        """Give a configuration's status, ``missing`` without a row."""
-        return self.rows.get(config.id, ("missing", 0))[0]
-
-    def attempts(self, config: Config) -> int:
-        """Count the attempts so far."""
-        return self.rows.get(config.id, ("missing", 0))[1]
-
-    def missing(self, sweep: Sweep) -> list[Config]:
-        """List the configurations that need training: without a row, or failed."""
-        return [c for c in sweep.configs if self.status(c) in ("missing", "failed")]
 
 
 @dataclass(frozen=True)
@@ -290,6 +273,7 @@ class _Driver:
                 self.screen,
                 self.sweep.max_seconds,
                 status,
+                self._stopper(ledger),
             )
             storage, filesystem = self.folder.storage()
             if not has_checkpoints:
@@ -306,6 +290,7 @@ class _Driver:
                 has_checkpoints,
                 self.store if has_checkpoints else None,
                 self.sweep.max_seconds,
+                has_averages=self.sweep.early_stopping is not None,
             )
             try:
                 run_packs(queue, terms, collector)
@@ -317,6 +302,16 @@ class _Driver:
         if self._suggested is not None:
             self.sweep = replace(self.sweep, configs=tuple(self._suggested.configs.values()))
         return progress
+
+    def _stopper(self, ledger: Ledger) -> "LaneStopper | None":
+        """Give what decides which configurations stop early, with what earlier runs showed."""
+        rule = self.sweep.early_stopping
+        if rule is None:
+            return None
+        from raysweep.tune.lane_stopping import make_stopper  # imports Ray Tune
+
+        ended = {config.id for config in ledger.ended(self.sweep)}
+        return make_stopper(rule, [*self.sweep.configs, *self.sweep.examples], ended, self.place)
 
     def _packs(
         self, ledger: Ledger, missing: Sequence[Config], room: _Room
@@ -370,7 +365,7 @@ class _Driver:
         trials = read_trials(self.place)
         ids = [config.id for config in self.sweep.configs]
         earlier = trials.loc[trials["config_id"].isin(ids), "average_accuracy"].max()
-        ended = [c for c in self.sweep.configs if ledger.status(c) not in ("missing", "failed")]
+        ended = ledger.ended(self.sweep)
         return Progress(
             n_total=n_total,
             n_slots=n_slots,
@@ -383,6 +378,8 @@ class _Driver:
     def _verdict(self, progress: Progress) -> ExitCode:
         ledger = Ledger(statuses(self.place))
         ended = Counter(ledger.status(config) for config in self.sweep.configs)
+        if not self.sweep.early_stopping:
+            ended["missing"] += ended.pop("stopped", 0)
         resume = resume_command(self.options.command)
         if self._suggested is not None:
             ended["missing"] += self._suggested.n_unasked(self.sweep.search.n_samples)

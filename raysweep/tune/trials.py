@@ -36,6 +36,7 @@ class Terms:
     has_checkpoints: bool = True
     store: StageStore | None = None
     max_seconds: float | None = None
+    has_averages: bool = False
 
 
 def run_packs(queue: JobQueue, terms: Terms, collector: Collector) -> None:
@@ -62,6 +63,7 @@ def _fit(queue: JobQueue, terms: Terms, collector: Collector) -> None:
             terms.max_seconds,
             job.checkpoint,
             collector.trace_of(job) if terms.has_checkpoints else None,
+            terms.has_averages,
         )
 
     amount = {"cpu": terms.resources.cpu, "gpu": terms.resources.gpu}

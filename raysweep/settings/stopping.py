@@ -1,0 +1,178 @@
+"""What a search space says of stopping early: lanes that fall behind, and budgets of a run."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raysweep.settings.config import Config
+from raysweep.settings.fields import InputError, near, plain_number, reading, show
+
+STOPPERS = ("asha", "hyperband", "median")
+STOP_METRICS = {"average_accuracy": "max", "test_accuracy": "max", "class_loss": "min"}
+"""Columns of ``epochs`` that may decide, each with its mode."""
+MOST_EPOCHS = 1_000_000
+_UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"([0-9.eE+-]+)\s*(s|min|h|d)")
+_OFF = (None, False, "none", "no", "off", "false")
+_KEYS = {
+    "asha": ("method", "metric", "grace_period", "reduction_factor"),
+    "hyperband": ("method", "metric", "grace_period", "reduction_factor", "brackets"),
+    "median": ("method", "metric", "grace_period", "min_samples_required"),
+}
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Which configurations stop early: those whose ``metric`` falls behind the others'.
+
+    Names and defaults are those of Ray Tune's schedulers. ``grace_period`` counts epochs of the
+    classifier from the first task on: nothing stops before. ``reduction_factor`` (ASHA, HyperBand)
+    is the share that goes on at a rung, as its reciprocal, and by which rungs lie apart;
+    ``brackets`` (HyperBand) how many sets of rungs there are; ``min_samples_required`` (median)
+    how many others there must be to compare with.
+    """
+
+    method: str = "asha"
+    metric: str = "average_accuracy"
+    grace_period: int = 1
+    reduction_factor: float = 4.0
+    brackets: int = 3
+    min_samples_required: int = 3
+
+    @property
+    def mode(self) -> str:
+        """``max`` or ``min``, by the metric."""
+        return STOP_METRICS[self.metric]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Give it as it stands in a file, with its defaults."""
+        return {key: getattr(self, key) for key in _KEYS[self.method]}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one run of the command may use, each None for no limit.
+
+    ``time_s`` are seconds of wall time from the start of the command, ``n_configs`` configurations
+    that are started, ``gpu_h`` hours of a whole GPU, over all packs.
+    """
+
+    time_s: float | None = None
+    n_configs: int | None = None
+    gpu_h: float | None = None
+
+
+def early_stopping_of(raw: Any, configs: Sequence[Config]) -> EarlyStopping | None:
+    """Check ``early_stopping:`` against the configurations (or examples); None where it is off."""
+    if raw is False or raw is None or (isinstance(raw, str) and raw.lower() in _OFF):
+        return None
+    if isinstance(raw, str):
+        raw = {"method": raw}
+    if not isinstance(raw, dict):
+        raise InputError(
+            f"early_stopping: expected {', '.join(STOPPERS)} or {{method: asha, grace_period: 1}}, "
+            f"got {show(raw)}"
+        )
+    method = _word(raw.get("method", "asha"), "method", STOPPERS)
+    for key in raw:
+        if key not in _KEYS[method]:
+            hint = near(key, list(_KEYS[method])) or f"; known: {', '.join(_KEYS[method])}"
+            where = f"early_stopping.{key}"
+            raise InputError(
+                f"{where[:60]}: expected a key of method {method}, got {show(key)}{hint}",
+                where,
+                is_key=True,
+            )
+    default = EarlyStopping()
+    rule = EarlyStopping(
+        method,
+        _word(raw.get("metric", default.metric), "metric", tuple(STOP_METRICS)),
+        _whole(raw.get("grace_period", default.grace_period), "early_stopping.grace_period"),
+        _factor(raw.get("reduction_factor", default.reduction_factor)),
+        _whole(raw.get("brackets", default.brackets), "early_stopping.brackets"),
+        _whole(
+            raw.get("min_samples_required", default.min_samples_required),
+            "early_stopping.min_samples_required",
+        ),
+    )
+    _check_epochs(rule, configs)
+    return rule
+
+
+def _check_epochs(rule: EarlyStopping, configs: Sequence[Config]) -> None:
+    """Refuse rules by which nothing could stop in the number of epochs that there are."""
+    n_epochs = max((classifier_epochs(config) for config in configs), default=MOST_EPOCHS)
+    if rule.grace_period >= n_epochs:
+        raise InputError(
+            f"early_stopping.grace_period: expected less than the {n_epochs} epochs of the "
+            f"classifier over all tasks, got {rule.grace_period}; nothing could stop early"
+        )
+    n_rungs = 1 + int(math.log(n_epochs / rule.grace_period, rule.reduction_factor))
+    if rule.method == "hyperband" and rule.brackets > n_rungs:
+        raise InputError(
+            f"early_stopping.brackets: expected at most {n_rungs}, as many as there are rungs in "
+            f"{n_epochs} epochs, got {rule.brackets}; lower grace_period or reduction_factor"
+        )
+
+
+def classifier_epochs(config: Config) -> int:
+    """Count the epochs in which a configuration's classifier learns, over all tasks."""
+    return config.epochs * (1 if config.experiment == "joint" else config.n_tasks)
+
+
+def budget_of(time_budget: Any, max_configs: Any, max_gpu_hours: Any) -> Budget:
+    """Check ``time_budget:``, ``max_configs:`` and ``max_gpu_hours:``."""
+    return Budget(
+        None if _is_off(time_budget) else _seconds(time_budget),
+        None if _is_off(max_configs) else _whole(max_configs, "max_configs"),
+        None if _is_off(max_gpu_hours) else _positive(max_gpu_hours, "max_gpu_hours", "hours"),
+    )
+
+
+def _is_off(raw: Any) -> bool:
+    return raw is None or raw is False or (isinstance(raw, str) and raw.lower() in _OFF)
+
+
+def _seconds(raw: Any) -> float:
+    match = _DURATION.fullmatch(raw.strip()) if isinstance(raw, str) else None
+    if match is None:
+        return _positive(raw, "time_budget", "seconds, or a text such as 90s, 30min, 8h or 2d,")
+    return _positive(match[1], "time_budget", "time") * _UNITS_S[match[2]]
+
+
+def _positive(raw: Any, where: str, what: str) -> float:
+    try:
+        number = float(plain_number(raw))
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 < number < 1e12:
+        raise InputError(f"{where}: expected {what} > 0, got {show(raw)}{reading(raw)}")
+    return number
+
+
+def _factor(raw: Any) -> float:
+    number = _positive(raw, "early_stopping.reduction_factor", "a number")
+    if not 1 < number <= MOST_EPOCHS:
+        raise InputError(f"early_stopping.reduction_factor: expected a number > 1, got {show(raw)}")
+    return number
+
+
+def _whole(raw: Any, where: str) -> int:
+    if isinstance(raw, bool) or not isinstance(raw, int) or not 1 <= raw <= MOST_EPOCHS:
+        raise InputError(
+            f"{where}: expected a whole number from 1 to {MOST_EPOCHS:,}, "
+            f"got {show(raw)}{reading(raw)}"
+        )
+    return raw
+
+
+def _word(raw: Any, key: str, words: Sequence[str]) -> str:
+    if raw not in words:
+        hint = near(raw, list(words)) if isinstance(raw, str) else ""
+        raise InputError(
+            f"early_stopping.{key}: expected {', '.join(words[:-1])} or {words[-1]}, "
+            f"got {show(raw)}{hint}"
+        )
+    return str(raw)

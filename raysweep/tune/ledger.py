@@ -1,0 +1,33 @@
+"""What is done of a sweep, and what is to train."""
+
+from dataclasses import dataclass
+
+from raysweep.settings import Config, Sweep
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What is done: the status and attempt of each configuration that has a row."""
+
+    rows: dict[str, tuple[str, int]]
+
+    def status(self, config: Config) -> str:
+        """Give a configuration's status, ``missing`` without a row."""
+        return self.rows.get(config.id, ("missing", 0))[0]
+
+    def attempts(self, config: Config) -> int:
+        """Count the attempts so far."""
+        return self.rows.get(config.id, ("missing", 0))[1]
+
+    def ended(self, sweep: Sweep) -> list[Config]:
+        """List the configurations that a run leaves as they are.
+
+        One that stopped early is among them as long as the sweep stops some early.
+        """
+        stays = {"finished", "diverged"} | ({"stopped"} if sweep.early_stopping else set())
+        return [config for config in sweep.configs if self.status(config) in stays]
+
+    def missing(self, sweep: Sweep) -> list[Config]:
+        """List the configurations that need training."""
+        done = {config.id for config in self.ended(sweep)}
+        return [config for config in sweep.configs if config.id not in done]
