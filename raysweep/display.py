@@ -123,7 +123,12 @@ def show_status(picture: Picture) -> str:
     """Describe a picture in one plain line."""
     parts = [f"{picture.n_ended}/{max(picture.n_total or 0, picture.n_ended)} done"]
     parts.append(f"{picture.n_running} running")
-    parts += [f"{picture.counts.get(status, 0)} {status}" for status in ("diverged", "failed")]
+    counts = {"diverged": 0, "failed": 0, **picture.counts}
+    parts += [
+        f"{counts[status]} {status}"
+        for status in ("diverged", "stopped", "failed")
+        if status in counts
+    ]
     if picture.per_min is not None:
         parts.append(f"{picture.per_min:.1f}/min")
     if picture.left_s is not None:

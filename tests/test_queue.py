@@ -18,7 +18,7 @@ from raysweep.results import ResultsFolder, Writer, read_trials
 from raysweep.settings import Config
 from raysweep.trainable import TRIAL
 from raysweep.tune.access import NothingRunsError
-from raysweep.tune.collector import Collector
+from raysweep.tune.collector import Collector, Limits
 from raysweep.tune.progress import Progress
 from raysweep.tune.queue import LOST_ALONE, LOST_WORKERS, Job, JobQueue, QueueSearcher
 from raysweep.tune.screen import Screen
@@ -48,7 +48,7 @@ class Desk:
         self.writer = Writer(self.folder)
         self.progress = Progress(n_total=sum(sizes), n_slots=1, total_work=1.0)
         self.collector = Collector(
-            self.queue, {}, self.writer, self.progress, Screen(-1), max_seconds
+            self.queue, {}, self.writer, self.progress, Screen(-1), Limits(max_seconds)
         )
 
     def start(self) -> tuple[Job, Any]:

@@ -18,6 +18,8 @@ from raysweep.tune.optuna_search import OptunaSearcher
 from raysweep.tune.queue import Job
 from raysweep.tune.search import SearchQueue
 
+STAYS = ("finished", "diverged")
+
 TEXT = """
 search: {method: optuna, n_samples: 40}
 space:
@@ -318,7 +320,7 @@ seeds: [0, 1]
     writer.add("trials", [{**config_columns(config), **row(config, 0.5), "attempt": 1}])
     writer.flush()
     folder.write_text(SUGGESTIONS, json.dumps(first.kept))
-    known = known_of(folder.place, space, is_new=False)
+    known = known_of(folder.place, space, False, STAYS)
     assert known.n_suggested == len(first.kept)
     second = Bench(space, n_samples=30, pack=2, seed=1)
     for parameters in known.ended:
@@ -333,5 +335,5 @@ seeds: [0, 1]
 
 def test_an_emptied_folder_knows_of_no_suggestion(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
-    known = known_of(Place.of(tmp_path / "sweep"), space_of(tmp_path), is_new=False)
+    known = known_of(Place.of(tmp_path / "sweep"), space_of(tmp_path), False, STAYS)
     assert known.n_suggested == 0

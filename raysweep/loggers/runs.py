@@ -10,8 +10,11 @@ from raysweep.results import SETTING, TABLES
 
 _KEYS = ("config_id", "stage", "epoch", "task")
 _NAMED = ("model", "replay", "lr", "beta_1", "beta_2", "seed")
-_NOT_METRICS = ("diverged_epoch", "diverged_step", "attempt")
-_TEXTS = ("status", "diverged_stage", "diverged_epoch", "diverged_step", "error", "host", "device")
+_NOT_METRICS = ("diverged_epoch", "diverged_step", "stopped_rung", "attempt")
+_TEXTS = (
+    *("status", "diverged_stage", "diverged_epoch", "diverged_step"),
+    *("stopped_rung", "stopped_reason", "error", "host", "device"),
+)
 _LONGEST_TITLE = 150
 """Letters: the name of a run is the name of a folder, too."""
 

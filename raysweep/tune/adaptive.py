@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +71,12 @@ def modes_of(search: Search) -> tuple[str, ...]:
     return search.modes or usual
 
 
-def known_of(place: Place, space: Space, is_new: bool) -> Known:
+def known_of(place: Place, space: Space, is_new: bool, stays: Collection[str]) -> Known:
     """Read from a folder which suggestions were made, and what became of them.
 
     Rows of an earlier grid in the same space count as suggestions, too: the searcher learns of
-    them. Raises ``InputError`` for a damaged table.
+    them. ``stays`` has the statuses that are not trained again. Raises ``InputError`` for a
+    damaged table.
     """
     if is_new:
         return Known({}, [], [])
@@ -98,7 +99,7 @@ def known_of(place: Place, space: Space, is_new: bool) -> Known:
         if row["config_id"] not in taken:
             with contextlib.suppress(InputError):
                 take(space.parameters_of(config_of(row)))
-    done = {i for i, row in rows.items() if row["status"] != "failed"}
+    done = {i for i, row in rows.items() if row["status"] in stays}
     ended: list[Parameters] = []
     left: list[Parameters] = []
     for parameters in found.values():

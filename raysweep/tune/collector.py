@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ from ray.tune.result import HOSTNAME
 
 from raysweep.display import show_duration
 from raysweep.results import WriteError, Writer, config_columns
+from raysweep.settings import Budget
 from raysweep.tune.access import NothingRunsError, StopRun
+from raysweep.tune.budget import End, Meter
 from raysweep.tune.lane_stopping import LaneStopper
 from raysweep.tune.progress import Progress
 from raysweep.tune.queue import Job, JobQueue, job_name
@@ -29,13 +31,23 @@ _SHORT_OF_MEMORY = ("OutOfMemory", "running low on memory", "(OOM)")
 """How Ray says that it ended a worker because its node had no memory left."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """What ends more than training does: a step that takes too long, lanes behind, budgets."""
+
+    max_seconds: float | None = None
+    stopper: LaneStopper | None = None
+    meter: Meter | None = None
+
+
 class Collector(tune.Callback):
     """Take rows from Tune's results into the tables, and keep the progress.
 
     What becomes of a job whose worker failed is decided here, not by Tune: it is taken up again, or
     split in halves so that a configuration that can't be trained takes no other with it, or its one
     configuration has failed. Tune pickles its callbacks for a restore that is never used: none of
-    the state goes along. After a run ``failure`` tells why it had to end, if it had to.
+    the state goes along. After a run ``failure`` tells why it had to end, if it had to, and ``end``
+    which limit of the user's ended it.
     """
 
     def __init__(
@@ -45,18 +57,19 @@ class Collector(tune.Callback):
         writer: Writer,
         progress: Progress,
         screen: Screen,
-        max_seconds: float | None = None,
+        limits: Limits | None = None,
         status: StatusFile | None = None,
-        stopper: LaneStopper | None = None,
     ) -> None:
         self._queue = queue
         self._attempts = attempts
         self._writer = writer
         self._progress = progress
         self._screen = screen
-        self._max_seconds = max_seconds
+        limits = limits or Limits()
+        self._max_seconds = limits.max_seconds
+        self._stopper = limits.stopper
+        self._meter = limits.meter or Meter(Budget(), 0, time.monotonic())
         self._status = status
-        self._stopper = stopper
         self._flushed = time.monotonic()
         self._flush_s = 0.0
         self._has_ended_pack = False
@@ -66,12 +79,14 @@ class Collector(tune.Callback):
         self._busy = time.monotonic()
         self.is_stopping = False
         self.failure: WriteError | NothingRunsError | None = None
+        self.end = End()
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
     def _leave_slot(self, trial: Trial) -> None:
         self._running.discard(job_name(trial))
+        self._meter.note_end(job_name(trial))
         self._progress.note_end(job_name(trial))
 
     def _job(self, trial: Trial) -> Job | None:
@@ -83,6 +98,7 @@ class Collector(tune.Callback):
     ) -> None:
         """Note that a pack runs."""
         self._running.add(job_name(trial))
+        self._meter.note_start(job_name(trial))
         if job := self._job(trial):
             job.heard = time.monotonic()
             self._progress.note_start(job.name, job.n_open)
@@ -161,6 +177,7 @@ class Collector(tune.Callback):
         if config_id not in job.ended:  # a repeated epoch reports its ends again
             job.ended.add(config_id)
             self._progress.note_trial(row)
+            self._meter.note_outcome(row.get("error"))
             self._queue.tell(row)
 
     def _settle(
@@ -283,6 +300,8 @@ class Collector(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Write and show, now and then; raise to end the run if it is to stop."""
+        if end := self._meter.end():
+            self.end, self.is_stopping = end, True
         if self.is_stopping:
             raise StopRun
         jobs = self._queue.jobs

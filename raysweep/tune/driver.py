@@ -35,8 +35,9 @@ from raysweep.tune.adaptive import (
     make_queue,
     modes_of,
 )
+from raysweep.tune.budget import End, Meter
 from raysweep.tune.cluster import Joining, connect
-from raysweep.tune.ledger import Ledger
+from raysweep.tune.ledger import Ledger, stays
 from raysweep.tune.manifest import Manifest
 from raysweep.tune.nodes import Node, memory_a_pack, n_slots_of, this_machine
 from raysweep.tune.options import ExitCode, Options
@@ -45,6 +46,7 @@ from raysweep.tune.report import describe_plan, summarise
 from raysweep.tune.screen import Screen
 from raysweep.tune.shares import choose_share
 from raysweep.tune.status_file import StatusFile
+from raysweep.tune.verdict import verdict
 
 if TYPE_CHECKING:
     from raysweep.tune.lane_stopping import LaneStopper
@@ -90,6 +92,9 @@ class _Driver:
         self.place = self.folder.place
         self.store = self._stage_store()
         self._suggested: SearchQueue | None = None
+        limits = [n for n in (options.limit, self.sweep.budget.n_configs) if n is not None]
+        self._limit = min(limits, default=None)
+        self._end = End()
         self.screen = Screen(options.verbosity)
         if self.sweep.stages.keep and self.store is None:
             self.screen.say(
@@ -136,7 +141,7 @@ class _Driver:
             return None
         modes_of(self.sweep.search)  # for its checks
         is_new = self.options.is_fresh or not self.place.exists()
-        known = known_of(self.place, self.sweep.space, is_new)
+        known = known_of(self.place, self.sweep.space, is_new, stays(self.sweep))
         self.sweep = replace(self.sweep, configs=tuple(known.configs(self.sweep.space)))
         return known
 
@@ -230,13 +235,11 @@ class _Driver:
         known: Known | None,
     ) -> Progress:
         n_all = len(self.sweep.configs)
-        n_todo = len(missing[: self.options.limit])
+        n_todo = len(missing[: self._limit])
         if known is not None and self.sweep.space is not None:
             search, n_seeds = self.sweep.search, len(self.sweep.space.seeds)
             n_all = max(n_all, search.n_samples * n_seeds)
-            n_todo = min(
-                n_all - (len(self.sweep.configs) - len(missing)), self.options.limit or n_all
-            )
+            n_todo = min(n_all - (len(self.sweep.configs) - len(missing)), self._limit or n_all)
         self.screen.say(f"{n_todo} of {n_all} configurations to train; starting Ray")
         manifest = Manifest(self.folder, self.options.command)
         n_bytes = sum(source.n_bytes for source in sources.values())
@@ -255,7 +258,7 @@ class _Driver:
                 self.screen.say(f"Ray's dashboard: {dashboard}")
             resources, why = self._resources([*missing, *self.sweep.examples], nodes)
             n_slots = self._slots(resources, nodes)
-            from raysweep.tune.collector import Collector  # imports Ray Tune
+            from raysweep.tune.collector import Collector, Limits  # imports Ray Tune
             from raysweep.tune.trials import Terms, run_packs
 
             room = _Room(nodes, resources, n_slots, why)
@@ -271,9 +274,12 @@ class _Driver:
                 writer,
                 progress,
                 self.screen,
-                self.sweep.max_seconds,
+                Limits(
+                    self.sweep.max_seconds,
+                    self._stopper(ledger),
+                    Meter(self.sweep.budget, resources.gpu, self.began),
+                ),
                 status,
-                self._stopper(ledger),
             )
             storage, filesystem = self.folder.storage()
             if not has_checkpoints:
@@ -299,6 +305,7 @@ class _Driver:
                 status.close()
                 writer.fold()
                 manifest.end(progress)
+                self._end = collector.end
         if self._suggested is not None:
             self.sweep = replace(self.sweep, configs=tuple(self._suggested.configs.values()))
         return progress
@@ -334,7 +341,7 @@ class _Driver:
         self.screen.detail(describe(self.sweep, known, lanes, room.n_slots, room.why))
         progress = self._progress(n_todo, 0.0, room.n_slots, ledger)
         self._suggested = make_queue(
-            self.sweep, known, self.folder, lanes, self.options.limit, Estimate(progress)
+            self.sweep, known, self.folder, lanes, self._limit, Estimate(progress)
         )
         return self._suggested, progress
 
@@ -344,7 +351,7 @@ class _Driver:
         """Plan what is missing: new ones first, and each failed one in a pack of its own."""
         missing = ledger.missing(self.sweep)
         failed = {config.id for config in missing if ledger.status(config) == "failed"}
-        todo = sorted(missing, key=lambda config: config.id in failed)[: self.options.limit]
+        todo = sorted(missing, key=lambda config: config.id in failed)[: self._limit]
         memory = memory_a_pack(resources, nodes)
         return make_plan(todo, n_slots, self.sweep.pack, failed, memory, has_gpu=resources.gpu > 0)
 
@@ -376,20 +383,12 @@ class _Driver:
         )
 
     def _verdict(self, progress: Progress) -> ExitCode:
-        ledger = Ledger(statuses(self.place))
-        ended = Counter(ledger.status(config) for config in self.sweep.configs)
-        if not self.sweep.early_stopping:
-            ended["missing"] += ended.pop("stopped", 0)
-        resume = resume_command(self.options.command)
+        n_unasked = 0
         if self._suggested is not None:
-            ended["missing"] += self._suggested.n_unasked(self.sweep.search.n_samples)
-        if ended["missing"]:
-            is_limit = progress.n_ended == progress.n_total
-            why = f"--limit {self.options.limit} reached" if is_limit else "interrupted"
-            print(f"{why}: {ended['missing']} configurations are missing; go on with: {resume}")
-            return ExitCode.INTERRUPTED
-        if ended["failed"]:
-            logs = self.place / "logs"
-            print(f"{ended['failed']} failed, see {logs}; try them again with: {resume}")
-            return ExitCode.SOME_FAILED
-        return ExitCode.ENDED
+            n_unasked = self._suggested.n_unasked(self.sweep.search.n_samples)
+        why = self._end
+        is_limit = self._limit is not None and progress.n_ended == progress.n_total
+        if is_limit and not why.common_error:
+            name = "--limit" if self._limit == self.options.limit else "max_configs"
+            why = End(f"{name} {self._limit} reached")
+        return verdict(self.sweep, self.place, n_unasked, why, resume_command(self.options.command))

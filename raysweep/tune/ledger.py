@@ -5,6 +5,14 @@ from dataclasses import dataclass
 from raysweep.settings import Config, Sweep
 
 
+def stays(sweep: Sweep) -> frozenset[str]:
+    """Give the statuses that a run leaves as they are.
+
+    A configuration that stopped early is done as long as the sweep stops some early.
+    """
+    return frozenset({"finished", "diverged"} | ({"stopped"} if sweep.early_stopping else set()))
+
+
 @dataclass(frozen=True)
 class Ledger:
     """What is done: the status and attempt of each configuration that has a row."""
@@ -20,12 +28,8 @@ class Ledger:
         return self.rows.get(config.id, ("missing", 0))[1]
 
     def ended(self, sweep: Sweep) -> list[Config]:
-        """List the configurations that a run leaves as they are.
-
-        One that stopped early is among them as long as the sweep stops some early.
-        """
-        stays = {"finished", "diverged"} | ({"stopped"} if sweep.early_stopping else set())
-        return [config for config in sweep.configs if self.status(config) in stays]
+        """List the configurations that a run leaves as they are."""
+        return [config for config in sweep.configs if self.status(config) in stays(sweep)]
 
     def missing(self, sweep: Sweep) -> list[Config]:
         """List the configurations that need training."""

@@ -1,0 +1,39 @@
+"""How a run ended: the last lines of the command, and its exit code."""
+
+import sys
+from collections import Counter
+
+from raysweep.results import Place, statuses
+from raysweep.settings import Sweep
+from raysweep.tune.budget import ALIKE, End
+from raysweep.tune.ledger import Ledger
+from raysweep.tune.options import ExitCode
+
+
+def verdict(sweep: Sweep, place: Place, n_unasked: int, end: End, resume: str) -> ExitCode:
+    """Say what is missing or failed, and how to go on; give the exit code.
+
+    ``n_unasked`` counts the configurations that a search is still to suggest, ``end`` tells why
+    the run ended early, if it did.
+    """
+    ledger = Ledger(statuses(place))
+    ended = Counter(ledger.status(config) for config in sweep.configs)
+    if not sweep.early_stopping:
+        ended["missing"] += ended.pop("stopped", 0)
+    ended["missing"] += n_unasked
+    logs = place / "logs"
+    if end.common_error:
+        print(
+            f"error: {ALIKE} configurations in a row failed with one message: {end.common_error} "
+            f"(see {logs}); {ended['missing']} are missing; mend it, then go on with: {resume}",
+            file=sys.stderr,
+        )
+        return ExitCode.SOME_FAILED
+    if ended["missing"]:
+        why = end.over or "interrupted"
+        print(f"{why}: {ended['missing']} configurations are missing; go on with: {resume}")
+        return ExitCode.INTERRUPTED
+    if ended["failed"]:
+        print(f"{ended['failed']} failed, see {logs}; try them again with: {resume}")
+        return ExitCode.SOME_FAILED
+    return ExitCode.ENDED
