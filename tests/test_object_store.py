@@ -26,12 +26,15 @@ from raysweep.results import (
     Writer,
     config_columns,
     locks,
+    pareto_settings,
     places,
     read_accuracy,
     read_epochs,
+    read_pareto,
     read_trials,
     statuses,
     stores,
+    write_pareto,
     writer,
 )
 from raysweep.results.reader import read_files
@@ -116,6 +119,33 @@ def test_the_leaderboard_takes_an_address(folder: ResultsFolder, address: str) -
     shown = subprocess.run(words, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     assert "0.2500" in shown.stdout.splitlines()[1]
+
+
+def test_a_front_is_kept_replaced_and_deleted_in_a_store(
+    folder: ResultsFolder, address: str
+) -> None:
+    def front(accuracies: dict[float, float]) -> list[float]:
+        writer = Writer(folder)
+        for lr, value in accuracies.items():
+            measured = {"average_accuracy": value, "forgetting": value}
+            writer.add("trials", [trial(lr=lr) | measured])
+        writer.flush()
+        metrics = ["average_accuracy", "forgetting"]
+        write_pareto(folder, pareto_settings(read_trials(address), metrics))
+        found: list[float] = read_pareto(address)["config/lr"].tolist()
+        return found
+
+    assert front({0.25: 0.5, 0.125: 0.25}) == [0.25, 0.125]
+    assert front({0.5: 0.75, 0.25: 0.75}) == [0.5, 0.25, 0.125]
+    for _ in range(2):
+        write_pareto(folder, None)
+        assert "pareto.parquet" not in folder.place.names()
+    with pytest.raises(InputError, match="expected the Pareto front of a search"):
+        read_pareto(address)
+    (folder.place / ".lock").write_bytes(b'{"holder": "another", "token": "other"}')
+    with pytest.raises(WriteError, match="another holds the folder now"):
+        write_pareto(folder, read_trials(address))
+    assert "pareto.parquet" not in folder.place.names()
 
 
 def test_an_open_sweep_without_rows_has_empty_tables(folder: ResultsFolder, address: str) -> None:

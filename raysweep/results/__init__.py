@@ -18,6 +18,7 @@ from raysweep.results.leaderboard import (
     SETTING,
     format_leaderboard,
     half_width_in_sd,
+    is_lower_better,
     leaderboard,
     mean_over_seeds,
     metrics_of,
@@ -25,6 +26,15 @@ from raysweep.results.leaderboard import (
     varied_settings,
 )
 from raysweep.results.locks import Holder, find_holder, this_process
+from raysweep.results.pareto import (
+    format_best,
+    format_pareto,
+    pareto_front,
+    pareto_leaderboard,
+    pareto_settings,
+    read_pareto,
+    write_pareto,
+)
 from raysweep.results.places import Place
 from raysweep.results.reader import read_accuracy, read_epochs, read_trials, statuses
 from raysweep.results.schema import TABLES, Column, TableSchema, config_columns, config_of
@@ -47,19 +57,27 @@ __all__ = [
     "config_columns",
     "config_of",
     "find_holder",
+    "format_best",
     "format_leaderboard",
+    "format_pareto",
     "half_width_in_sd",
+    "is_lower_better",
     "leaderboard",
     "mean_over_seeds",
     "metrics_of",
     "near",
+    "pareto_front",
+    "pareto_leaderboard",
+    "pareto_settings",
     "ranked",
     "read_accuracy",
     "read_epochs",
+    "read_pareto",
     "read_runs",
     "read_trials",
     "resume_command",
     "statuses",
     "this_process",
     "varied_settings",
+    "write_pareto",
 ]

@@ -18,6 +18,11 @@ LOWER_IS_BETTER = frozenset(
 )
 
 
+def is_lower_better(metric: str) -> bool:
+    """Tell the direction of a metric: losses, forgetting, entropy and durations are minimised."""
+    return metric in LOWER_IS_BETTER or metric.endswith("loss")
+
+
 class Summary(NamedTuple):
     """What ``summarise`` gives; ``sd`` and ``half_width`` are None for one value."""
 
@@ -59,6 +64,14 @@ def metrics_of(trials: "pd.DataFrame") -> list[str]:
     ]
 
 
+def check_metric(trials: "pd.DataFrame", metric: str) -> None:
+    """Raise ``InputError`` for a metric that is no column of numbers of ``trials``."""
+    metrics = metrics_of(trials)
+    if metric not in metrics:
+        hint = near(metric, metrics) or f"; known: {', '.join(metrics)}"
+        raise InputError(f"metric: expected a column of numbers of trials, got {metric!r}{hint}")
+
+
 def varied_settings(trials: "pd.DataFrame") -> list[str]:
     """List the columns of settings that differ among rows, but for the seed.
 
@@ -92,10 +105,7 @@ def mean_over_seeds(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "
     where none has finished the mean is null. Raises ``InputError`` for a metric that is no column
     of numbers.
     """
-    metrics = metrics_of(trials)
-    if metric not in metrics:
-        hint = near(metric, metrics) or f"; known: {', '.join(metrics)}"
-        raise InputError(f"metric: expected a column of numbers of trials, got {metric!r}{hint}")
+    check_metric(trials, metric)
     is_finished = trials["status"] == "finished"
     counted = trials[[*by]].assign(
         _value=trials[metric].where(is_finished), _is_diverged=trials["status"] == "diverged"
@@ -115,23 +125,30 @@ def mean_over_seeds(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "
     return means[[*by, "mean", "sd", "ci95", "n_finished", "n_diverged", "n"]]
 
 
-def ranked(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "pd.DataFrame":
+def ranked(
+    trials: "pd.DataFrame", metric: str, by: Sequence[str], mode: str | None = None
+) -> "pd.DataFrame":
     """Give ``mean_over_seeds`` with the best group first, never by a lucky seed.
 
     Groups with the most finished seeds (of all groups) come first, by their mean; after them
     those with fewer, by number and then by mean: where seeds diverged, failed or are to come, the
-    mean of the others is no fair match for that of all. The index counts from 0.
+    mean of the others is no fair match for that of all. ``mode`` is ``max`` or ``min``, None for
+    what is usual for the metric. The index counts from 0.
     """
+    is_ascending = is_lower_better(metric) if mode is None else mode == "min"
     return mean_over_seeds(trials, metric, by).sort_values(
         ["n_finished", "mean"],
-        ascending=[False, metric in LOWER_IS_BETTER],
+        ascending=[False, is_ascending],
         kind="stable",
         ignore_index=True,
     )
 
 
 def leaderboard(
-    trials: "pd.DataFrame", metric: str = "average_accuracy", n: int = 10
+    trials: "pd.DataFrame",
+    metric: str = "average_accuracy",
+    n: int = 10,
+    mode: str | None = None,
 ) -> "pd.DataFrame":
     """Rank settings by the mean of a metric over their finished seeds, as ``ranked`` does.
 
@@ -142,7 +159,7 @@ def leaderboard(
     sweeps = ["sweep"] if "sweep" in trials and trials["sweep"].nunique() > 1 else []
     varied = sweeps + varied_settings(trials)
     by = varied or [name for name in trials.columns if name.startswith(SETTING)][:1]
-    board = ranked(trials, metric, by)
+    board = ranked(trials, metric, by, mode)
     board = board[board["n_finished"] > 0].head(n).reset_index(drop=True)
     counts = zip(board["n_finished"], board["n"], strict=True)
     board["seeds"] = [f"{done}/{all_}" for done, all_ in counts]
@@ -165,11 +182,17 @@ def format_leaderboard(board: "pd.DataFrame", metric: str = "average_accuracy") 
     """Lay a leaderboard out as text, a line a row."""
     if board.empty:
         return "no configuration has finished yet"
-    shown = board.rename(columns={"mean": metric}).set_axis(range(1, len(board) + 1), axis="index")
+    shown = board.rename(columns={"mean": metric})
     if shown["sd"].isna().all():
         shown = shown.drop(columns=["sd", "ci95"])
+    return as_text(shown, (metric, "sd", "ci95"))
+
+
+def as_text(board: "pd.DataFrame", measures: Sequence[str]) -> str:
+    """Lay rows out as text, numbered from 1; ``measures`` are columns of four decimals."""
+    shown = board.set_axis(range(1, len(board) + 1), axis="index")
     formats: dict[str, Callable[[float], str]] = {
         str(name): "{:g}".format for name in shown if shown[name].dtype.kind == "f"
     }
-    formats |= {name: "{:.4f}".format for name in (metric, "sd", "ci95") if name in shown}
+    formats |= {name: "{:.4f}".format for name in measures if name in shown}
     return shown.to_string(formatters=formats, na_rep="-")
