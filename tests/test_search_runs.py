@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from sweep_runs import run, start, wait_until, write
 
-from raysweep.results import config_of, read_trials
+from raysweep.results import config_of, pareto_settings, read_pareto, read_trials
 from raysweep.settings import load_sweep
 from raysweep.status import Look
 
@@ -17,7 +17,7 @@ TEXT = """
 experiment: replay_vib
 data: {tasks: perm_mnist, source: mnist_5k, task_samples: 200}
 training: {epochs: 4, batch_size: 100}
-search: {method: optuna, n_samples: 20, seed: 3}
+search: {method: optuna, n_samples: 20, seed: 3, metric: [learning_accuracy, forgetting]}
 space:
   n_bottleneck: {choice: [4, 8]}
   encoder_widths: [16]
@@ -95,6 +95,7 @@ def test_a_search_that_is_over_trains_nothing_and_more_samples_only_those(
     done = run(file)
     assert done.returncode == 0
     assert "nothing to train" in done.stderr
+    assert "Pareto front: the settings that no other one beats" in done.stdout
     dry = run(file, "search.n_samples=22", "--dry-run")
     assert "22 suggestions x 2 seeds: 44 in all, 40 done" in dry.stdout
     done = run(file, "search.n_samples=22", "--limit", "2")
@@ -107,6 +108,26 @@ def test_a_search_that_is_over_trains_nothing_and_more_samples_only_those(
     assert set(before["config_id"]) <= set(trials["config_id"])
 
 
+def test_a_search_for_two_metrics_keeps_the_front_of_its_trials(
+    searched: tuple[Path, list[dict[str, object]]],
+) -> None:
+    folder, _ = searched
+    trials, front = read_trials(folder), read_pareto(folder)
+    metrics = ["learning_accuracy", "forgetting"]
+    pd.testing.assert_frame_equal(front, pareto_settings(trials, metrics), check_exact=True)
+    # Each setting of two finished seeds is on the front, or another one beats it.
+    names = ["config/n_bottleneck", "config/lr", "config/beta_2", "config/replay"]
+    means = trials.assign(n=trials["status"] == "finished").groupby(names)
+    table = means[metrics].mean()[means["n"].sum() == 2].sort_index()
+    for setting, one in table.iterrows():
+        gains = (table - one) * [1, -1]
+        is_beaten = ((gains >= 0).all(axis=1) & (gains > 0).any(axis=1)).any()
+        is_on_front = (front[names] == list(setting)).all(axis=1).any()  # type: ignore[call-overload]
+        assert is_on_front != is_beaten
+    assert 1 <= len(front) < len(table)
+    assert set(front["n_seeds"]) == {2}
+
+
 def test_status_tells_how_many_suggestions_are_to_come(
     searched: tuple[Path, list[dict[str, object]]],
 ) -> None:
@@ -117,7 +138,7 @@ def test_status_tells_how_many_suggestions_are_to_come(
 
 
 def test_a_metric_that_is_none_is_refused_before_ray_starts(tmp_path: Path) -> None:
-    file = write(tmp_path, TEXT.replace("seed: 3", "metric: average_acuracy"))
+    file = write(tmp_path, TEXT.replace("[learning_accuracy, forgetting]", "average_acuracy"))
     done = run(file)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()

@@ -42,7 +42,7 @@ from raysweep.tune.manifest import Manifest
 from raysweep.tune.nodes import Node, memory_a_pack, n_slots_of, this_machine
 from raysweep.tune.options import ExitCode, Options
 from raysweep.tune.progress import Progress
-from raysweep.tune.report import describe_plan, summarise
+from raysweep.tune.report import conclude, describe_plan
 from raysweep.tune.screen import Screen
 from raysweep.tune.shares import choose_share
 from raysweep.tune.status_file import StatusFile
@@ -202,14 +202,14 @@ class _Driver:
                 f"all {len(self.sweep.configs)} configurations are done: nothing to train"
             )
             keeper.close()
-            print(summarise(self.sweep, self.place, None))
+            print(conclude(self.sweep, self.folder, None))
             return ExitCode.ENDED
         try:
             progress = self._train(missing, ledger, sources, writer, known)
         finally:
             keeper.close()
         total_s = time.monotonic() - self.began
-        print(summarise(self.sweep, self.place, progress, total_s=total_s, data_s=data_s))
+        print(conclude(self.sweep, self.folder, progress, total_s=total_s, data_s=data_s))
         return self._verdict(progress)
 
     def _load_sources(self, configs: Sequence[Config]) -> dict[str, Source]:

@@ -4,7 +4,14 @@ from collections.abc import Container
 
 from raysweep.display import show_duration
 from raysweep.plan import Plan, memory_of
-from raysweep.results import TABLES, Place, format_leaderboard, leaderboard, read_trials
+from raysweep.results import (
+    TABLES,
+    ResultsFolder,
+    format_best,
+    pareto_settings,
+    read_trials,
+    write_pareto,
+)
 from raysweep.settings import Sweep
 from raysweep.tune.progress import ENDED, Progress
 
@@ -61,28 +68,37 @@ def _runs(plan: Plan, stored: Container[str] | None) -> str:
     return f"{plan.n_run_stages - n_stored} will run, up to {n_stored} come from the store"
 
 
-def summarise(
+def conclude(
     sweep: Sweep,
-    folder: Place,
+    folder: ResultsFolder,
     progress: Progress | None,
     total_s: float = 0.0,
     data_s: float = 0.0,
 ) -> str:
-    """Sum up a sweep: leaderboard, counts by status, tables, and where the time went."""
-    trials = read_trials(folder)
+    """Sum up a sweep: its best, counts by status, tables, and where the time went.
+
+    Of a search for several metrics the Pareto front is written, too; where there is one metric now,
+    the front of an earlier version of the file is deleted. Raises ``WriteError``.
+    """
+    trials = read_trials(folder.place)
     ids = {config.id for config in sweep.configs}
     current = trials[trials["config_id"].isin(ids)]
+    metrics, modes = sweep.search.metrics, sweep.search.modes
+    n_seeds = len(set(sweep.space.seeds)) if sweep.space else None
+    has_front = len(metrics) > 1
+    write_pareto(folder, pareto_settings(current, metrics, modes, n_seeds) if has_front else None)
     counts = current["status"].value_counts()
     shown = [f"{counts[status]} {status}" for status in ENDED if counts.get(status)]
     n_missing = len(ids) - len(current)
     shown += [f"{n_missing} missing"] if n_missing else []
-    lines = ["", format_leaderboard(leaderboard(current, n=_SHOWN)), ""]
+    lines = ["", format_best(current, metrics, modes, _SHOWN, n_seeds), ""]
     lines.append(f"{len(ids)} configurations: {', '.join(shown)}")
     if len(trials) > len(current):
         n_other = len(trials) - len(current)
         lines.append(f"{n_other} more rows are of earlier versions of the search space")
-    files = ", ".join(f"{name}.parquet" for name in reversed(TABLES))
-    lines.append(f"tables in {folder}: {files}")
+    names = [*reversed(TABLES), *(["pareto"] if has_front else [])]
+    files = ", ".join(f"{name}.parquet" for name in names)
+    lines.append(f"tables in {folder.place}: {files}")
     if progress is not None:
         lines.append(_time_spent(progress, total_s, data_s))
     return "\n".join(lines)
