@@ -173,8 +173,11 @@ def test_where_nothing_finished_the_command_says_so(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metric": "forgeting"}, "expected a metric, got 'forgeting' (did you mean forgetting?)"),
-        ({"metric": "forgetting"}, "--metric: expected a metric that was measured"),
+        (
+            {"metric": ["forgeting"]},
+            "expected a metric, got 'forgeting' (did you mean forgetting?)",
+        ),
+        ({"metric": ["forgetting"]}, "--metric: expected a metric that was measured"),
         ({"where": "lr <<"}, "--where: expected a condition"),
         ({"where": "lr > 5"}, "--where: no row of 4 meets 'lr > 5'"),
         ({"table_format": "xml"}, "--format: expected one of text, csv, json, markdown"),
