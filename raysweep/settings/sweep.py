@@ -181,7 +181,10 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
             f"space.exclude: expected at most {n_most:,} entries with {n_configs:,} "
             f"configurations, got {len(exclusions):,}; cut the grid instead"
         )
-    space = space_of(branches, exclusions, seeds, experiment) if search.is_adaptive else None
+    distinct_seeds = list(dict.fromkeys(seeds))
+    space = (
+        space_of(branches, exclusions, distinct_seeds, experiment) if search.is_adaptive else None
+    )
     if search.method == "grid":
         expanded = list(expand(_grids(branches), exclusions, seeds, experiment))
     else:
