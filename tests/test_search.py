@@ -115,6 +115,32 @@ def test_a_queue_that_waits_for_rows_is_not_over(tmp_path: Path) -> None:
     assert len(bench.queue) == 0
 
 
+def test_a_queue_gives_no_more_jobs_than_may_be_under_way(tmp_path: Path) -> None:
+    bench = Bench(space_of(tmp_path, ONE), n_samples=16, pack=2)
+    allowed = [2]
+    bench.queue = SearchQueue(
+        bench.searcher,
+        bench.space,
+        ["average_accuracy"],
+        16,
+        2,
+        lambda _: None,
+        n_at_once=lambda: allowed[0],
+    )
+    one, two = bench.start(), bench.start()
+    assert one and two and bench.start() is None
+    assert bench.queue.n_asked == 4
+    assert len(bench.queue) == 3  # more is to come: not over
+    bench.queue.split(two)  # what failed goes on all the same
+    assert bench.start() is not None and bench.start() is not None
+    assert bench.queue.n_asked == 4
+    bench.end(one)
+    assert bench.start() is None
+    allowed[0] = 3
+    assert bench.start() is not None
+    assert bench.queue.n_asked == 6
+
+
 def test_suggestions_learn_from_rows(tmp_path: Path) -> None:
     firsts, lasts = [], []
     for seed in range(5):

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -135,6 +136,21 @@ def test_status_tells_how_many_suggestions_are_to_come(
     picture = Look.at(folder).picture()
     assert picture.n_total in (40, 44)
     assert picture.n_ended == len(read_trials(folder))
+
+
+def test_a_search_is_asked_as_slots_come_free_not_for_all_at_once(tmp_path: Path) -> None:
+    n_cores = len(os.sched_getaffinity(0))
+    text = TEXT.replace("seeds: [0, 1]", f"resources: {{cpu: {n_cores}}}")  # one slot
+    text = text.replace("pack: 4", "pack: 1").replace("epochs: 4", "epochs: 1")
+    file = write(tmp_path, text.replace("[4, 8]", "[4]"))
+    process = start(file, "search.n_samples=8")
+    n_open = [0]
+    while process.poll() is None:
+        n_open.append(len(suggested(tmp_path / "results" / "small")))
+        time.sleep(0.02)
+    assert process.returncode == 0, process.communicate()[0]
+    assert len(read_trials(tmp_path / "results" / "small")) == 8
+    assert max(n_open) == 2  # one that runs and one that waits
 
 
 def test_a_metric_that_is_none_is_refused_before_ray_starts(tmp_path: Path) -> None:

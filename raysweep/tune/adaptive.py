@@ -143,11 +143,11 @@ def make_queue(
     folder: ResultsFolder,
     lanes: int,
     limit: int | None,
-    estimate: "Estimate",
+    progress: Progress,
 ) -> "SearchQueue":
     """Make the queue of a search that goes on where earlier runs stopped.
 
-    ``limit`` is the most configurations to start now.
+    ``limit`` is the most configurations to start now; ``progress`` hears what work they are.
     """
     # Only here: Ray has to be imported after its settings are in the environment.
     from raysweep.tune.optuna_search import OptunaSearcher
@@ -163,8 +163,21 @@ def make_queue(
     def keep(parameters: list[Parameters]) -> None:
         folder.write_text(SUGGESTIONS, json.dumps(parameters) + "\n")
 
+    def n_at_once() -> int:
+        # One that waits, so that no slot does; more run where nodes have joined.
+        return max(progress.n_slots, progress.n_packs) + 1
+
+    note = Estimate(progress).note
     queue = SearchQueue(
-        searcher, sweep.space, search.metrics, n_samples, lanes, keep, estimate.note, limit
+        searcher,
+        sweep.space,
+        search.metrics,
+        n_samples,
+        lanes,
+        keep,
+        note,
+        limit,
+        n_at_once,
     )
     for parameters in known.ended:
         queue.know(parameters, known.rows)

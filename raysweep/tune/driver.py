@@ -27,7 +27,6 @@ from raysweep.settings import Config, InputError, Resources, dump_yaml, load_swe
 from raysweep.store.files import STORE, StageStore, stored_stages
 from raysweep.tune.access import NothingRunsError
 from raysweep.tune.adaptive import (
-    Estimate,
     Known,
     describe,
     known_of,
@@ -341,7 +340,7 @@ class _Driver:
         self.screen.detail(describe(self.sweep, known, lanes, room.n_slots, room.why))
         progress = self._progress(n_todo, 0.0, room.n_slots, ledger)
         self._suggested = make_queue(
-            self.sweep, known, self.folder, lanes, self._limit, Estimate(progress)
+            self.sweep, known, self.folder, lanes, self._limit, progress
         )
         return self._suggested, progress
 

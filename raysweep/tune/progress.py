@@ -107,6 +107,11 @@ class Progress:
                 self._looks.popleft()
 
     @property
+    def n_packs(self) -> int:
+        """Packs that run."""
+        return len(self._slots)
+
+    @property
     def n_before(self) -> int:
         """Configurations that had ended before this run."""
         return sum(self.before.values())

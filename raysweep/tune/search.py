@@ -73,6 +73,8 @@ class SearchQueue(JobQueue):
     wait until as many of theirs have come, or nothing else is left. ``keep`` is called with the
     parameters of all suggestions that have not ended whenever there are new ones, before they run;
     ``note`` with each job that is made. No more than ``limit`` configurations go out.
+    ``n_at_once`` gives how many jobs may wait or run (None: any number): Tune takes as many as it
+    gets, and who is asked for all of them at once has heard of none.
     """
 
     def __init__(
@@ -85,8 +87,10 @@ class SearchQueue(JobQueue):
         keep: Callable[[list[Parameters]], None],
         note: Callable[[Job], None] | None = None,
         limit: int | None = None,
+        n_at_once: Callable[[], int] | None = None,
     ) -> None:
         super().__init__(())
+        self._n_at_once = n_at_once
         self._note = note
         self._n_left = sys.maxsize if limit is None else limit
         self._searcher = searcher
@@ -130,8 +134,11 @@ class SearchQueue(JobQueue):
         return suggestion
 
     def next(self) -> Job | None:
-        """Take the job that has waited for longest, or make one of new suggestions."""
-        return super().next() or self._fill()
+        """Take the job that has waited for longest, or one of new suggestions if it is time."""
+        if job := super().next():
+            return job
+        is_time = self._n_at_once is None or len(self.jobs) < self._n_at_once()
+        return self._fill() if is_time else None
 
     def _fill(self) -> Job | None:
         """Ask until a pack is full, or no more can come; None if nothing is left."""
