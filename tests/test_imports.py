@@ -28,7 +28,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"torch", "numpy"},
     "trainable": {"pack", "plan", "store", "data", "settings", "versions", "torch", "ray"},
     "tune": {"trainable", "store", "plan", "data", "results", "settings", "versions"}
-    | {"display", "loggers", "status", "numpy", "optuna", "ray", "typer", "rich"},
+    | {"display", "loggers", "status", "nevergrad", "numpy", "optuna", "ray", "typer", "rich"},
 }
 """By module of raysweep: other modules of raysweep and packages beyond the standard library."""
 
@@ -52,6 +52,7 @@ PACKAGES = {"pydantic", "yaml", "pyarrow", "pandas", "torch", "torchvision", "nu
     "scipy",
     "sklearn",
     "plotly",
+    "nevergrad",
     "optuna",
     "mlflow",
     "wandb",

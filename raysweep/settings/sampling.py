@@ -23,7 +23,9 @@ _FORMS = {
     "choice": "[value, ...]",
 }
 KINDS = tuple(_FORMS)
-METHODS = ("grid", "random", "optuna")
+RAY_SEARCHERS = ("hyperopt", "nevergrad")
+"""Searchers of Ray Tune: they learn from one metric, in a space without conditions."""
+METHODS = ("grid", "random", "optuna", *RAY_SEARCHERS)
 SAMPLERS = ("tpe", "cmaes", "gp", "nsga2", "random")
 SEQUENCES = ("random", "sobol")
 MOST_SAMPLES = 1_000_000
@@ -164,8 +166,8 @@ def _numbers(kind: str, raw: Any, where: str) -> list[float]:
 class Search:
     """How configurations are found: all of a grid, or ``n_samples`` drawn or suggested.
 
-    ``sequence`` is for ``random``; ``sampler``, ``metrics`` and ``modes`` (``max`` or ``min`` for
-    each; None for what is usual) are for a method that learns from results.
+    ``sequence`` is for ``random``, ``sampler`` for ``optuna``; ``metrics`` and ``modes`` (``max``
+    or ``min`` for each; None for what is usual) are for a method that learns from results.
     """
 
     method: str = "grid"
@@ -189,7 +191,8 @@ class Search:
         if not self.is_adaptive:
             return {**plain, "sequence": self.sequence}
         modes = {} if self.modes is None else {"mode": list(self.modes)}
-        return {**plain, "sampler": self.sampler, "metric": list(self.metrics), **modes}
+        sampler = {"sampler": self.sampler} if self.method == "optuna" else {}
+        return {**plain, **sampler, "metric": list(self.metrics), **modes}
 
 
 def search_of(raw: Any) -> Search:
@@ -220,6 +223,11 @@ def search_of(raw: Any) -> Search:
             "search",
         )
     metrics, modes = _objectives(raw.get("metric", ["average_accuracy"]), raw.get("mode"))
+    if method in RAY_SEARCHERS and len(metrics) > 1:
+        raise InputError(
+            f"search.metric: expected one metric for method {method}, got {show(list(metrics))}; "
+            f"for several, write method: optuna"
+        )
     sampler = _word(raw.get("sampler", "tpe"), "sampler", SAMPLERS)
     if sampler == "cmaes" and len(metrics) > 1:
         raise InputError(
@@ -240,6 +248,7 @@ _KEYS = {
     "grid": ("method",),
     "random": ("method", "n_samples", "seed", "sequence"),
     "optuna": ("method", "n_samples", "seed", "sampler", "metric", "mode"),
+    **dict.fromkeys(RAY_SEARCHERS, ("method", "n_samples", "seed", "metric", "mode")),
 }
 
 

@@ -35,7 +35,7 @@ from raysweep.settings.grid import (
     settings_at,
 )
 from raysweep.settings.overrides import apply_overrides, read_without_secrets
-from raysweep.settings.sampling import Domain, Search, search_of
+from raysweep.settings.sampling import RAY_SEARCHERS, Domain, Search, search_of
 from raysweep.settings.space import Space, space_of
 from raysweep.settings.stopping import Budget, EarlyStopping, budget_of, early_stopping_of
 from raysweep.settings.yaml_nodes import MAX_BYTES, Node, locate, mark_after
@@ -238,6 +238,11 @@ def _check_method(search: Search, branches: Sequence[Branch]) -> None:
             "search: expected something to draw in space:, such as "
             "lr: {loguniform: [1e-4, 1e-1]}, got only values and grids",
             "search",
+        )
+    if search.method in RAY_SEARCHERS and len(branches) > 1:
+        raise InputError(
+            f"space.any_of: expected no conditional settings for method {search.method}, got "
+            f"{len(branches)} entries; write search: {{method: optuna}}, which takes them"
         )
 
 

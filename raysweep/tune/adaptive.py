@@ -23,7 +23,7 @@ from raysweep.tune.progress import Progress
 
 if TYPE_CHECKING:
     from raysweep.tune.queue import Job
-    from raysweep.tune.search import SearchQueue
+    from raysweep.tune.search import LearningSearcher, SearchQueue
 
 SUGGESTIONS = "suggestions.json"
 """Holds the suggestions that have not ended: they run first when a killed search goes on."""
@@ -54,9 +54,10 @@ def modes_of(search: Search) -> tuple[str, ...]:
 
     A list of modes that the file gives counts; else what is usual for the metric.
     """
-    if search.method == "optuna" and importlib.util.find_spec("optuna") is None:
+    method = search.method  # the name of its package, and of the extra that installs it
+    if importlib.util.find_spec(method) is None:
         raise InputError(
-            "search.method: optuna is not installed; run pip install 'raysweep[optuna]'"
+            f"search.method: {method} is not installed; run pip install 'raysweep[{method}]'"
         )
     metrics = [
         column.name
@@ -149,16 +150,12 @@ def make_queue(
 
     ``limit`` is the most configurations to start now; ``progress`` hears what work they are.
     """
-    # Only here: Ray has to be imported after its settings are in the environment.
-    from raysweep.tune.optuna_search import OptunaSearcher
     from raysweep.tune.search import SearchQueue
 
     assert sweep.space is not None
     search = sweep.search
-    # Not the random numbers of the runs before once more.
-    seed = (search.seed + known.n_suggested) % 2**32
-    searcher = OptunaSearcher(sweep.space, search.sampler, seed, search.metrics, modes_of(search))
     n_samples = max(search.n_samples, known.n_suggested)
+    searcher = _searcher(sweep, known, n_samples, lanes)
 
     def keep(parameters: list[Parameters]) -> None:
         folder.write_text(SUGGESTIONS, json.dumps(parameters) + "\n")
@@ -186,6 +183,22 @@ def make_queue(
     return queue
 
 
+def _searcher(sweep: Sweep, known: Known, n_samples: int, lanes: int) -> "LearningSearcher":
+    assert sweep.space is not None
+    search, modes = sweep.search, modes_of(sweep.search)
+    # Not the random numbers of the runs before once more.
+    seed = (search.seed + known.n_suggested) % 2**32
+    # Only here: Ray has to be imported after its settings are in the environment.
+    if search.method == "optuna":
+        from raysweep.tune.optuna_search import OptunaSearcher
+
+        return OptunaSearcher(sweep.space, search.sampler, seed, search.metrics, modes)
+    from raysweep.tune.ray_search import make_searcher
+
+    (metric,), (mode,) = search.metrics, modes
+    return make_searcher(search.method, sweep.space, seed, metric, mode, n_samples, lanes)
+
+
 class Estimate:
     """Keeps the work that a search will take: as the jobs so far for each configuration."""
 
@@ -208,9 +221,10 @@ def describe(sweep: Sweep, known: Known, lanes: int, n_slots: int, resources: st
     wanted = ", ".join(
         f"{name} ({mode})" for name, mode in zip(search.metrics, modes_of(search), strict=True)
     )
+    sampler = f" ({search.sampler})" if search.method == "optuna" else ""
     sizes = [_memory(config, lanes) for config in sweep.examples]
     lines = {
-        "search": f"{search.method} ({search.sampler}) for {wanted}",
+        "search": f"{search.method}{sampler} for {wanted}",
         "configurations": f"{search.n_samples} suggestions x {n_seeds} seeds: "
         f"{search.n_samples * n_seeds} in all, {len(known.ended) * n_seeds} done",
         "packs": f"of up to {lanes} configurations of one shape, {n_slots} at once"
