@@ -339,9 +339,7 @@ class _Driver:
         lanes = lanes_of(self.sweep, memory_a_pack(room.resources, room.nodes))
         self.screen.detail(describe(self.sweep, known, lanes, room.n_slots, room.why))
         progress = self._progress(n_todo, 0.0, room.n_slots, ledger)
-        self._suggested = make_queue(
-            self.sweep, known, self.folder, lanes, self._limit, progress
-        )
+        self._suggested = make_queue(self.sweep, known, self.folder, lanes, self._limit, progress)
         return self._suggested, progress
 
     def _plan(
