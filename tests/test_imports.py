@@ -27,8 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "examples": {"pack", "plan", "store", "data", "replay", "models", "stacked", "settings"}
     | {"torch", "numpy"},
     "trainable": {"pack", "plan", "store", "data", "settings", "versions", "torch", "ray"},
-    "tune": {"trainable", "store", "plan", "data", "results", "settings", "versions"}
-    | {"display", "loggers", "status", "nevergrad", "numpy", "optuna", "ray", "typer", "rich"},
+    "tune": {"trainable", "stages", "store", "plan", "data", "results", "settings", "versions"}
+    | {"display", "loggers", "status", "nevergrad", "numpy", "optuna", "ray", "typer", "rich"}
+    | {"torch", "pyarrow"},
 }
 """By module of raysweep: other modules of raysweep and packages beyond the standard library."""
 

@@ -20,6 +20,7 @@ from raysweep.results import (
 from raysweep.results.reader import read_arrow
 from raysweep.settings import Config, Parameters, Search, Space, Sweep
 from raysweep.tune.progress import Progress
+from raysweep.tune.report import lay_out
 
 if TYPE_CHECKING:
     from raysweep.tune.queue import Job
@@ -133,9 +134,16 @@ def lanes_of(sweep: Sweep, memory: int | None) -> int:
     return lanes
 
 
+def pack_like(config: Config, lanes: int, first: int = 0) -> Pack:
+    """Make a pack of configurations that differ from one, and by ``first``, in their ``lr``."""
+    # Not copies: they would keep the id.
+    values = config.model_dump()
+    rates = [config.lr * (1 + i / 1e6) for i in range(first, first + lanes)]
+    return Pack(tuple(Config(**(values | {"lr": lr})) for lr in rates))
+
+
 def _memory(config: Config, lanes: int) -> int:
-    like = [config.model_copy(update={"lr": config.lr * (1 + i / 1000)}) for i in range(lanes)]
-    return memory_bytes(Pack(tuple(like)))
+    return memory_bytes(pack_like(config, lanes))
 
 
 def make_queue(
@@ -233,4 +241,4 @@ def describe(sweep: Sweep, known: Known, lanes: int, n_slots: int, resources: st
         f"(of {len(sizes)} examples; torch itself: 0.7 GB a worker)",
         "resources": resources,
     }
-    return "\n".join(f"{name:<15} {text}" for name, text in lines.items())
+    return lay_out(lines)

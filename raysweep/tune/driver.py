@@ -36,6 +36,7 @@ from raysweep.tune.adaptive import (
 )
 from raysweep.tune.budget import End, Meter
 from raysweep.tune.cluster import Joining, connect
+from raysweep.tune.dry_run import look_ahead, packs_of_search
 from raysweep.tune.ledger import Ledger, stays
 from raysweep.tune.manifest import Manifest
 from raysweep.tune.nodes import Node, memory_a_pack, n_slots_of, this_machine
@@ -145,27 +146,25 @@ class _Driver:
         return known
 
     def dry_run(self) -> ExitCode:
-        """Say what would run."""
-        known = self._know()
-        if known is not None:
-            return self._dry_search(known)
-        ledger = self._ledger()
+        """Say what would run, and by a few steps of it how long it would take."""
+        known, ledger, nodes = self._know(), self._ledger(), [this_machine()]
         missing = ledger.missing(self.sweep)
-        local = [c for c in missing if is_local(c.source, data_folder(self.options.data))]
-        self._load_sources(local)  # for its checks
-        nodes = [this_machine()]
-        resources, why = self._resources(missing, nodes)
+        wanted = missing if known is None else self.sweep.examples
+        data = data_folder(self.options.data)
+        # Also for its checks; nothing is downloaded.
+        sources = self._load_sources([c for c in wanted if is_local(c.source, data)])
+        resources, why = self._resources(wanted, nodes)
         n_slots = max(1, n_slots_of(resources, nodes))
-        plan = self._plan(ledger, n_slots, nodes, resources)
-        print(self._describe(plan, n_slots, len(self.sweep.configs) - len(missing), why))
-        return ExitCode.ENDED
-
-    def _dry_search(self, known: Known) -> ExitCode:
-        nodes = [this_machine()]
-        resources, why = self._resources(self.sweep.examples, nodes)
-        n_slots = max(1, n_slots_of(resources, nodes))
-        lanes = lanes_of(self.sweep, memory_a_pack(resources, nodes))
-        print(describe(self.sweep, known, lanes, n_slots, why))
+        if known is None:
+            plan = self._plan(ledger, n_slots, nodes, resources)
+            n_done, packs = len(self.sweep.configs) - len(missing), plan.packs
+            print(self._describe(plan, n_slots, n_done, why), flush=True)
+        else:
+            lanes = lanes_of(self.sweep, memory_a_pack(resources, nodes))
+            packs = packs_of_search(self.sweep, known, lanes, self._limit)
+            print(describe(self.sweep, known, lanes, n_slots, why), flush=True)
+        stored = stored_stages(self.store.folder) if self.store else ()
+        look_ahead(packs, sources, data, resources, n_slots, stored, self.screen.say)
         return ExitCode.ENDED
 
     def _resources(self, missing: Sequence[Config], nodes: Sequence[Node]) -> tuple[Resources, str]:

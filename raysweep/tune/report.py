@@ -1,6 +1,6 @@
 """What the command prints: the plan beforehand, the outcome at the end."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 
 from raysweep.display import show_duration
 from raysweep.plan import Plan, memory_of
@@ -49,6 +49,11 @@ def describe_plan(
         f"{together / 1e6:.0f} MB for those at once (torch itself: 0.7 GB a worker)",
         "resources": resources,
     }
+    return lay_out(lines)
+
+
+def lay_out(lines: Mapping[str, str]) -> str:
+    """Put named lines below one another, the texts in a column."""
     return "\n".join(f"{name:<15} {text}" for name, text in lines.items())
 
 
