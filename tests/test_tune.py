@@ -34,6 +34,7 @@ from raysweep.results import (
     statuses,
 )
 from raysweep.settings import load_sweep
+from raysweep.tune import table_size
 
 N_SMALL = 12
 LONG = SMALL.replace("epochs: 2", "epochs: 60")
@@ -102,6 +103,14 @@ def test_resolved_search_space_gives_the_same_configurations(small: Path, tmp_pa
     assert f"{N_SMALL} in all" in done.stdout
     again = run(file, "--dry-run", "--results", str(small.parent), "--name", "small")
     assert f"{N_SMALL} done, 0 to do" in again.stdout
+    assert "tables" in done.stdout and "tables" not in again.stdout  # nothing to measure
+
+
+def test_the_tables_are_those_that_a_dry_run_counted(small: Path) -> None:
+    configs = load_sweep(small.parents[1] / "small.yaml").configs
+    assert table_size.n_rows(configs) == {name: len(table) for name, table in tables(small).items()}
+    size = sum(file.stat().st_size for file in small.glob("*.parquet"))
+    assert 0.5 < table_size.n_bytes(configs) / size < 2
 
 
 def test_a_second_run_trains_nothing_and_does_not_start_ray(small: Path) -> None:

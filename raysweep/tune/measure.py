@@ -49,15 +49,16 @@ class Measured:
 def shape_of(pack: Pack) -> str:
     """Give the text that packs share if one's speed tells the other's.
 
-    It is their key but for seeds, and how many lanes, in quarters, skip a part of their products:
-    those without a reconstruction, and those with a frozen encoder.
+    It is their key but for seeds, the kinds of replay of their lanes, and how many lanes, in
+    quarters, skip a part of their products: without a reconstruction, with a frozen encoder.
     """
     settings = json.loads(pack_key(pack.configs[0]))
     settings = {name: v for name, v in settings.items() if name not in _SPEEDLESS}
-    n_lanes = len(pack.configs)
+    kinds = sorted({(c.replay, c.retrieval, c.generator) for c in pack.configs})
     n_rec = sum(loss_weights(c)[0] > 0 for c in pack.configs)
     n_frozen = sum(c.freeze_encoder for c in pack.configs)
-    return json.dumps([settings, round(4 * n_rec / n_lanes), round(4 * n_frozen / n_lanes)])
+    quarters = [round(4 * n / len(pack.configs)) for n in (n_rec, n_frozen)]
+    return json.dumps([settings, kinds, quarters])
 
 
 def measure(
@@ -65,12 +66,14 @@ def measure(
     sources: Mapping[str, Source],
     resources: Resources,
     most_s: float = MOST_S,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Measured:
     """Measure how long packs take with what ``resources`` give to each, alone on the machine.
 
     Of each shape the dearest pack is measured, dear shapes first, until ``most_s`` seconds are
     over; others are longer or shorter as their estimated cost is. Nothing is kept, and no file is
-    written. Raises what training raises.
+    written. ``clock`` gives seconds: ``time.process_time`` those of a processor, whatever else the
+    machine does. Raises what training raises.
     """
     import torch
 
@@ -82,14 +85,14 @@ def measure(
         shapes.setdefault(shape_of(pack), []).append(i)
     by_cost = sorted(shapes.values(), key=lambda members: -sum(costs[i] for i in members))
     factors: list[float] = []  # seconds that passed for each estimated one
-    start = time.perf_counter()
+    start = clock()
     with _as_in_a_worker(resources):
         for members in by_cost:
-            if factors and time.perf_counter() - start > most_s:
+            if factors and clock() - start > most_s:
                 break
             dearest = max(members, key=costs.__getitem__)
             pack = packs[dearest]
-            seconds = _pack_s(pack, sources[pack.configs[0].source], has_gpu)
+            seconds = _pack_s(pack, sources[pack.configs[0].source], has_gpu, clock)
             seconds += speed.pack_s + pack.n_epochs * speed.epoch_s
             factors.append(seconds / costs[dearest])
     measured = {i: f for members, f in zip(by_cost, factors, strict=False) for i in members}
@@ -118,7 +121,7 @@ def _as_in_a_worker(resources: Resources) -> Iterator[None]:
         torch.cuda.empty_cache()  # nothing where CUDA was not used
 
 
-def _pack_s(pack: Pack, source: Source, has_gpu: bool) -> float:
+def _pack_s(pack: Pack, source: Source, has_gpu: bool, clock: Callable[[], float]) -> float:
     """Measure the seconds of a pack's own work: data, steps, tests, buffers.
 
     Groups of the first two tasks are run; a later task's takes as long as task 2's.
@@ -131,13 +134,13 @@ def _pack_s(pack: Pack, source: Source, has_gpu: bool) -> float:
     config = pack.configs[0]
     device = torch.device("cuda" if has_gpu else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
-    start = time.perf_counter()
+    start = clock()
     tasks = make_tasks(config, source, device)
     scene = Scene(config, tasks, source.mean, source.sd, device)
-    total = time.perf_counter() - start
+    total = clock() - start
     of_stage = {stage.fingerprint: c for c in pack.configs for stage in stages_of(c)}
     early = [group for group in pack.groups if group[0].task <= 2 or group[0].is_first]
-    timer = _Timer(scene, of_stage, _SHAPE_S / len(early))
+    timer = _Timer(scene, of_stage, _SHAPE_S / len(early), clock)
     # Of each stage up to task 2: a lane's seconds.
     lane_s: dict[str, float] = {}
     for group in early:
@@ -162,9 +165,15 @@ class _Timer:
     A stage begins with what its parents left after these few steps.
     """
 
-    def __init__(self, scene: "Scene", of_stage: Mapping[str, Config], limit_s: float) -> None:
+    def __init__(
+        self,
+        scene: "Scene",
+        of_stage: Mapping[str, Config],
+        limit_s: float,
+        clock: Callable[[], float],
+    ) -> None:
         self._scene, self._of_stage, self._limit_s = scene, of_stage, limit_s
-        self._kind = scene.device.type
+        self._kind, self._clock = scene.device.type, clock
         self._models: dict[str, Any] = {}
         self._buffers: dict[str, Any] = {}
 
@@ -209,7 +218,7 @@ class _Timer:
 
         if self._kind == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter()
+        return self._clock()
 
     def _epoch_s(self, group: "TrainGroup") -> float:
         """Time the batches' draw and some steps; give the seconds of a whole epoch."""
