@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raysweep.data.sources import Source, check_fit, data_folder, is_local, load_source
+from raysweep.data.sources import Source, data_folder, is_local
 from raysweep.loggers import FOLDER, LogKeeper, check_installed
 from raysweep.plan import Plan, cost, make_plan
 from raysweep.results import (
@@ -45,6 +45,7 @@ from raysweep.tune.progress import Progress
 from raysweep.tune.report import conclude, describe_plan
 from raysweep.tune.screen import Screen
 from raysweep.tune.shares import choose_share
+from raysweep.tune.sources import load_sources
 from raysweep.tune.status_file import StatusFile
 from raysweep.tune.verdict import verdict
 
@@ -211,18 +212,8 @@ class _Driver:
         return self._verdict(progress)
 
     def _load_sources(self, configs: Sequence[Config]) -> dict[str, Source]:
-        names: list[str] = sorted({config.source for config in configs})
         folder = data_folder(self.options.data)
-        for name in names:
-            if not is_local(name, folder):
-                self.screen.say(f"downloading {name} into {folder}")
-        sources: dict[str, Source] = {name: load_source(name, folder) for name in names}
-        for name, source in sources.items():
-            try:
-                check_fit((config for config in configs if config.source == name), source)
-            except InputError as error:
-                raise InputError(f"{self.sweep.file}: {error}") from None
-        return sources
+        return load_sources(configs, folder, self.sweep.file, self.screen.say)
 
     def _train(
         self,
