@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,16 @@ def test_packs_that_differ_in_their_seeds_are_one_shape() -> None:
     measured = measure(packs_of(*changes), SOURCES, ONE)
     assert (measured.n_shapes, measured.n_measured) == (4, 4)
     assert measured.seconds[0] == pytest.approx(measured.seconds[1])
+
+
+def test_packs_that_share_a_processor_take_longer() -> None:
+    packs = packs_of({"seed": 0}, {"batch_size": 100})
+    alone, shared = (
+        measure(packs, SOURCES, Resources(cpu=cpu), clock=map(float, count()).__next__)
+        for cpu in (1, 0.25)
+    )
+    assert shared.seconds == pytest.approx([4 * seconds for seconds in alone.seconds])
+    assert hours(shared.seconds, Resources(cpu=0.25)) == pytest.approx(hours(alone.seconds, ONE))
 
 
 def test_shapes_for_which_there_is_no_time_take_what_their_cost_says() -> None:

@@ -75,9 +75,13 @@ def _time(measured: Measured, resources: Resources, n_slots: int) -> dict[str, s
         how += "; the others by their estimated cost"
     return {
         "time": f"about {show_duration(packs_s + START_S)} on {slots}, {START_S:.0f} s of it for "
-        f"Ray's start; {cpu_h:.2g} CPU-hours, {gpu_h:.2g} GPU-hours",
+        f"Ray's start; {_show(cpu_h)} CPU-hours, {_show(gpu_h)} GPU-hours",
         "measured": how,
     }
+
+
+def _show(amount_h: float) -> str:
+    return "under 0.001" if 0 < amount_h < 0.001 else f"{amount_h:.3g}"
 
 
 def _tables(configs: Sequence[Config]) -> str:

@@ -68,11 +68,12 @@ def measure(
     most_s: float = MOST_S,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Measured:
-    """Measure how long packs take with what ``resources`` give to each, alone on the machine.
+    """Measure how long packs take with what ``resources`` give to each, one pack at a time.
 
     Of each shape the dearest pack is measured, dear shapes first, until ``most_s`` seconds are
     over; others are longer or shorter as their estimated cost is. Nothing is kept, and no file is
-    written. ``clock`` gives seconds: ``time.process_time`` those of a processor, whatever else the
+    written. Packs with less than a processor each take turns, so they take longer by as much.
+    ``clock`` gives seconds: ``time.process_time`` those of a processor, whatever else the
     machine does. Raises what training raises.
     """
     import torch
@@ -96,10 +97,11 @@ def measure(
             seconds += speed.pack_s + pack.n_epochs * speed.epoch_s
             factors.append(seconds / costs[dearest])
     measured = {i: f for members, f in zip(by_cost, factors, strict=False) for i in members}
+    share = 1.0 if has_gpu else min(1.0, resources.cpu)
     known = sum(costs[i] for i in measured)
     usual = sum(costs[i] * f for i, f in measured.items()) / known if known else 1.0
     return Measured(
-        tuple(c * measured.get(i, usual) for i, c in enumerate(costs)),
+        tuple(c * measured.get(i, usual) / share for i, c in enumerate(costs)),
         torch.cuda.get_device_name() if has_gpu else "cpu",
         len(shapes),
         len(factors),
