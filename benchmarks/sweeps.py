@@ -38,14 +38,15 @@ def write_space(path: Path, space: dict[str, object], **sections: object) -> Pat
     return path
 
 
-def run_command(file: Path, *arguments: str, n_configs: int) -> SweepRun:
+def run_command(file: Path, *arguments: str, n_configs: int, may_diverge: bool = False) -> SweepRun:
     """Run ``python -m raysweep.tune`` on a file beside which its results go, from nothing.
 
     The peak is that of the driver's process alone, as Linux keeps it. Raises ``RuntimeError``
-    where the command fails or not all configurations finish.
+    where the command fails or not all configurations finish (or diverge, if they may).
     """
     folder = file.parent / "results" / file.stem
     shutil.rmtree(folder, ignore_errors=True)
+    ends = f"{n_configs} configurations: " if may_diverge else f"{n_configs} finished"
     # Not ru_maxrss: it starts with the peak of the process that forked this one.
     code = (
         "import atexit, pathlib; from raysweep.tune.cli import main; "
@@ -55,7 +56,7 @@ def run_command(file: Path, *arguments: str, n_configs: int) -> SweepRun:
     start = time.perf_counter()
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     wall_s = time.perf_counter() - start
-    is_whole = "--dry-run" in arguments or f"{n_configs} finished" in done.stdout
+    is_whole = "--dry-run" in arguments or ends in done.stdout
     if done.returncode or not is_whole:
         raise RuntimeError(f"the sweep failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     run = SweepRun(wall_s, 0, done.stdout, folder)
