@@ -158,7 +158,7 @@ def _command(folder: Path, n_samples: int, pack: int, seed: int) -> SweepRun:
     name = f"search_{n_samples}_{pack}_{seed}.yaml"
     file = search_file(folder / name, n_samples=n_samples, pack=pack, seed=seed)
     run = run_command(file, n_configs=n_samples, may_diverge=True)
-    print(f"{name}: {run.wall_s:.1f} s, {run.output.splitlines()[-80:][0]}", file=sys.stderr)
+    print(f"{name}: {run.wall_s:.1f} s", file=sys.stderr, flush=True)
     return run
 
 
@@ -230,6 +230,8 @@ def main() -> int:
     for name in arguments.parts:
         if name not in PARTS:
             parser.error(f"expected parts of: {', '.join(PARTS)}; got {name!r}")
+    if arguments.seeds < 2:
+        parser.error("--seeds: expected 2 or more, for an interval")
     table = Table()
     with tempfile.TemporaryDirectory(prefix="search-") as name:
         for part in arguments.parts or PARTS:
