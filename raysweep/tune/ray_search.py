@@ -3,6 +3,9 @@
 What they share is Ray Tune's ``Searcher``; none of them can be told of a configuration that it did
 not suggest. So one that has to learn of some is made anew: the points that are known go in as those
 to evaluate first, come back as suggestions in that order, and are told at once.
+
+Of Ray Tune's others, BayesOpt and ZOOpt give nothing more between a first batch and its results,
+where a pack may have to be filled, and ZOOpt has no seed; BOHB needs a scheduler of its own.
 """
 
 import logging
@@ -17,6 +20,7 @@ from ray.tune.search import Searcher, create_searcher
 from raysweep.settings import Domain, Parameters, Space
 
 _NEVERGRAD = "TwoPointsDE"
+"""It can be asked by many at once. NGOpt never came back here (Nevergrad 1.0.12)."""
 
 Points = Sequence[dict[str, Any]]
 Maker = Callable[[dict[str, Any], Points, int], Searcher]
