@@ -14,6 +14,8 @@ Parts, all by default:
 - ``wall``: the same search by the real command in fresh processes, ``pack: 8`` against ``pack: 1``,
   on the same slots, in alternating order; then as plain Ray Tune does it, a new actor for each
   trial, from a few trials. Wall is that of the whole command, the start of Ray included.
+- ``early_stopping``: a grid of 240 configurations whole, and with each rule that stops lanes early:
+  the share of epochs, the best, and every number that both have.
 - ``kill``: a search whose driver is killed at a third of its rows and run again.
 
 About ten minutes on two quiet cores. Figures are JSON lines on the standard output, a table goes to
@@ -35,6 +37,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, median, stdev
 
+from benchmarks.early_stopping import early_stopping
 from benchmarks.figures import Table
 from benchmarks.killed import kill
 from benchmarks.mnist import be_a_worker
@@ -211,7 +214,7 @@ def run_peer(file: Path) -> None:
     print(f"\n{_MARK}{ready}", flush=True)
 
 
-PARTS = {"optuna": optuna, "wall": wall, "kill": kill}
+PARTS = {"optuna": optuna, "wall": wall, "early_stopping": early_stopping, "kill": kill}
 
 
 def main() -> int:
@@ -221,6 +224,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=10, help="of the searches, 2 or more (10)")
     parser.add_argument("--configs", type=int, default=200, help="of each search (200)")
     parser.add_argument("--repetitions", type=int, default=3, help="of the commands (3)")
+    parser.add_argument("--grids", type=int, default=1, help="with early stopping, by seed (1)")
     parser.add_argument("--peer-trials", type=int, default=12, help="plain Ray Tune's (12)")
     parser.add_argument("--peer", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -129,3 +129,14 @@ def test_a_used_up_budget_ends_a_run_in_order_and_the_next_goes_on(tmp_path: Pat
     assert second.returncode == 3, second.stderr + second.stdout
     assert "time_budget of 0 s used up: 18 configurations are missing" in second.stdout
     assert len(read_trials(tmp_path / "results" / "small")) == 6
+
+
+def test_a_dry_run_names_the_rule_and_the_budget(tmp_path: Path) -> None:
+    text = SPACE + RULE + "time_budget: 90min\nmax_configs: 7\nmax_gpu_hours: 2\n"
+    done = run(write(tmp_path, text), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    rule = "asha: metric average_accuracy, grace_period 2, reduction_factor 2"
+    assert f"early stopping  {rule}\n" in done.stdout
+    limits = "of a run: 1 h 30 min of wall time, 7 configurations, 2 GPU-hours"
+    assert f"budget          {limits}\n" in done.stdout
+    assert "rows to come: 7 of trials" in done.stdout

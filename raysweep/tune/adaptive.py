@@ -20,7 +20,7 @@ from raysweep.results import (
 from raysweep.results.reader import read_arrow
 from raysweep.settings import Config, Parameters, Search, Space, Sweep
 from raysweep.tune.progress import Progress
-from raysweep.tune.report import lay_out
+from raysweep.tune.report import lay_out, limits
 
 if TYPE_CHECKING:
     from raysweep.tune.queue import Job
@@ -240,5 +240,6 @@ def describe(sweep: Sweep, known: Known, lanes: int, n_slots: int, resources: st
         "memory": f"up to about {max(sizes) / 1e6:.0f} MB a pack "
         f"(of {len(sizes)} examples; torch itself: 0.7 GB a worker)",
         "resources": resources,
+        **limits(sweep),
     }
     return lay_out(lines)

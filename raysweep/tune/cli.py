@@ -37,7 +37,9 @@ def tune(
         str, typer.Option(help="Folder of all sweeps, or s3://, gs://, file:// and a path.")
     ] = "results",
     name: Annotated[str | None, typer.Option(help="Name of the sweep (default: FILE's).")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would run, and how long.")
+    ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over; earlier results are moved aside.")
     ] = False,

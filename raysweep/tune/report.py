@@ -48,8 +48,24 @@ def describe_plan(
         "memory": f"about {largest / 1e6:.0f} MB for the largest pack, "
         f"{together / 1e6:.0f} MB for those at once (torch itself: 0.7 GB a worker)",
         "resources": resources,
+        **limits(sweep),
     }
     return lay_out(lines)
+
+
+def limits(sweep: Sweep) -> dict[str, str]:
+    """Give the lines that say what may end configurations, or the run, early; none if nothing."""
+    rule, budget, lines = sweep.early_stopping, sweep.budget, {}
+    if rule:
+        plain = {k: f"{v:g}" if isinstance(v, float) else v for k, v in rule.to_plain().items()}
+        words = [f"{key} {value}" for key, value in plain.items() if key != "method"]
+        lines["early stopping"] = f"{rule.method}: {', '.join(words)}"
+    words = [f"{show_duration(budget.time_s)} of wall time"] if budget.time_s else []
+    words += [f"{budget.n_configs} configurations"] if budget.n_configs else []
+    words += [f"{budget.gpu_h:g} GPU-hours"] if budget.gpu_h else []
+    if words:
+        lines["budget"] = f"of a run: {', '.join(words)}"
+    return lines
 
 
 def lay_out(lines: Mapping[str, str]) -> str:
