@@ -521,9 +521,9 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     class Spy(TrainGroup):
-        def __init__(self, scene: Any, lanes: Sequence[Lane]) -> None:
+        def __init__(self, scene: Any, lanes: Sequence[Lane], *more: Any) -> None:
             names.extend(lane.stage.name for lane in lanes)
-            super().__init__(scene, lanes)
+            super().__init__(scene, lanes, *more)
 
     fill = pack_module.fill_buffers
 

@@ -188,9 +188,9 @@ def test_what_is_shown_is_what_the_next_task_replays(
     seen: list[Buffer] = []
 
     class Spy(TrainGroup):
-        def __init__(self, scene: Any, lanes: Any) -> None:
+        def __init__(self, scene: Any, lanes: Any, *more: Any) -> None:
             seen.extend(lane.buffer for lane in lanes if lane.buffer is not None)
-            super().__init__(scene, lanes)
+            super().__init__(scene, lanes, *more)
 
     monkeypatch.setattr("raysweep.pack.run.TrainGroup", Spy)
     shown = examples(config).replayed
@@ -280,9 +280,9 @@ def test_the_stage_store_gives_the_same_images_and_is_only_read(
     trained: list[str] = []
 
     class Spy(TrainGroup):
-        def __init__(self, scene: Any, lanes: Any) -> None:
+        def __init__(self, scene: Any, lanes: Any, *more: Any) -> None:
             trained.extend(lane.stage.name for lane in lanes)
-            super().__init__(scene, lanes)
+            super().__init__(scene, lanes, *more)
 
     monkeypatch.setattr("raysweep.pack.run.TrainGroup", Spy)
     same(plain, examples(config, sweep=tmp_path / "sweep"))

@@ -120,9 +120,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     class Spy(TrainGroup):
-        def __init__(self, scene: Any, lanes: Sequence[Any]) -> None:
+        def __init__(self, scene: Any, lanes: Sequence[Any], *more: Any) -> None:
             names.extend(lane.stage.name for lane in lanes)
-            super().__init__(scene, lanes)
+            super().__init__(scene, lanes, *more)
 
     monkeypatch.setattr(pack_module, "TrainGroup", Spy)
     return names
