@@ -3,6 +3,7 @@
 With a stage store, stages that are in it are served from there and train nothing.
 """
 
+import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
@@ -12,8 +13,9 @@ import torch
 
 from raysweep.data.sources import Source
 from raysweep.data.tasks import make_tasks
-from raysweep.pack.rows import Record, Report, Row, Stop, accuracy_rows, stopped_row, trial_row
-from raysweep.plan import Stage, group_stages, pack_key, stages_of
+from raysweep.pack.book import Book
+from raysweep.pack.rows import Report, Stop
+from raysweep.plan import Stage, group_stages, pack_key, stages_of, turn_of
 from raysweep.replay import Buffer
 from raysweep.settings import Config
 from raysweep.stacked import LaneState, notes
@@ -66,10 +68,13 @@ class PackRun:
         )
         self._position = 0
         self._group: TrainGroup | None = None
-        self._records = {fingerprint: Record() for fingerprint in self._users}
         self._models: dict[str, LaneState] = {}
         self._buffers: dict[str, Buffer] = {}
-        self._reported: set[str] = set()
+        counts = {
+            "n_train_samples": sum(len(task.train) for task in tasks),
+            "n_test_samples": sum(len(task.test) for task in tasks),
+        }
+        self._book = Book(self.configs, self._users, counts)
         self._has_averages = has_averages
         self._stops: dict[str, Stop] = {}
         self._prepare_s = time.perf_counter() - start
@@ -77,7 +82,7 @@ class PackRun:
     @property
     def is_done(self) -> bool:
         """Whether every configuration has ended."""
-        return len(self._reported) == len(self.configs)
+        return len(self._book.reported) == len(self.configs)
 
     @property
     def notes(self) -> list[str]:
@@ -102,7 +107,7 @@ class PackRun:
         group = self._group or self._open_group(report)
         if group:
             self._train_epoch(group, report)
-        report.trials += self._ended()
+        report.trials += self._book.ended()
         store_s += self._shelf.seconds if self._shelf else 0.0
         report.prepare_s += store_s
         report.train_s = time.perf_counter() - start - store_s
@@ -110,17 +115,32 @@ class PackRun:
 
     def stop(self, stops: Mapping[str, Stop]) -> None:
         """Let configurations (by id) leave before the next epoch; those that have ended stay so."""
-        self._stops |= {i: stop for i, stop in stops.items() if i not in self._reported}
+        self._stops |= {i: stop for i, stop in stops.items() if i not in self._book.reported}
+
+    def settle(self) -> Report:
+        """Let those leave that are to stop, and train nothing."""
+        report = Report()
+        self._leave(report)
+        return report
+
+    @property
+    def turn(self) -> str:
+        """Where the run stands: runs of one pack key with the same turn can go on as one.
+
+        JSON: the key of the group that trains or comes next, its epochs, and whether limits
+        follow its losses.
+        """
+        group = self._group
+        turn = turn_of(self.groups[self._position][0]) if self._position < len(self.groups) else ()
+        follows = group is not None and group.has_limits
+        return json.dumps([turn, group.n_epochs_done if group else 0, follows])
 
     def _leave(self, report: Report) -> None:
         stops, self._stops = self._stops, {}
-        for config in self.configs:
-            if config.id in stops:
-                records = [self._records[stage.fingerprint] for stage in stages_of(config)]
-                report.trials.append(self._row(config, stopped_row(records, stops[config.id])))
+        report.trials += self._book.stopped(stops)
         if stops and self._group:
             lanes = [lane.stage for lane in self._group.lanes]
-            self._group.drop([s.fingerprint for s in lanes if not self._open_users(s)])
+            self._group.drop([s.fingerprint for s in lanes if not self._book.open_users(s)])
             if not self._group.lanes:
                 self._close_group(self._group, report)
 
@@ -130,11 +150,11 @@ class PackRun:
         lane_reports = group.run_epoch()
         seconds = time.perf_counter() - start
         for lane, lane_report in zip(lanes, lane_reports, strict=True):
-            self._note_epoch(
+            self._book.note_epoch(
                 lane.stage, lane_report, group.n_epochs_done, seconds / len(lanes), report
             )
             if self._shelf:
-                self._records[lane.stage.fingerprint].epochs.append(lane_report.metrics)
+                self._book.records[lane.stage.fingerprint].epochs.append(lane_report.metrics)
             if lane_report.divergence:
                 self._keep(lane.stage, None)
         if group.is_done:
@@ -155,7 +175,7 @@ class PackRun:
                 if stages[0].is_first:
                     initial = self._group.initial_accuracy()
                     for stage in stages:
-                        self._note_initial(stage, initial, report)
+                        self._book.note_initial(stage, initial, report)
                 return self._group
             if stages:
                 self._fill(stages)
@@ -185,31 +205,31 @@ class PackRun:
                 to_run.append(stage)
             else:
                 self._serve(stage, kept, report)
-        report.trials += self._ended()
+        report.trials += self._book.ended()
         return to_run
 
     def _serve(self, stage: Stage, kept: Kept, report: Report) -> None:
         divergence = Divergence(**kept["divergence"]) if kept["divergence"] else None
         n_epochs = len(kept["epochs"])
         if stage.is_first:
-            self._note_initial(stage, kept["initial_accuracy"], report)
+            self._book.note_initial(stage, kept["initial_accuracy"], report)
         for epoch, metrics in enumerate(kept["epochs"], 1):
             if not self._has_averages:
                 metrics.pop("average_accuracy", None)
             lane = EpochReport(metrics, divergence if epoch == n_epochs else None)
-            self._note_epoch(stage, lane, epoch, None, report)
-        record = self._records[stage.fingerprint]
+            self._book.note_epoch(stage, lane, epoch, None, report)
+        record = self._book.records[stage.fingerprint]
         record.is_stored = True
         if divergence is None:
             record.is_done = True
             record.label_entropy = kept["label_entropy"]
-            self._note_accuracy(stage, kept["accuracy"], report)
+            self._book.note_accuracy(stage, kept["accuracy"], report)
 
     def _keep(self, stage: Stage, output: LaneState | Buffer | None) -> None:
         """Put a stage that has ended into the store, with its output if a stage can use it."""
         if self._shelf is None:
             return
-        record = self._records[stage.fingerprint]
+        record = self._book.records[stage.fingerprint]
         kept = {
             "epochs": record.epochs,
             "accuracy": record.accuracy,
@@ -223,20 +243,16 @@ class PackRun:
         self._shelf.keep(stage, kept, output, has_moments and output is not None)
         record.epochs = []
 
-    def _open_users(self, stage: Stage) -> list[Config]:
-        """List the configurations that have the stage and have not ended."""
-        return [c for c in self._users[stage.fingerprint] if c.id not in self._reported]
-
     def _can_run(self, stage: Stage) -> bool:
         """Tell whether a configuration still needs the stage and no parent diverged.
 
         If a parent did, the stage has diverged with it.
         """
-        if not self._open_users(stage):
+        if not self._book.open_users(stage):
             return False
-        record = self._records[stage.fingerprint]
+        record = self._book.records[stage.fingerprint]
         for _, parent in stage.parents:
-            record.divergence = record.divergence or self._records[parent].divergence
+            record.divergence = record.divergence or self._book.records[parent].divergence
         return record.divergence is None
 
     def _lane(self, stage: Stage) -> Lane:
@@ -262,40 +278,12 @@ class PackRun:
         buffers = fill_buffers(self.scene, [self._lane(stage) for stage in stages])
         seconds = (time.perf_counter() - start) / len(stages)
         for stage, buffer in zip(stages, buffers, strict=True):
-            record = self._records[stage.fingerprint]
+            record = self._book.records[stage.fingerprint]
             record.seconds = seconds / len(self._users[stage.fingerprint])
             record.is_done = True
             record.label_entropy = buffer.label_entropy()
             self._buffers[stage.fingerprint] = buffer
             self._keep(stage, buffer)
-
-    def _note_epoch(
-        self, stage: Stage, lane: EpochReport, epoch: int, seconds: float | None, report: Report
-    ) -> None:
-        record = self._records[stage.fingerprint]
-        users = self._open_users(stage)
-        duration_s = None if seconds is None else seconds / len(users)
-        record.seconds += duration_s or 0.0
-        record.divergence = lane.divergence
-        rec_loss = lane.metrics.get("rec_loss")
-        record.rec_loss = float(rec_loss) if rec_loss is not None else None
-        test_accuracy = lane.metrics.get("test_accuracy")
-        if test_accuracy is not None:
-            record.test_accuracy.append(float(test_accuracy))
-        row = {"stage": stage.name, "epoch": epoch, "task": stage.task, **lane.metrics}
-        for config in users:
-            report.epochs.append({"config_id": config.id, **row, "duration_s": duration_s})
-
-    def _note_initial(self, stage: Stage, accuracies: list[float], report: Report) -> None:
-        """Note the accuracy on each task before any training."""
-        self._records[stage.fingerprint].initial_accuracy = accuracies
-        for config in self._open_users(stage):
-            report.accuracy += accuracy_rows(config.id, 0, accuracies)
-
-    def _note_accuracy(self, stage: Stage, accuracies: list[float], report: Report) -> None:
-        self._records[stage.fingerprint].accuracy = accuracies
-        for config in self._open_users(stage):
-            report.accuracy += accuracy_rows(config.id, stage.task, accuracies)
 
     def _close_group(self, group: TrainGroup, report: Report) -> None:
         states = group.lane_states()
@@ -304,8 +292,8 @@ class PackRun:
         if group.is_classifier and states:
             matrix = [group.accuracy_on(task).tolist() for task in range(1, n_tasks + 1)]
         for k, (lane, state) in enumerate(zip(group.lanes, states, strict=True)):
-            self._records[lane.stage.fingerprint].is_done = True
-            self._note_accuracy(lane.stage, [row[k] for row in matrix], report)
+            self._book.records[lane.stage.fingerprint].is_done = True
+            self._book.note_accuracy(lane.stage, [row[k] for row in matrix], report)
             kept = state if self._keeps_moments else LaneState(state.parameters)
             self._models[lane.stage.fingerprint] = kept
             self._keep(lane.stage, kept)
@@ -321,29 +309,6 @@ class PackRun:
         self._models = {f: model for f, model in self._models.items() if f in needed}
         self._buffers = {f: buffer for f, buffer in self._buffers.items() if f in needed}
 
-    def _ended(self) -> list[Row]:
-        """Give the ``trials`` rows of the configurations that have ended since the last call."""
-        rows = []
-        for config in self.configs:
-            if config.id in self._reported:
-                continue
-            stages = stages_of(config)
-            records = [self._records[stage.fingerprint] for stage in stages]
-            divergence = next((r.divergence for r in records if r.divergence), None)
-            if divergence or all(record.is_done for record in records):
-                rows.append(self._row(config, trial_row(records, divergence)))
-        return rows
-
-    def _row(self, config: Config, outcome: Row) -> Row:
-        """Make the ``trials`` row of a configuration that ends now."""
-        self._reported.add(config.id)
-        return {
-            "config_id": config.id,
-            **outcome,
-            "n_train_samples": sum(len(task.train) for task in self.scene.tasks),
-            "n_test_samples": sum(len(task.test) for task in self.scene.tasks),
-        }
-
     def output(self, fingerprint: str) -> LaneState | Buffer | None:
         """Give the output of a wanted stage; None until it has ended, and where it diverged.
 
@@ -357,15 +322,15 @@ class PackRun:
         return {
             "configs": [config.id for config in self.configs],
             "position": self._position,
+            "turn": self.turn,
             "group": self._group.state() if self._group else None,
             "served": dict(self._served or {}),
-            "records": {f: asdict(record) for f, record in self._records.items()},
+            **self._book.state(),
             "models": {f: _copied(model) for f, model in self._models.items()},
             "buffers": {
                 f: {name: tensor.clone() for name, tensor in buffer.tensors().items()}
                 for f, buffer in self._buffers.items()
             },
-            "reported": sorted(self._reported),
             "stops": {config_id: asdict(stop) for config_id, stop in self._stops.items()},
         }
 
@@ -373,16 +338,11 @@ class PackRun:
         """Go on after the epoch at which ``state`` was taken."""
         assert state["configs"] == [config.id for config in self.configs]
         self._position = state["position"]
-        self._reported = set(state["reported"])
+        self._book.restore(state)
         self._stops = {i: Stop(**stop) for i, stop in state["stops"].items()}
         self._served = dict(state["served"])
         self._models = {f: LaneState(**model) for f, model in state["models"].items()}
         self._buffers = {f: Buffer(**buffer) for f, buffer in state["buffers"].items()}
-        for fingerprint, saved in state["records"].items():
-            values = dict(saved)
-            divergence = values.pop("divergence")
-            record = Record(**values, divergence=Divergence(**divergence) if divergence else None)
-            self._records[fingerprint] = record
         self._group = None
         if state["group"]:
             names = set(state["group"]["lanes"])

@@ -23,6 +23,7 @@ from raysweep.plan.stages import (
     replay_weight,
     stages_of,
     trains_decoder,
+    turn_of,
 )
 
 __all__ = [
@@ -51,4 +52,5 @@ __all__ = [
     "slots_on",
     "stages_of",
     "trains_decoder",
+    "turn_of",
 ]

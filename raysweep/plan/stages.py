@@ -339,12 +339,16 @@ def epochs_of(config: Config, stage: Stage) -> int:
     return config.vae_epochs if stage.kind == "train_generator" else config.epochs
 
 
+def turn_of(stage: Stage) -> tuple[int, int, str]:
+    """Give the key of a stage's group in a pack; groups run in the order of their keys."""
+    order = {"train_task": 0, "train_joint": 0, "train_generator": 1, "fill_buffer": 2}
+    return stage.task, order[stage.kind], stage.group
+
+
 def group_stages(configs: Sequence[Config]) -> list[tuple[Stage, ...]]:
     """Group the distinct stages of configurations of one pack key, in the order they run."""
-    order = {"train_task": 0, "train_joint": 0, "train_generator": 1, "fill_buffer": 2}
     groups: dict[tuple[int, int, str], dict[str, Stage]] = {}
     for config in configs:
         for stage in stages_of(config):
-            key = (stage.task, order[stage.kind], stage.group)
-            groups.setdefault(key, {})[stage.fingerprint] = stage
+            groups.setdefault(turn_of(stage), {})[stage.fingerprint] = stage
     return [tuple(groups[key].values()) for key in sorted(groups)]

@@ -115,6 +115,11 @@ class TrainGroup:
         config = self.scene.config
         return not self.lanes or self.n_epochs_done == epochs_of(config, self.stage)
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether limits on the loss follow a lane's losses so far."""
+        return bool(self._tally.history())
+
     def run_epoch(self) -> list[EpochReport]:
         """Train one epoch; give a report for each lane that was still in.
 
@@ -362,12 +367,14 @@ class TrainGroup:
         )
         self.n_epochs_done, self.n_steps_done = state["epochs"], state["steps"]
         self._accuracies = {}
-        self._last_finite = list(state["last_finite"])
+        # A state that was joined of several has its lanes in another order.
+        rows = [state["lanes"].index(lane.stage.fingerprint) for lane in self.lanes]
+        self._last_finite = [state["last_finite"][k] for k in rows]
         if self.lanes:
-            self._tally.set_history(state["history"])
-            self.parameters.flat.copy_(state["flat"])
-            self.optimizer.n_steps = list(state["optimizer_steps"])
+            self._tally.set_history({n: values[rows] for n, values in state["history"].items()})
+            self.parameters.flat.copy_(state["flat"][rows])
+            self.optimizer.n_steps = [state["optimizer_steps"][k] for k in rows]
             if self._average is not None:
-                self._average.flat.copy_(state["average"])
+                self._average.flat.copy_(state["average"][rows])
             for name, moment in self.optimizer.moments.items():
-                moment.copy_(state["moments"][name])
+                moment.copy_(state["moments"][name][rows])

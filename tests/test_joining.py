@@ -1,0 +1,121 @@
+"""Runs that were set aside go on as one: to the last bit with the numbers of each alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from checkpoints import passed_through_a_file
+from small_configs import configure
+from test_lanes import Rows, add, assert_same, empty, mixed, run_alone
+
+from raysweep.data.sources import Source
+from raysweep.pack import PackRun, Stop, joined
+from raysweep.plan import pack_key
+from raysweep.settings import Config
+from raysweep.store.files import StageStore
+
+
+def join_after(
+    n_epochs: int,
+    packs: Sequence[Sequence[Config]],
+    source: Source,
+    stopped: Sequence[Config] = (),
+    store: StageStore | None = None,
+) -> dict[str, Rows]:
+    """Train packs for some epochs, stop some of their configurations, go on with the rest as one.
+
+    Gives the rows of all.
+    """
+    tables = empty([config for pack in packs for config in pack])
+    states, left = [], []
+    for pack in packs:
+        run = PackRun(pack, source, store=store)
+        for _ in range(n_epochs):
+            add(run.advance(), tables)
+        gone = {c.id: Stop(n_epochs, "behind") for c in stopped if c in pack}
+        run.stop(gone)
+        add(run.settle(), tables)
+        assert not run.is_done
+        ended = {i for i, rows in tables.items() if rows["trials"]}
+        left += [config for config in pack if config.id not in ended]
+        states.append(passed_through_a_file(run.state()))
+    assert len({state["turn"] for state in states}) == 1
+    whole = PackRun(left, source, store=store)
+    whole.restore(joined(states, left))
+    while not whole.is_done:
+        add(whole.advance(), tables)
+    return tables
+
+
+def check(
+    packs: Sequence[Sequence[Config]],
+    source: Source,
+    n_epochs: int,
+    stopped: Sequence[Config] = (),
+) -> None:
+    """Hold the rows against those of each configuration alone."""
+    tables = join_after(n_epochs, packs, source, stopped)
+    alone = run_alone([config for pack in packs for config in pack], source)
+    for config in stopped:
+        rows = tables.pop(config.id)
+        assert rows["epochs"] == alone[config.id]["epochs"][:n_epochs]
+        assert [row["status"] for row in rows["trials"]] == ["stopped"]
+    assert_same(tables, alone)
+
+
+@pytest.mark.parametrize("n_epochs", [1, 2, 3, 5])
+@pytest.mark.parametrize("model", ["vib", "comparison"])
+def test_lanes_of_several_runs_go_on_as_one_with_the_numbers_of_each_alone(
+    model: str, n_epochs: int, small: Source
+) -> None:
+    # Epochs 2 and 4 end a group; a comparison's third belongs to its VAE.
+    configs = mixed(model=model)
+    others = [c.model_copy(update={"lr": c.lr * 1.5}) for c in configs]
+    others = [configure(**(c.model_dump() | {"lr": c.lr * 1.5})) for c in configs]
+    assert len({pack_key(config) for config in [*configs, *others]}) == 1
+    stopped = [configs[0], others[1]] if n_epochs <= 2 else []
+    check([configs, others], small, n_epochs, stopped)
+
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "adagrad": {"optimizer": "adagrad"},
+    "averaged weights": {"ema_decay": 0.9},
+    "limits that follow the loss": {"loss_factor": 50.0, "loss_patience": 2},
+    "a schedule": {"lr_schedule": "exponential", "lr_decay": 0.8},
+    "three tasks": {"n_tasks": 3, "epochs": 1, "replay": "generative"},
+    "moments that stay": {"optimizer_state": "keep", "replay": "simple"},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_all_that_a_lane_carries_comes_along(name: str, small: Source) -> None:
+    first, second = (
+        [configure(**({"lr": lr} | SETTINGS[name])) for lr in rates]
+        for rates in ((1e-3, 2e-3), (5e-4, 3e-3, 4e-3))
+    )
+    check([first, second], small, 1)
+
+
+def test_a_stage_that_several_runs_trained_goes_on_once(small: Source) -> None:
+    first, second = (
+        [configure(replay="simple", replay_weight=weight) for weight in weights]
+        for weights in ((0.2, 0.4), (0.6, 0.8))
+    )
+    check([first, second], small, 1)
+    check([first, second], small, 3)
+
+
+def test_lanes_with_and_without_a_reconstruction_find_their_rows(small: Source) -> None:
+    first, second = (
+        [configure(beta_1=beta, lr=lr) for beta in (0.0, -0.02)] for lr in (1e-3, 2e-3)
+    )
+    check([first, second], small, 1, [first[1]])
+
+
+def test_runs_at_other_epochs_or_groups_have_other_turns(small: Source) -> None:
+    run = PackRun([configure()], small)
+    turns = [run.turn]
+    while not run.is_done:
+        run.advance()
+        turns.append(run.turn)
+    assert len(set(turns)) == len(turns)
