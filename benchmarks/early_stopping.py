@@ -24,8 +24,8 @@ SPACE = {
 N_CONFIGS = 240
 TRAINING = {"epochs": 9, "batch_size": 100}
 RULES = {
-    "asha": {"method": "asha", "grace_period": 1, "reduction_factor": 3},
-    "hyperband": {"method": "hyperband", "grace_period": 1, "reduction_factor": 3, "brackets": 2},
+    "asha": {"method": "asha", "grace_period": 1, "reduction_factor": 4},
+    "hyperband": {"method": "hyperband", "grace_period": 1, "reduction_factor": 4, "brackets": 2},
     "median": {"method": "median", "grace_period": 1},
 }
 SHARE_GOAL, MARGIN = 1 / 3, 0.005

@@ -51,13 +51,15 @@ def trial_config(
     checkpoint: tune.Checkpoint | None = None,
     hung: Path | None = None,
     has_averages: bool = False,
+    states: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Make the Tune config of the trial that runs a pack: text, so Tune looks into nothing.
 
     ``has_checkpoints`` is false where workers do not see the driver's folder; they use no
     ``store`` there either. ``max_seconds`` is what one step may take, ``checkpoint`` the state to
     go on from, ``hung`` the file for the traceback of a step that took longer. ``has_averages``
-    has each epoch report what early stopping compares.
+    has each epoch report what early stopping compares, ``states`` are files of packs that were set
+    aside and go on as this one.
     """
     pack = json.dumps([config.model_dump(mode="json") for config in configs])
     return {
@@ -71,6 +73,7 @@ def trial_config(
         "checkpoint": checkpoint,
         "hung": str(hung) if hung else None,
         "has_averages": has_averages,
+        "states": json.dumps([str(path) for path in states]),
         "versions": json.dumps(versions_of()),
     }
 
@@ -120,6 +123,8 @@ class PackTrainable(tune.Trainable):
         self._hung: str | None = trial["hung"]
         self._has_averages: bool = trial["has_averages"]
         self._checkpoint: tune.Checkpoint | None = trial["checkpoint"]
+        self._states: list[str] = json.loads(trial["states"])
+        self._aside: str | None = None
         self._is_spoilt = False
         self._foreign = difference(json.loads(trial["versions"]), versions_of(), platform.node())
 
@@ -164,10 +169,20 @@ class PackTrainable(tune.Trainable):
     def _go_on(self) -> None:
         """Go on from the checkpoint of a lost worker; start over where it can't be read."""
         checkpoint, self._checkpoint = self._checkpoint, None
-        if checkpoint is None:
-            return
-        with contextlib.suppress(Exception), checkpoint.as_directory() as folder:
-            self.load_checkpoint(folder)
+        if checkpoint is not None:
+            with contextlib.suppress(Exception), checkpoint.as_directory() as folder:
+                self.load_checkpoint(folder)
+        elif self._states:
+            with contextlib.suppress(Exception):
+                self._take_up([self._load(Path(path)) for path in self._states])
+
+    def _take_up(self, states: Sequence[dict[str, Any]]) -> None:
+        from raysweep.pack import joined
+
+        assert self._run is not None
+        self._run.restore(joined([state["pack"] for state in states], self._configs))
+        self._started_at = min(state["started_at"] for state in states)
+        self._n_steps = max(state["n_steps"] for state in states)
 
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
@@ -181,7 +196,8 @@ class PackTrainable(tune.Trainable):
             with _limit(self._max_seconds, self._hung):
                 run = self._pack_run()
                 cpu_s = time.process_time()
-                report = run.advance()
+                aside, self._aside = self._aside, None
+                report = run.settle() if aside else run.advance()
                 cpu_s = time.process_time() - cpu_s
         except Exception as error:
             self._is_spoilt = _is_memory(error)
@@ -193,13 +209,15 @@ class PackTrainable(tune.Trainable):
                 "traceback": traceback.format_exc(),
                 "circumstances": self._circumstances(),
             }
-        self._n_steps += 1
+        self._n_steps += not aside
         for row in report.trials:
             row.update(self._circumstances())
         self._trained_s += report.train_s
         rows = {"epochs": report.epochs, "accuracy": report.accuracy, "trials": report.trials}
+        is_aside = aside is not None and not run.is_done and self._write(Path(aside))
         return {
-            "done": run.is_done,
+            "done": run.is_done or is_aside,
+            **({"state": aside, "turn": run.turn} if is_aside else {}),
             "n_steps": self._n_steps,
             "rows": json.dumps(rows),
             "train_s": report.train_s,
@@ -209,6 +227,7 @@ class PackTrainable(tune.Trainable):
             "should_checkpoint": (
                 self._has_checkpoints
                 and not run.is_done
+                and not is_aside
                 and self._save_s <= _SAVE_SHARE * self._trained_s
             ),
         }
@@ -223,6 +242,20 @@ class PackTrainable(tune.Trainable):
 
         if self._run is not None:
             self._run.stop({i: Stop(**stop) for i, stop in json.loads(stops).items()})
+
+    def set_aside(self, path: str) -> None:
+        """Write the pack's state into a file at the next step, and train no further."""
+        self._aside = path
+
+    def _write(self, path: Path) -> bool:
+        """Write the pack's state for a run that it goes on in; tell whether that worked."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._save(path)
+        except (OSError, RuntimeError):  # torch's own of a full disk
+            path.unlink(missing_ok=True)
+            return False
+        return True
 
     def _circumstances(self) -> dict[str, Any]:
         import torch
@@ -240,25 +273,31 @@ class PackTrainable(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the pack's state after its last epoch."""
+        start = time.perf_counter()
+        self._save(Path(checkpoint_dir) / "pack.pt")
+        self._trained_s = 0.0
+        # Tune copies the file to its storage once more.
+        self._save_s = 2 * (time.perf_counter() - start) + _SAVE_S
+
+    def _save(self, path: Path) -> None:
         import torch
 
-        start = time.perf_counter()
         state = {
             "pack": self._pack_run().state(),
             "started_at": self._started_at,
             "n_steps": self._n_steps,
         }
-        torch.save(state, Path(checkpoint_dir) / "pack.pt")
-        self._trained_s = 0.0
-        # Tune copies the file to its storage once more.
-        self._save_s = 2 * (time.perf_counter() - start) + _SAVE_S
+        torch.save(state, path)
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        import torch
+
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self._device)
+        return state
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Go on from a state written by ``save_checkpoint``."""
-        import torch
-
-        path = Path(checkpoint) / "pack.pt"
-        state = torch.load(path, weights_only=True, map_location=self._device)
+        state = self._load(Path(checkpoint) / "pack.pt")
         self._pack_run().restore(state["pack"])
         self._started_at = state["started_at"]
         self._n_steps = state["n_steps"]

@@ -168,10 +168,6 @@ def make_queue(
     def keep(parameters: list[Parameters]) -> None:
         folder.write_text(SUGGESTIONS, json.dumps(parameters) + "\n")
 
-    def n_at_once() -> int:
-        # One that waits, so that no slot does; more run where nodes have joined.
-        return max(progress.n_slots, progress.n_packs) + 1
-
     note = Estimate(progress).note
     queue = SearchQueue(
         searcher,
@@ -182,7 +178,7 @@ def make_queue(
         keep,
         note,
         limit,
-        n_at_once,
+        progress.n_at_once,
     )
     for parameters in known.ended:
         queue.know(parameters, known.rows)

@@ -13,6 +13,7 @@ from ray.tune.experiment import Trial
 from ray.tune.result import HOSTNAME
 
 from raysweep.display import show_duration
+from raysweep.plan import Pack, cost
 from raysweep.results import WriteError, Writer, config_columns
 from raysweep.settings import Budget
 from raysweep.tune.access import NothingRunsError, StopRun
@@ -131,6 +132,9 @@ class Collector(tune.Callback):
         self._writer.add("accuracy", rows["accuracy"])
         for row in rows["trials"]:
             self._end(job, row)
+        if path := result.get("state"):
+            self._drop_states(job)
+            job.states, job.turn = (Path(path),), result["turn"]
         if self._stopper and not result["done"]:
             gone = {row["config_id"] for row in rows["trials"]}
             self._stop_lanes(job, trial, [r for r in rows["epochs"] if r["config_id"] not in gone])
@@ -148,6 +152,9 @@ class Collector(tune.Callback):
         if stops and actor is not None:
             # Tune asks the actor for the next epoch after this: an actor keeps the order of calls.
             actor.stop_lanes.remote(json.dumps(stops))
+            n_left = sum(config.id not in stops for config in job.open_configs)
+            if path := self._queue.state_file(job, n_left):
+                actor.set_aside.remote(str(path))
 
     def _note_epoch(self, job: Job, host: str | None, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Note what a worker does, by the last of its rows: it trains one group at a time."""
@@ -235,6 +242,10 @@ class Collector(tune.Callback):
             self._writer.folder.remove_tree(job.checkpoint.path)
             job.checkpoint = None
 
+    def _drop_states(self, job: Job) -> None:
+        for path in job.states:
+            path.unlink(missing_ok=True)
+
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
@@ -249,6 +260,9 @@ class Collector(tune.Callback):
         reason = text.splitlines()[-1] if text else "no reason given"
         silent_s = time.monotonic() - job.heard
         job.n_lost += 1
+        if job.turn is not None:  # lost right after its state was written
+            self._drop_states(job)
+            job.states, job.turn = (), None
         if self._max_seconds is not None and silent_s >= self._max_seconds:
             error = (
                 f"an epoch was not over after {show_duration(silent_s)}, and max_seconds is "
@@ -288,10 +302,17 @@ class Collector(tune.Callback):
         job = self._job(trial)
         if job is None or self.is_stopping:
             return
-        if job.n_open:
+        if job.n_open and job.turn is None:
             self._queue.again(job)
             return
         self._drop_checkpoint(job)  # which may lie in an earlier trial's folder
+        if job.n_open:
+            # Its work is done; what is left of it is that of the job it goes on in.
+            self._progress.work_done[job.name] = job.cost
+            self._progress.total_work += cost(Pack(tuple(job.open_configs)))
+            self._queue.set_aside(job)
+            return
+        self._drop_states(job)
         if trial.path:
             self._writer.folder.remove_tree(trial.path)
         self._queue.leave(job)

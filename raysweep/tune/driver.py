@@ -55,6 +55,10 @@ if TYPE_CHECKING:
     from raysweep.tune.search import SearchQueue
 
 
+ASIDE = "aside"
+"""Folder of the states of packs that lost half of their lanes, among Ray Tune's files."""
+
+
 @dataclass(frozen=True)
 class _Room:
     """Where packs run: the nodes, what each pack gets and why, and how many run at once."""
@@ -256,6 +260,9 @@ class _Driver:
                 if known is None
                 else self._search(ledger, known, n_todo, room)
             )
+            scratch = self.folder.scratch.local
+            if self.sweep.early_stopping and has_checkpoints and scratch is not None:
+                queue.folder, queue.n_at_once = scratch.absolute() / ASIDE, progress.n_at_once
             status = StatusFile(self.folder, dashboard)
             collector = Collector(
                 queue,

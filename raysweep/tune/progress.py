@@ -106,10 +106,10 @@ class Progress:
             while elapsed_s - self._looks[0][0] > _RATE_S:
                 self._looks.popleft()
 
-    @property
-    def n_packs(self) -> int:
-        """Packs that run."""
-        return len(self._slots)
+    def n_at_once(self) -> int:
+        """Give how many packs should be out: one that waits, so that no slot does."""
+        # More than there were slots run where nodes have joined.
+        return max(self.n_slots, len(self._slots)) + 1
 
     @property
     def n_before(self) -> int:

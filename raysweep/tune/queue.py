@@ -1,15 +1,16 @@
 """The packs that wait, as Ray Tune's searcher: halves of a pack that failed join in mid-run."""
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ray import tune
 from ray.tune.search import Searcher
 
-from raysweep.plan import Pack, cost
+from raysweep.plan import Pack, cost, pack_key
 from raysweep.settings import Config
 from raysweep.trainable import TRIAL
 
@@ -25,7 +26,10 @@ class Job:
 
     ``n_tries`` counts how often it, and packs it was part of, had to be taken up again so far,
     ``n_lost`` how often in a row without an epoch in between; ``heard`` is when its worker last
-    gave a sign (``time.monotonic``). ``checkpoint`` is its state after an epoch, if one was kept.
+    gave a sign (``time.monotonic``). ``checkpoint`` is its state after an epoch, if one was kept,
+    ``states`` are the files of those that were set aside and go on as this one. ``n_seats`` is the
+    number of configurations that it began with, or that of the largest it was joined of; ``turn``
+    is where it stands while it is set aside.
     """
 
     name: str
@@ -35,9 +39,14 @@ class Job:
     heard: float = field(default_factory=time.monotonic)
     ended: set[str] = field(default_factory=set)
     checkpoint: tune.Checkpoint | None = None
+    states: tuple[Path, ...] = ()
+    n_seats: int = 0
+    turn: str | None = None
 
     def __post_init__(self) -> None:
         self.cost = cost(self.pack)
+        self.n_seats = self.n_seats or len(self.pack.configs)
+        self.key = pack_key(self.pack.configs[0])
 
     @property
     def n_open(self) -> int:
@@ -65,19 +74,84 @@ class Job:
 
 
 class JobQueue:
-    """The jobs that wait or run; each leaves when all of its configurations have their rows."""
+    """The jobs that wait or run; each leaves when all of its configurations have their rows.
 
-    def __init__(self, packs: Iterable[Pack]) -> None:
+    With a ``folder`` for their states, jobs that have lost half of their seats may be set aside:
+    those that stand at one epoch go on as one when they fill the seats of one, or nothing else
+    waits. ``n_at_once`` gives how many jobs may be out (None: any number): Tune takes as many as
+    it gets, long before it runs them.
+    """
+
+    folder: Path | None = None
+
+    def __init__(self, packs: Iterable[Pack], n_at_once: Callable[[], int] | None = None) -> None:
         self._waiting = deque(Job(pack.configs[0].id, pack) for pack in packs)
         self.jobs = {job.name: job for job in self._waiting}
         """All jobs that have not left, by name."""
+        self.n_at_once = n_at_once
+        self._out: set[str] = set()
+        self._aside: dict[tuple[str, str], list[Job]] = defaultdict(list)
+        self._n_joined = 0
 
     def next(self) -> Job | None:
-        """Take the job that has waited for longest."""
-        return self._waiting.popleft() if self._waiting else None
+        """Take the next job, None if there is none or enough are out."""
+        if self.n_at_once is not None and len(self._out) >= self.n_at_once():
+            return None
+        job = self._join(is_full=True)
+        job = job or (self._waiting.popleft() if self._waiting else None)
+        job = job or self._fill() or self._join(is_full=False)
+        if job:
+            self._out.add(job.name)
+        return job
+
+    def _fill(self) -> Job | None:
+        """Make a job; a queue that has more than it was given overrides."""
+        return None
+
+    def has_more(self, key: str) -> bool:
+        """Tell whether a job of a pack key waits, or is set aside."""
+        others = (*self._waiting, *(job for jobs in self._aside.values() for job in jobs))
+        return any(job.key == key for job in others)
+
+    def state_file(self, job: Job, n_left: int) -> Path | None:
+        """Give the file for a job's state if it should be set aside with ``n_left`` lanes left."""
+        if self.folder is None or not 0 < n_left <= job.n_seats / 2 or not self.has_more(job.key):
+            return None
+        return self.folder / f"{job.name}.pt"
+
+    def set_aside(self, job: Job) -> None:
+        """Keep a job whose state was written, until others stand where it stands."""
+        assert job.turn is not None
+        self._out.discard(job.name)
+        self._aside[job.key, job.turn].append(job)
+
+    def _join(self, is_full: bool) -> Job | None:
+        """Make one job of those set aside at one epoch: of as many as fill its seats, or of all."""
+        for place, jobs in self._aside.items():
+            n_seats = max((job.n_seats for job in jobs), default=0)
+            if not jobs or (is_full and sum(job.n_open for job in jobs) < n_seats):
+                continue
+            taken: list[Job] = []
+            while jobs and sum(job.n_open for job in (*taken, jobs[0])) <= n_seats:
+                taken.append(jobs.pop(0))
+            self._aside[place] = jobs
+            self._n_joined += 1
+            whole = Job(
+                f"{taken[0].pack.configs[0].id}-{self._n_joined}",
+                Pack(tuple(config for job in taken for config in job.open_configs)),
+                max(job.n_tries for job in taken),
+                states=tuple(path for job in taken for path in job.states),
+                n_seats=n_seats,
+            )
+            for job in taken:
+                self.leave(job)
+            self.jobs[whole.name] = whole
+            return whole
+        return None
 
     def again(self, job: Job) -> None:
         """Put a job that was taken back in front."""
+        self._out.discard(job.name)
         self._waiting.appendleft(job)
 
     def split(self, job: Job) -> list[Job]:
@@ -94,6 +168,7 @@ class JobQueue:
     def leave(self, job: Job) -> None:
         """Note that nothing is left to do for a job."""
         self.jobs.pop(job.name, None)
+        self._out.discard(job.name)
 
     def __len__(self) -> int:
         return len(self.jobs)

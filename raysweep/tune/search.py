@@ -89,8 +89,7 @@ class SearchQueue(JobQueue):
         limit: int | None = None,
         n_at_once: Callable[[], int] | None = None,
     ) -> None:
-        super().__init__(())
-        self._n_at_once = n_at_once
+        super().__init__((), n_at_once)
         self._note = note
         self._n_left = sys.maxsize if limit is None else limit
         self._searcher = searcher
@@ -133,13 +132,6 @@ class SearchQueue(JobQueue):
             self.configs[config.id] = config
         return suggestion
 
-    def next(self) -> Job | None:
-        """Take the job that has waited for longest, or one of new suggestions if it is time."""
-        if job := super().next():
-            return job
-        is_time = self._n_at_once is None or len(self.jobs) < self._n_at_once()
-        return self._fill() if is_time else None
-
     def _fill(self) -> Job | None:
         """Ask until a pack is full, or no more can come; None if nothing is left."""
         n_before = self.n_asked
@@ -165,6 +157,14 @@ class SearchQueue(JobQueue):
         if self._note:
             self._note(job)
         return job
+
+    def has_more(self, key: str) -> bool:
+        """Tell whether a job of a pack key waits or is set aside, or may still be suggested."""
+        return super().has_more(key) or bool(self._held.get(key)) or self._may_ask
+
+    @property
+    def _may_ask(self) -> bool:
+        return bool(self._n_left) and not self.is_used_up and self.n_asked < self.n_samples
 
     def _largest(self) -> int:
         return max(map(len, self._held.values()), default=0)
@@ -215,5 +215,4 @@ class SearchQueue(JobQueue):
     def __len__(self) -> int:
         if not self._n_left:
             return len(self.jobs)
-        is_more = not self.is_used_up and self.n_asked < self.n_samples
-        return len(self.jobs) + sum(map(len, self._held.values())) + int(is_more)
+        return len(self.jobs) + sum(map(len, self._held.values())) + int(self._may_ask)

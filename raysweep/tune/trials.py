@@ -64,6 +64,7 @@ def _fit(queue: JobQueue, terms: Terms, collector: Collector) -> None:
             job.checkpoint,
             collector.trace_of(job) if terms.has_checkpoints else None,
             terms.has_averages,
+            job.states,
         )
 
     amount = {"cpu": terms.resources.cpu, "gpu": terms.resources.gpu}
