@@ -253,7 +253,8 @@ class PackTrainable(tune.Trainable):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._save(path)
         except (OSError, RuntimeError):  # torch's own of a full disk
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
             return False
         return True
 

@@ -244,3 +244,89 @@ def test_an_interrupted_pack_stays_in_the_queue(tmp_path: Path) -> None:
     desk.collector.is_stopping = True
     desk.collector.on_trial_complete(0, TRIALS, trial)
     assert len(desk.queue) == 1
+
+
+# --- jobs that are set aside ----------------------------------------------------------------------
+
+
+def alike(n: int, first: float) -> Pack:
+    """Make a pack of configurations that may all train together."""
+    return Pack(tuple(Config(lr=first * (1 + i / 100)) for i in range(n)))
+
+
+class Seats:
+    """A queue of four packs of eight that keeps states; at most two jobs are out."""
+
+    def __init__(self, folder: Path) -> None:
+        self.queue = JobQueue([alike(8, 1e-3 * (i + 1)) for i in range(4)], lambda: 2)
+        self.queue.folder = folder
+
+    def lose(self, job: Job, n_left: int, turn: str = "t") -> None:
+        """Let all but some configurations of a job end, and set it aside."""
+        job.ended.update(c.id for c in job.pack.configs[n_left:])
+        file = self.queue.state_file(job, n_left)
+        assert file is not None
+        job.states, job.turn = (file,), turn
+        self.queue.set_aside(job)
+
+    def next(self) -> Job:
+        job = self.queue.next()
+        assert job is not None
+        return job
+
+
+def test_jobs_that_lost_lanes_go_on_as_one_as_soon_as_they_fill_its_seats(tmp_path: Path) -> None:
+    seats = Seats(tmp_path)
+    one, two = seats.next(), seats.next()
+    assert seats.queue.next() is None
+    seats.lose(one, 4)
+    three = seats.next()
+    assert len(three.pack.configs) == 8
+    seats.lose(two, 4)
+    whole = seats.next()
+    assert whole.pack.configs == (*one.pack.configs[:4], *two.pack.configs[:4])
+    assert whole.states == (tmp_path / f"{one.name}.pt", tmp_path / f"{two.name}.pt")
+    assert (whole.n_seats, whole.turn) == (8, None)
+    assert set(seats.queue.jobs) == {whole.name, three.name, seats.queue._waiting[0].name}
+
+
+def test_jobs_at_other_epochs_are_not_joined_and_all_go_on_when_nothing_waits(
+    tmp_path: Path,
+) -> None:
+    seats = Seats(tmp_path)
+    for turn in ("a", "b", "c"):
+        seats.lose(seats.next(), 3, turn)
+    last = seats.next()
+    seats.queue.leave(last)
+    rest = [seats.next(), seats.next()]
+    assert [job.n_open for job in rest] == [3, 3]
+    assert seats.queue.next() is None
+    seats.queue.leave(rest[0])
+    assert seats.next().n_open == 3
+    assert len(seats.queue) == 2
+
+
+def test_a_job_is_set_aside_only_for_others_and_with_half_of_its_seats_free(tmp_path: Path) -> None:
+    seats = Seats(tmp_path)
+    job = seats.next()
+    assert seats.queue.state_file(job, 5) is None
+    assert seats.queue.state_file(job, 0) is None
+    assert seats.queue.state_file(job, 4) == tmp_path / f"{job.name}.pt"
+    while waiting := seats.queue.next():
+        seats.queue.leave(waiting)
+    assert seats.queue.state_file(job, 4) is None
+    seats.queue.folder = None
+    assert seats.queue.state_file(job, 4) is None
+
+
+def test_more_than_fill_the_seats_of_one_wait_for_the_next(tmp_path: Path) -> None:
+    seats = Seats(tmp_path)
+    for n_left in (3, 3):
+        seats.lose(seats.next(), n_left)
+    seats.lose(seats.next(), 4)
+    whole = seats.next()
+    assert [len(whole.pack.configs), whole.n_open] == [6, 6]
+    last = seats.next()
+    assert len(last.pack.configs) == 8
+    seats.queue.leave(last)
+    assert seats.next().n_open == 4

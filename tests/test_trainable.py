@@ -195,3 +195,50 @@ def test_a_limit_that_is_kept_changes_nothing() -> None:
     config = pack()
     config[TRIAL]["max_seconds"] = 60.0
     assert rows_of(train_to_end(Bare(config))) == rows_of(train_to_end(Bare(pack())))
+
+
+def test_packs_that_were_set_aside_go_on_in_one_worker_with_their_rows(tmp_path: Path) -> None:
+    packs = [pack(lr=lr) for lr in (1e-3, 3e-3)]
+    whole = rows_of([result for p in packs for result in train_to_end(Bare(p))])
+    worker, results, left, turns = Bare(packs[0]), [], [], []
+    for i, p in enumerate(packs):
+        worker.reset(dict(p))
+        results.append(worker.train())
+        stays, goes = (Config(**values) for values in json.loads(p[TRIAL]["pack"]))
+        worker.stop_lanes(json.dumps({goes.id: {"rung": 1, "reason": "behind"}}))
+        worker.set_aside(str(tmp_path / "aside" / f"{i}.pt"))
+        results.append(worker.train())
+        assert results[-1]["done"]
+        assert results[-1]["state"] == str(tmp_path / "aside" / f"{i}.pt")
+        assert [row["status"] for row in rows_of(results[-1:])] == ["stopped"]
+        left.append(stays)
+        turns.append(results[-1]["turn"])
+    assert turns[0] == turns[1]
+    files = sorted((tmp_path / "aside").iterdir())
+    worker.reset({TRIAL: trial_config("joined", left, 1, 0, states=files)})
+    results += train_to_end(worker)
+    ids = {config.id for config in left}
+
+    def sorted_rows(rows: list[dict[str, Any]]) -> list[str]:
+        return sorted(json.dumps(row) for row in rows if row["config_id"] in ids)
+
+    assert sorted_rows(rows_of(results)) == sorted_rows(whole)
+    # The first epoch was not trained again.
+    assert len(results) == 2 * 2 + 3
+
+
+def test_a_pack_whose_state_is_lost_or_cannot_be_written_trains_all_the_same(
+    tmp_path: Path,
+) -> None:
+    whole = rows_of(train_to_end(Bare(pack())))
+    configs = [Config(**values) for values in json.loads(pack()[TRIAL]["pack"])]
+    lost = trial_config("key", configs, 1, 0, states=[tmp_path / "gone.pt"])
+    assert rows_of(train_to_end(Bare({TRIAL: lost}))) == whole
+    (tmp_path / "file").write_text("")
+    worker = Bare(pack())
+    results = [worker.train()]
+    worker.set_aside(str(tmp_path / "file" / "0.pt"))
+    results.append(worker.train())
+    assert not results[-1]["done"]
+    assert "state" not in results[-1]
+    assert rows_of(results + train_to_end(worker)) == whole
