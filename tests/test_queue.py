@@ -17,7 +17,8 @@ from raysweep.plan import Pack
 from raysweep.results import ResultsFolder, Writer, read_trials
 from raysweep.settings import Config
 from raysweep.trainable import TRIAL
-from raysweep.tune.access import NothingRunsError
+from raysweep.tune.access import NothingRunsError, StopRun
+from raysweep.tune.budget import End
 from raysweep.tune.collector import Collector, Limits
 from raysweep.tune.progress import Progress
 from raysweep.tune.queue import LOST_ALONE, LOST_WORKERS, Job, JobQueue, QueueSearcher
@@ -330,3 +331,18 @@ def test_more_than_fill_the_seats_of_one_wait_for_the_next(tmp_path: Path) -> No
     assert len(last.pack.configs) == 8
     seats.queue.leave(last)
     assert seats.next().n_open == 4
+
+
+def test_three_failures_alike_in_a_row_end_the_run_and_rows_are_kept(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, 1, 1, 1, 1)
+    for number in range(3):
+        assert desk.collector.end == End()
+        _, trial = desk.start()
+        failed = {"error": "no such thing", "traceback": "...", "circumstances": {}, "done": True}
+        desk.collector.on_trial_result(0, TRIALS, trial, {**STEP, **failed})
+        if number < 2:
+            desk.collector.on_step_end(0, TRIALS)
+    with pytest.raises(StopRun):
+        desk.collector.on_step_end(0, TRIALS)
+    assert desk.collector.end == End(common_error="no such thing")
+    assert list(desk.statuses().values()) == ["failed"] * 3
