@@ -381,6 +381,9 @@ class _Driver:
         if self._suggested is not None:
             n_unasked = self._suggested.n_unasked(self.sweep.search.n_samples)
         why = self._end
+        if why.over and not progress.n_ended:
+            hint = "before a configuration ended; give more, or set a smaller pack"
+            why = End(f"{why.over} {hint}")
         is_limit = self._limit is not None and progress.n_ended == progress.n_total
         if is_limit and not why.common_error:
             name = "--limit" if self._limit == self.options.limit else "max_configs"
