@@ -321,7 +321,7 @@ def _limits() -> dict[str, Any]:
         "grace_period": {**whole, "default": default.grace_period},
         "reduction_factor": {
             **_NUMBER,
-            "exclusiveMinimum": 1,
+            "minimum": stopping.LEAST_FACTOR,
             "maximum": stopping.MOST_EPOCHS,
             "default": default.reduction_factor,
         },

@@ -119,3 +119,31 @@ def test_runs_at_other_epochs_or_groups_have_other_turns(small: Source) -> None:
         run.advance()
         turns.append(run.turn)
     assert len(set(turns)) == len(turns)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("n_epochs", [3, 5])
+def test_what_a_stopped_twin_left_of_a_stage_does_not_take_the_place_of_the_whole(
+    n_epochs: int, order: int, small: Source
+) -> None:
+    # Two share the stage of task 1, in runs of their own; one of them stops in the midst of it.
+    goes_on, twin = (
+        configure(lr=0.01, epochs=4, replay="simple", replay_weight=weight) for weight in (0.3, 0.6)
+    )
+    mate, behind = (configure(lr=lr, epochs=4, replay="simple") for lr in (0.03, 0.02))
+    tables, states = empty([goes_on, twin, mate, behind]), []
+    for pack in [(goes_on, behind), (twin, mate)][::order]:
+        run = PackRun(pack, small)
+        for epoch in range(1, n_epochs + 1):
+            add(run.advance(), tables)
+            if epoch == 1:
+                run.stop({twin.id: Stop(1, "behind")} if twin in pack else {})
+        run.stop({behind.id: Stop(n_epochs, "behind")} if behind in pack else {})
+        add(run.settle(), tables)
+        states.append(passed_through_a_file(run.state()))
+    left = [goes_on, mate]
+    whole = PackRun(left, small)
+    whole.restore(joined(states, left))
+    while not whole.is_done:
+        add(whole.advance(), tables)
+    assert_same({c.id: tables[c.id] for c in left}, run_alone(left, small))

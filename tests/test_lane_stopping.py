@@ -203,6 +203,17 @@ def test_stages_that_train_no_classifier_or_diverged_decide_nothing() -> None:
     )
 
 
+def test_a_lane_that_missed_rungs_counts_at_those_it_reaches_only() -> None:
+    # As where a stage comes from a store that does not have what is compared.
+    configs = configs_of(5)
+    *late, worse, better = configs
+    stopper = asha(reduction_factor=2)
+    for time in range(5, 9):
+        stopper.hear(configs, [row(i, time, 0.9) for i in late])
+    decided = stopper.hear(configs, [row(worse, 1, 0.4), row(better, 1, 0.7)])
+    assert set(decided) == {worse}
+
+
 # --- lanes that leave a pack ----------------------------------------------------------------------
 
 

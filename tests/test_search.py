@@ -364,3 +364,20 @@ def test_an_emptied_folder_knows_of_no_suggestion(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     known = known_of(Place.of(tmp_path / "sweep"), space_of(tmp_path), False, STAYS)
     assert known.n_suggested == 0
+
+
+def test_what_failed_before_is_tried_after_all_others_and_alone(tmp_path: Path) -> None:
+    space = space_of(tmp_path, ONE)
+    first = Bench(space, n_samples=4, pack=2)
+    first.start()
+    one, two = first.kept
+    failed = {config.id for config in space.configs(one)}
+    second = Bench(space, n_samples=6, pack=2, seed=1)
+    for parameters in (one, two):
+        second.queue.resume(parameters, {}, failed)
+    second.run()
+    assert len(second.queue) == 0
+    order = [config.id for job in second.jobs for config in job.pack.configs]
+    assert len(order) == len(set(order)) == 6 * len(space.seeds)
+    assert set(order[-len(failed) :]) == failed
+    assert all(len(job.pack.configs) == 1 for job in second.jobs[-len(failed) :])

@@ -5,7 +5,7 @@ epochs of the same group go on together as if they had been one from the start.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -23,15 +23,18 @@ def joined(states: Sequence[State], configs: Sequence[Config]) -> State:
     ``configs`` are those of the runs that have not ended. All runs have the same ``turn``.
     """
     assert len({state["turn"] for state in states}) == 1
-    needed = {stage.fingerprint for config in configs for stage in stages_of(config)}
+    # Not what a configuration left behind that has ended: of a stage that it shared with one that
+    # goes on in another run, its run has a part only.
+    needed = [_open_stages(state, configs) for state in states]
     turns = [turn_of(group[0]) for group in group_stages(configs)]
     turn = tuple(json.loads(states[0]["turn"])[0])
     groups = [state["group"] for state in states if state["group"]]
+    of_groups = [n for state, n in zip(states, needed, strict=True) if state["group"]]
     return {
         "configs": [config.id for config in configs],
         "position": next(i for i, other in enumerate(turns) if other >= turn),
         "turn": states[0]["turn"],
-        "group": _joined_groups(groups, needed) if groups else None,
+        "group": _joined_groups(groups, of_groups) if groups else None,
         **{
             name: _united([state[name] for state in states], needed)
             for name in ("served", "records", "models", "buffers")
@@ -41,17 +44,26 @@ def joined(states: Sequence[State], configs: Sequence[Config]) -> State:
     }
 
 
-def _united(parts: Sequence[Mapping[str, Any]], needed: set[str]) -> dict[str, Any]:
-    """Unite what is kept by stage; of a stage that several have, the first."""
-    return {f: x for part in reversed(parts) for f, x in part.items() if f in needed}
+def _open_stages(state: State, configs: Sequence[Config]) -> set[str]:
+    """Give the stages (fingerprints) of a run's configurations that have not ended."""
+    ids = set(state["configs"]) - set(state["reported"])
+    return {stage.fingerprint for c in configs if c.id in ids for stage in stages_of(c)}
 
 
-def _joined_groups(groups: Sequence[State], needed: set[str]) -> State:
+def _united(
+    parts: Sequence[Mapping[str, Any]], needed: Sequence[Collection[str]]
+) -> dict[str, Any]:
+    """Unite what is kept by stage; of a stage that several need, the first."""
+    pairs = reversed([*zip(parts, needed, strict=True)])
+    return {f: x for part, names in pairs for f, x in part.items() if f in names}
+
+
+def _joined_groups(groups: Sequence[State], needed: Sequence[Collection[str]]) -> State:
     """Put the rows of each lane below one another; a stage that several runs have comes once."""
     rows, seen = [], set[str]()
-    for group in groups:
-        new = [f in needed and f not in seen for f in group["lanes"]]
-        seen |= set(group["lanes"])
+    for group, names in zip(groups, needed, strict=True):
+        new = [f in names and f not in seen for f in group["lanes"]]
+        seen |= set(group["lanes"]) & set(names)
         rows.append([k for k, is_new in enumerate(new) if is_new])
 
     def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:

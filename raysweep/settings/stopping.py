@@ -13,6 +13,7 @@ STOPPERS = ("asha", "hyperband", "median")
 STOP_METRICS = {"average_accuracy": "max", "test_accuracy": "max", "class_loss": "min"}
 """Columns of ``epochs`` that may decide, each with its mode."""
 MOST_EPOCHS = 1_000_000
+LEAST_FACTOR = 1.1
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9.eE+-]+)\s*(s|min|h|d)")
 _OFF = (None, False, "none", "no", "off", "false")
@@ -154,8 +155,10 @@ def _positive(raw: Any, where: str, what: str) -> float:
 
 def _factor(raw: Any) -> float:
     number = _positive(raw, "early_stopping.reduction_factor", "a number")
-    if not 1 < number <= MOST_EPOCHS:
-        raise InputError(f"early_stopping.reduction_factor: expected a number > 1, got {show(raw)}")
+    if not LEAST_FACTOR <= number <= MOST_EPOCHS:
+        raise InputError(
+            f"early_stopping.reduction_factor: expected a number >= {LEAST_FACTOR}, got {show(raw)}"
+        )
     return number
 
 

@@ -34,11 +34,15 @@ LANES = 8
 
 @dataclass(frozen=True)
 class Known:
-    """What earlier runs left: rows by configuration, ended suggestions, and those that have not."""
+    """What earlier runs left: rows by configuration, ended suggestions, and those that have not.
+
+    ``failed`` has the ids of configurations that failed.
+    """
 
     rows: Mapping[str, Mapping[str, Any]]
     ended: list[Parameters]
     open: list[Parameters]
+    failed: frozenset[str] = frozenset()
 
     @property
     def n_suggested(self) -> int:
@@ -107,7 +111,8 @@ def known_of(place: Place, space: Space, is_new: bool, stays: Collection[str]) -
     for parameters in found.values():
         has_ended = all(config.id in done for config in space.configs(parameters))
         (ended if has_ended else left).append(parameters)
-    return Known({i: row for i, row in rows.items() if i in done}, ended, left)
+    failed = frozenset(i for i, row in rows.items() if row["status"] == "failed")
+    return Known({i: row for i, row in rows.items() if i in done}, ended, left, failed)
 
 
 def _suggested(place: Place) -> list[dict[str, Any]]:
@@ -183,7 +188,7 @@ def make_queue(
     for parameters in known.ended:
         queue.know(parameters, known.rows)
     for parameters in known.open:
-        queue.resume(parameters, known.rows)
+        queue.resume(parameters, known.rows, known.failed)
     return queue
 
 

@@ -98,7 +98,9 @@ class LaneStopper:
             if self.rule.method == "median":
                 # Takes the result down, no more.
                 self._scheduler.on_trial_complete(None, _Lane(config.id), result)
-            else:
+            elif self._is_rung(config.id, time):
+                # At no other time: one that missed a rung (a stage from the store has no averages)
+                # would be put down there with the value of a later epoch.
                 self._scheduler.on_trial_result(None, _Lane(config.id), result)
 
     def _decide(self, config: Config, time: int, value: float) -> Decision | None:
@@ -116,6 +118,10 @@ class LaneStopper:
         else:
             is_behind, why = self._is_behind(config.id, time)
         return Decision(time, f"{name} {value:.4g} {after}: {why}") if is_behind else None
+
+    def _is_rung(self, config_id: str, time: int) -> bool:
+        rungs = self._scheduler._trial_info[config_id]._rungs
+        return any(time == math.ceil(milestone) for milestone, _ in rungs)
 
     def _is_behind(self, config_id: str, time: int) -> tuple[bool, str]:
         """Tell whether a configuration is below the cutoff of the rung it has just reached.

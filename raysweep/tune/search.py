@@ -6,7 +6,7 @@ A searcher is Ray Tune's ``Searcher``; it sees one suggestion at a time and know
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -101,6 +101,7 @@ class SearchQueue(JobQueue):
         self.n_asked = 0
         self._by_config: dict[str, Suggestion] = {}
         self._held: dict[str, list[Config]] = defaultdict(list)
+        self._late: list[Config] = []
         self.is_used_up = False
         self.configs: dict[str, Config] = {}
         """All configurations that were suggested so far, by id."""
@@ -111,8 +112,16 @@ class SearchQueue(JobQueue):
         suggestion.rows.update({c.id: rows[c.id] for c in suggestion.configs})
         self._searcher.learn(parameters, suggestion.result(self._metrics))
 
-    def resume(self, parameters: Parameters, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take up a suggestion of an earlier run that has not ended; ``rows`` are those it has."""
+    def resume(
+        self,
+        parameters: Parameters,
+        rows: Mapping[str, Mapping[str, Any]],
+        failed: Collection[str] = (),
+    ) -> None:
+        """Take up a suggestion of an earlier run that has not ended; ``rows`` are those it has.
+
+        What has ``failed`` before (ids) is tried again after all others, each alone.
+        """
         self._searcher.repeat(parameters)
         name = f"s{self.n_asked}"
         given = self._searcher.suggest(name)
@@ -121,6 +130,8 @@ class SearchQueue(JobQueue):
         for config in suggestion.configs:
             if config.id in rows:
                 suggestion.rows[config.id] = rows[config.id]
+            elif self._by_config[config.id] is suggestion and config.id in failed:
+                self._late.append(config)
             elif self._by_config[config.id] is suggestion:
                 self._held[pack_key(config)].append(config)
 
@@ -146,11 +157,14 @@ class SearchQueue(JobQueue):
             self._ask()
         if self.n_asked > n_before:
             self._keep([s.parameters for s in self._open()])
-        if not self._largest() or not pack:
+        if pack and self._largest():
+            key = max(self._held, key=lambda k: len(self._held[k]))
+            configs = self._held[key][:pack]
+            self._held[key] = self._held[key][pack:]
+        elif pack and self._late:
+            configs = [self._late.pop(0)]
+        else:
             return None
-        key = max(self._held, key=lambda k: len(self._held[k]))
-        configs = self._held[key][:pack]
-        self._held[key] = self._held[key][pack:]
         self._n_left -= len(configs)
         job = Job(configs[0].id, Pack(tuple(configs)))
         self.jobs[job.name] = job
@@ -215,4 +229,5 @@ class SearchQueue(JobQueue):
     def __len__(self) -> int:
         if not self._n_left:
             return len(self.jobs)
-        return len(self.jobs) + sum(map(len, self._held.values())) + int(self._may_ask)
+        n_held = sum(map(len, self._held.values())) + len(self._late)
+        return len(self.jobs) + n_held + int(self._may_ask)
