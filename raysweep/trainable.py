@@ -22,7 +22,7 @@ from ray import tune
 
 from raysweep import __version__
 from raysweep.data.sources import Source
-from raysweep.settings import Config
+from raysweep.settings import Config, Stop
 from raysweep.store.files import StageStore
 from raysweep.versions import difference, versions_of
 
@@ -238,8 +238,6 @@ class PackTrainable(tune.Trainable):
         ``stops`` is JSON that maps their ids to rung and reason. The driver calls it between two
         steps.
         """
-        from raysweep.pack import Stop
-
         if self._run is not None:
             self._run.stop({i: Stop(**stop) for i, stop in json.loads(stops).items()})
 

@@ -9,10 +9,9 @@ from small_configs import configure
 from test_lanes import Rows, add, assert_same, empty, mixed, run_alone
 
 from raysweep.data.sources import Source
-from raysweep.pack import PackRun, Stop, joined
+from raysweep.pack import PackRun, joined
 from raysweep.plan import pack_key
-from raysweep.settings import Config
-from raysweep.store.files import StageStore
+from raysweep.settings import Config, Stop
 
 
 def join_after(
@@ -20,7 +19,6 @@ def join_after(
     packs: Sequence[Sequence[Config]],
     source: Source,
     stopped: Sequence[Config] = (),
-    store: StageStore | None = None,
 ) -> dict[str, Rows]:
     """Train packs for some epochs, stop some of their configurations, go on with the rest as one.
 
@@ -29,7 +27,7 @@ def join_after(
     tables = empty([config for pack in packs for config in pack])
     states, left = [], []
     for pack in packs:
-        run = PackRun(pack, source, store=store)
+        run = PackRun(pack, source)
         for _ in range(n_epochs):
             add(run.advance(), tables)
         gone = {c.id: Stop(n_epochs, "behind") for c in stopped if c in pack}
@@ -40,7 +38,7 @@ def join_after(
         left += [config for config in pack if config.id not in ended]
         states.append(passed_through_a_file(run.state()))
     assert len({state["turn"] for state in states}) == 1
-    whole = PackRun(left, source, store=store)
+    whole = PackRun(left, source)
     whole.restore(joined(states, left))
     while not whole.is_done:
         add(whole.advance(), tables)
@@ -70,7 +68,6 @@ def test_lanes_of_several_runs_go_on_as_one_with_the_numbers_of_each_alone(
 ) -> None:
     # Epochs 2 and 4 end a group; a comparison's third belongs to its VAE.
     configs = mixed(model=model)
-    others = [c.model_copy(update={"lr": c.lr * 1.5}) for c in configs]
     others = [configure(**(c.model_dump() | {"lr": c.lr * 1.5})) for c in configs]
     assert len({pack_key(config) for config in [*configs, *others]}) == 1
     stopped = [configs[0], others[1]] if n_epochs <= 2 else []

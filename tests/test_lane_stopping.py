@@ -13,9 +13,9 @@ from small_configs import configure
 from test_lanes import Rows, add, assert_same, empty, mixed, run_alone
 
 from raysweep.data.sources import Source
-from raysweep.pack import PackRun, Stop
-from raysweep.settings import Config, EarlyStopping, classifier_epochs
-from raysweep.tune.lane_stopping import Decision, LaneStopper
+from raysweep.pack import PackRun
+from raysweep.settings import Config, EarlyStopping, Stop, classifier_epochs
+from raysweep.tune.lane_stopping import LaneStopper
 
 N_EPOCHS = 9
 METRIC = "average_accuracy"
@@ -322,7 +322,7 @@ def test_the_average_of_an_epoch_is_over_the_tasks_so_far_and_moves_nothing(
 
 
 def test_decisions_are_sent_as_what_a_pack_takes() -> None:
-    sent = json.loads(json.dumps({"id": asdict(Decision(3, "behind"))}))
+    sent = json.loads(json.dumps({"id": asdict(Stop(3, "behind"))}))
     assert Stop(**sent["id"]) == Stop(3, "behind")
     assert classifier_epochs(configure(experiment="joint", epochs=4)) == 4
     assert classifier_epochs(configure(n_tasks=3, epochs=4)) == 12

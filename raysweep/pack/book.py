@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from raysweep.pack.rows import Record, Report, Row, Stop, accuracy_rows, stopped_row, trial_row
+from raysweep.pack.rows import Record, Report, Row, accuracy_rows, stopped_row, trial_row
 from raysweep.plan import Stage, stages_of
-from raysweep.settings import Config
+from raysweep.settings import Config, Stop
 from raysweep.stages import Divergence, EpochReport
 
 

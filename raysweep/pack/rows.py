@@ -5,17 +5,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from raysweep.settings import Stop
 from raysweep.stages import Divergence
 
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Why a configuration stops early; ``rung``: after how many epochs of its classifier."""
-
-    rung: int
-    reason: str
 
 
 @dataclass

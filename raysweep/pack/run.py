@@ -14,10 +14,10 @@ import torch
 from raysweep.data.sources import Source
 from raysweep.data.tasks import make_tasks
 from raysweep.pack.book import Book
-from raysweep.pack.rows import Report, Stop
+from raysweep.pack.rows import Report
 from raysweep.plan import Stage, group_stages, pack_key, stages_of, turn_of
 from raysweep.replay import Buffer
-from raysweep.settings import Config
+from raysweep.settings import Config, Stop
 from raysweep.stacked import LaneState, notes
 from raysweep.stages import Divergence, EpochReport, Lane, Scene, TrainGroup, fill_buffers
 from raysweep.store.files import StageStore
@@ -257,17 +257,7 @@ class PackRun:
 
     def _lane(self, stage: Stage) -> Lane:
         config = self._users[stage.fingerprint][0]
-        model, generator, buffer = map(stage.parent, ("model", "generator", "buffer"))
-        generators, labelers = map(stage.numbered_parents, ("generator", "model"))
-        return Lane(
-            stage,
-            config,
-            self._models[model] if model else None,
-            self._buffers[buffer] if buffer else None,
-            self._models[generator] if generator else None,
-            tuple(self._models[parent] for parent in generators),
-            tuple(self._models[parent] for parent in labelers),
-        )
+        return Lane.of(stage, config, self._models, self._buffers)
 
     def _group_of(self, stages: Sequence[Stage]) -> TrainGroup:
         lanes = [self._lane(stage) for stage in stages]

@@ -16,7 +16,7 @@ from raysweep.settings.rules import (
 )
 from raysweep.settings.sampling import Domain, Search
 from raysweep.settings.space import BRANCH, Parameters, Space
-from raysweep.settings.stopping import Budget, EarlyStopping, classifier_epochs
+from raysweep.settings.stopping import Budget, EarlyStopping, Stop, classifier_epochs
 from raysweep.settings.sweep import MAX_CONFIGS, Sweep, load_sweep
 from raysweep.settings.yaml_text import dump_yaml, parse_yaml
 
@@ -37,6 +37,7 @@ __all__ = [
     "SourceShape",
     "Space",
     "StageKeeping",
+    "Stop",
     "Sweep",
     "TaskKind",
     "classifier_epochs",

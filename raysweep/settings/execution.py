@@ -4,14 +4,13 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from raysweep.settings.fields import InputError, near, plain_number, reading, show
+from raysweep.settings.fields import InputError, is_off, near, number_of, reading, show
 from raysweep.settings.grid import check_value
 
 _MOST_GB = 1e9
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 LOGGERS = ("tensorboard", "mlflow", "wandb")
 """Where a sweep can be logged beside its tables."""
-_NO_LIMIT = ("none", "no", "off", "false")
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def resources_of(raw: dict[str, Any]) -> Resources:
         if name == "gpu" and value == "auto":
             values[name], is_gpu_auto = 1.0, True
             continue
-        number = _number(value)
+        number = number_of(value)
         is_amount = 0 <= number < 1e6 and (number <= 1 or number == int(number))
         if not is_amount or (name == "cpu" and number == 0):
             what = "a number > 0" if name == "cpu" else "auto or a number >= 0"
@@ -103,7 +102,7 @@ def stages_of(raw: Any) -> StageKeeping:
     if keep is None:
         raise InputError(f"stages.keep: expected true or false, got {show(raw['keep'])}")
     max_gb = raw.get("max_gb", StageKeeping.max_gb)
-    number = _number(max_gb)
+    number = number_of(max_gb)
     if not 0 < number <= _MOST_GB:
         raise InputError(
             f"stages.max_gb: expected a number > 0, at most {_MOST_GB:.0e}, got {show(max_gb)}"
@@ -113,9 +112,9 @@ def stages_of(raw: Any) -> StageKeeping:
 
 def max_seconds_of(raw: Any) -> float | None:
     """Check ``max_seconds:``, the most that one epoch of a pack may take; None for no limit."""
-    if raw is None or raw is False or (isinstance(raw, str) and raw.lower() in _NO_LIMIT):
+    if is_off(raw):
         return None
-    number = _number(raw)
+    number = number_of(raw)
     if not 0 < number < math.inf:
         raise InputError(
             f"max_seconds: expected a number > 0, or none for no limit, got {show(raw)}"
@@ -138,11 +137,3 @@ def loggers_of(raw: Any) -> tuple[str, ...]:
                 f"got {show(name)}{hint}"
             )
     return tuple(dict.fromkeys(raw))
-
-
-def _number(raw: Any) -> float:
-    """Give a number, NaN for what is none."""
-    try:
-        return float(plain_number(raw))
-    except (TypeError, ValueError, OverflowError):
-        return math.nan

@@ -5,6 +5,7 @@ import re
 import types
 import typing
 import unicodedata
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -85,6 +86,43 @@ def plain_number(value: Any) -> Any:
     if isinstance(value, float) and value == 0:
         return 0.0  # -0.0 and 0.0 are one setting
     return value
+
+
+def number_of(raw: Any) -> float:
+    """Give a number, NaN for what is none."""
+    try:
+        return float(plain_number(raw))
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def is_off(raw: Any) -> bool:
+    """Tell whether a limit is switched off: nothing, false, or a word for it."""
+    is_word = isinstance(raw, str) and raw.lower() in ("none", "no", "off", "false")
+    return raw is None or raw is False or is_word
+
+
+def check_whole(raw: Any, where: str, least: int, most: int) -> int:
+    """Give a whole number from ``least`` to ``most``; raise ``InputError`` for anything else."""
+    if isinstance(raw, bool) or not isinstance(raw, int) or not least <= raw <= most:
+        raise InputError(
+            f"{where}: expected a whole number from {least} to {most:,}, "
+            f"got {show(raw)}{reading(raw)}"
+        )
+    return raw
+
+
+def check_keys(raw: Mapping[Any, Any], section: str, method: str, known: Sequence[str]) -> None:
+    """Raise ``InputError`` for a key of a section that its method does not know."""
+    for key in raw:
+        if key not in known:
+            hint = near(key, list(known)) or f"; known: {', '.join(known)}"
+            where = f"{section}.{key}"
+            raise InputError(
+                f"{where[:60]}: expected a key of method {method}, got {show(key)}{hint}",
+                where,
+                is_key=True,
+            )
 
 
 def _ascii_number(text: str) -> str:

@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from raysweep.settings.fields import InputError, near, plain_number, reading, show
+from raysweep.settings.fields import (
+    InputError,
+    check_keys,
+    check_whole,
+    near,
+    plain_number,
+    reading,
+    show,
+)
 
 _FORMS = {
     "uniform": "[lower, upper]",
@@ -204,16 +212,7 @@ def search_of(raw: Any) -> Search:
             f"search: expected {{method: random, n_samples: 100}}, got {show(raw)}", "search"
         )
     method = _word(raw.get("method", "random"), "method", METHODS)
-    known = _KEYS[method]
-    for key in raw:
-        if key not in known:
-            hint = near(key, list(known)) or f"; known: {', '.join(known)}"
-            where = f"search.{key}"
-            raise InputError(
-                f"{where[:60]}: expected a key of method {method}, got {show(key)}{hint}",
-                where,
-                is_key=True,
-            )
+    check_keys(raw, "search", method, _KEYS[method])
     if method == "grid":
         return Search()
     if "n_samples" not in raw:
@@ -235,8 +234,8 @@ def search_of(raw: Any) -> Search:
         )
     return Search(
         method,
-        _count(raw["n_samples"], "n_samples", 1, MOST_SAMPLES),
-        _count(raw.get("seed", 0), "seed", 0, 2**32 - 1),
+        check_whole(raw["n_samples"], "search.n_samples", 1, MOST_SAMPLES),
+        check_whole(raw.get("seed", 0), "search.seed", 0, 2**32 - 1),
         _word(raw.get("sequence", "random"), "sequence", SEQUENCES),
         sampler,
         metrics,
@@ -274,15 +273,6 @@ def _word(raw: Any, key: str, words: Sequence[str]) -> str:
         hint = near(raw, list(words))
         raise InputError(f"search.{key}: expected {' or '.join(words)}, got {show(raw)}{hint}")
     return str(raw)
-
-
-def _count(raw: Any, key: str, least: int, most: int) -> int:
-    if isinstance(raw, bool) or not isinstance(raw, int) or not least <= raw <= most:
-        raise InputError(
-            f"search.{key}: expected a whole number from {least} to {most:,}, "
-            f"got {show(raw)}{reading(raw)}"
-        )
-    return raw
 
 
 def points(search: Search, n_dimensions: int, n: int) -> Iterator[Sequence[float]]:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysweep.settings.config import Config
-from raysweep.settings.fields import InputError, near, plain_number, reading, show
+from raysweep.settings.fields import (
+    InputError,
+    check_keys,
+    check_whole,
+    is_off,
+    near,
+    number_of,
+    reading,
+    show,
+)
 
 STOPPERS = ("asha", "hyperband", "median")
 STOP_METRICS = {"average_accuracy": "max", "test_accuracy": "max", "class_loss": "min"}
@@ -16,7 +25,6 @@ MOST_EPOCHS = 1_000_000
 LEAST_FACTOR = 1.1
 _UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9.eE+-]+)\s*(s|min|h|d)")
-_OFF = (None, False, "none", "no", "off", "false")
 _KEYS = {
     "asha": ("method", "metric", "grace_period", "reduction_factor"),
     "hyperband": ("method", "metric", "grace_period", "reduction_factor", "brackets"),
@@ -53,6 +61,14 @@ class EarlyStopping:
 
 
 @dataclass(frozen=True)
+class Stop:
+    """That a configuration stops early, and why; ``rung``: its classifier's epochs so far."""
+
+    rung: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Budget:
     """What one run of the command may use, each None for no limit.
 
@@ -67,7 +83,7 @@ class Budget:
 
 def early_stopping_of(raw: Any, configs: Sequence[Config]) -> EarlyStopping | None:
     """Check ``early_stopping:`` against the configurations (or examples); None where it is off."""
-    if raw is False or raw is None or (isinstance(raw, str) and raw.lower() in _OFF):
+    if is_off(raw):
         return None
     if isinstance(raw, str):
         raw = {"method": raw}
@@ -77,15 +93,7 @@ def early_stopping_of(raw: Any, configs: Sequence[Config]) -> EarlyStopping | No
             f"got {show(raw)}"
         )
     method = _word(raw.get("method", "asha"), "method", STOPPERS)
-    for key in raw:
-        if key not in _KEYS[method]:
-            hint = near(key, list(_KEYS[method])) or f"; known: {', '.join(_KEYS[method])}"
-            where = f"early_stopping.{key}"
-            raise InputError(
-                f"{where[:60]}: expected a key of method {method}, got {show(key)}{hint}",
-                where,
-                is_key=True,
-            )
+    check_keys(raw, "early_stopping", method, _KEYS[method])
     default = EarlyStopping()
     rule = EarlyStopping(
         method,
@@ -126,14 +134,10 @@ def classifier_epochs(config: Config) -> int:
 def budget_of(time_budget: Any, max_configs: Any, max_gpu_hours: Any) -> Budget:
     """Check ``time_budget:``, ``max_configs:`` and ``max_gpu_hours:``."""
     return Budget(
-        None if _is_off(time_budget) else _seconds(time_budget),
-        None if _is_off(max_configs) else _whole(max_configs, "max_configs"),
-        None if _is_off(max_gpu_hours) else _positive(max_gpu_hours, "max_gpu_hours", "hours"),
+        None if is_off(time_budget) else _seconds(time_budget),
+        None if is_off(max_configs) else _whole(max_configs, "max_configs"),
+        None if is_off(max_gpu_hours) else _positive(max_gpu_hours, "max_gpu_hours", "hours"),
     )
-
-
-def _is_off(raw: Any) -> bool:
-    return raw is None or raw is False or (isinstance(raw, str) and raw.lower() in _OFF)
 
 
 def _seconds(raw: Any) -> float:
@@ -144,10 +148,7 @@ def _seconds(raw: Any) -> float:
 
 
 def _positive(raw: Any, where: str, what: str) -> float:
-    try:
-        number = float(plain_number(raw))
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
+    number = number_of(raw)
     if not 0 < number < 1e12:
         raise InputError(f"{where}: expected {what} > 0, got {show(raw)}{reading(raw)}")
     return number
@@ -163,12 +164,7 @@ def _factor(raw: Any) -> float:
 
 
 def _whole(raw: Any, where: str) -> int:
-    if isinstance(raw, bool) or not isinstance(raw, int) or not 1 <= raw <= MOST_EPOCHS:
-        raise InputError(
-            f"{where}: expected a whole number from 1 to {MOST_EPOCHS:,}, "
-            f"got {show(raw)}{reading(raw)}"
-        )
-    return raw
+    return check_whole(raw, where, 1, MOST_EPOCHS)
 
 
 def _word(raw: Any, key: str, words: Sequence[str]) -> str:

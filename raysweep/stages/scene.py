@@ -1,5 +1,6 @@
 """What the stages of a pack share, and what sets one lane of a stage apart."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -59,3 +60,24 @@ class Lane:
     generator: LaneState | None = None
     generators: tuple[LaneState, ...] = ()
     labelers: tuple[LaneState, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        stage: Stage,
+        config: Config,
+        models: Mapping[str, LaneState],
+        buffers: Mapping[str, Buffer],
+    ) -> "Lane":
+        """Make a lane of what the stage's parents left, by their fingerprints."""
+        model, generator, buffer = map(stage.parent, ("model", "generator", "buffer"))
+        generators, labelers = map(stage.numbered_parents, ("generator", "model"))
+        return cls(
+            stage,
+            config,
+            models[model] if model else None,
+            buffers[buffer] if buffer else None,
+            models[generator] if generator else None,
+            tuple(models[parent] for parent in generators),
+            tuple(models[parent] for parent in labelers),
+        )

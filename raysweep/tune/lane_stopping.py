@@ -16,18 +16,10 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 
 from raysweep.results import Place
 from raysweep.results.reader import read_arrow
-from raysweep.settings import Config, EarlyStopping, classifier_epochs
+from raysweep.settings import Config, EarlyStopping, Stop, classifier_epochs
 
 TIME = "classifier_epochs"
 _JOINT, _TASK = "train_joint", "train_task_"
-
-
-@dataclass(frozen=True)
-class Decision:
-    """That a configuration stops: ``rung`` is its classifier's epochs so far."""
-
-    rung: int
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -50,7 +42,7 @@ class LaneStopper:
         self.rule = rule
         self._scheduler: Any = _scheduler(rule, max_epochs)
         self._heard: dict[str, int] = {}
-        self._decided: dict[str, Decision] = {}
+        self._decided: dict[str, Stop] = {}
 
     def learn(self, configs: Mapping[str, Config], epochs: Iterable[Mapping[str, Any]]) -> None:
         """Take in the rows of configurations (by id) that ended before, in their order."""
@@ -61,7 +53,7 @@ class LaneStopper:
 
     def hear(
         self, configs: Mapping[str, Config], epochs: Iterable[Mapping[str, Any]]
-    ) -> dict[str, Decision]:
+    ) -> dict[str, Stop]:
         """Take in a pack's new rows; give the decisions for those that are to stop now.
 
         An epoch after which nothing is left to train decides nothing.
@@ -70,7 +62,7 @@ class LaneStopper:
         for row in epochs:
             if report := self._report(configs[row["config_id"]], row):
                 by_time[report[0]][row["config_id"]] = report[1]
-        stops: dict[str, Decision] = {}
+        stops: dict[str, Stop] = {}
         for time, values in sorted(by_time.items()):
             stops |= {i: d for i in values if (d := self._decided.get(i)) and time >= d.rung}
             new = [i for i in values if i not in stops and time > self._heard.get(i, 0)]
@@ -98,17 +90,17 @@ class LaneStopper:
             if self.rule.method == "median":
                 # Takes the result down, no more.
                 self._scheduler.on_trial_complete(None, _Lane(config.id), result)
-            elif self._is_rung(config.id, time):
+            elif self._rung(config.id, time) is not None:
                 # At no other time: one that missed a rung (a stage from the store has no averages)
                 # would be put down there with the value of a later epoch.
                 self._scheduler.on_trial_result(None, _Lane(config.id), result)
 
-    def _decide(self, config: Config, time: int, value: float) -> Decision | None:
+    def _decide(self, config: Config, time: int, value: float) -> Stop | None:
         after = f"after {time} of {classifier_epochs(config)} epochs"
         name = f"{self.rule.method}: {self.rule.metric}"
         if not math.isfinite(value):
             # In a comparison with a cutoff NaN would never lose.
-            return Decision(time, f"{name} was {value} {after}")
+            return Stop(time, f"{name} was {value} {after}")
         if self.rule.method == "median":
             result = {TIME: time, self.rule.metric: value}
             self._scheduler._results[_Lane(config.id)].pop()  # asked, it takes it down itself
@@ -117,25 +109,25 @@ class LaneStopper:
             is_behind = action == TrialScheduler.STOP
         else:
             is_behind, why = self._is_behind(config.id, time)
-        return Decision(time, f"{name} {value:.4g} {after}: {why}") if is_behind else None
-
-    def _is_rung(self, config_id: str, time: int) -> bool:
-        rungs = self._scheduler._trial_info[config_id]._rungs
-        return any(time == math.ceil(milestone) for milestone, _ in rungs)
+        return Stop(time, f"{name} {value:.4g} {after}: {why}") if is_behind else None
 
     def _is_behind(self, config_id: str, time: int) -> tuple[bool, str]:
         """Tell whether a configuration is below the cutoff of the rung it has just reached.
 
         Ray Tune's own decision compares with those that were recorded before it.
         """
-        bracket = self._scheduler._trial_info[config_id]
-        sign = 1 if self.rule.mode == "max" else -1
-        for milestone, recorded in bracket._rungs:
-            if time == math.ceil(milestone) and config_id in recorded:
-                cutoff, n = bracket.cutoff(recorded), len(recorded)
-                why = f"not in the best 1/{self.rule.reduction_factor:g} of {n} (cutoff "
-                return bool(recorded[config_id] < cutoff), f"{why}{sign * cutoff:.4g})"
-        return False, ""
+        recorded = self._rung(config_id, time)
+        if recorded is None:
+            return False, ""
+        cutoff = self._scheduler._trial_info[config_id].cutoff(recorded)
+        shown = cutoff if self.rule.mode == "max" else -cutoff
+        why = f"not in the best 1/{self.rule.reduction_factor:g} of {len(recorded)}"
+        return bool(recorded[config_id] < cutoff), f"{why} (cutoff {shown:.4g})"
+
+    def _rung(self, config_id: str, time: int) -> dict[str, float] | None:
+        """Give what is recorded at the rung of a time, None where there is no rung."""
+        rungs = self._scheduler._trial_info[config_id]._rungs
+        return next((values for milestone, values in rungs if time == math.ceil(milestone)), None)
 
 
 def make_stopper(

@@ -16,7 +16,7 @@ from raysweep.plan import CPU, GPU, Pack, Stage, cost, epochs_of, pack_key, stag
 from raysweep.settings import Config, Resources, loss_weights
 
 if TYPE_CHECKING:
-    from raysweep.stages import Lane, Scene, TrainGroup
+    from raysweep.stages import Scene, TrainGroup
 
 MOST_S = 60.0
 """What all shapes may take together: beyond it no further one is started."""
@@ -181,9 +181,10 @@ class _Timer:
 
     def run(self, group: Sequence[Stage]) -> float:
         """Run a group; give the seconds of all its epochs, with the tests between and after."""
-        from raysweep.stages import TrainGroup, fill_buffers
+        from raysweep.stages import Lane, TrainGroup, fill_buffers
 
-        lanes = [self._lane(stage) for stage in group]
+        kept = self._models, self._buffers
+        lanes = [Lane.of(stage, self._of_stage[stage.fingerprint], *kept) for stage in group]
         if group[0].kind == "fill_buffer":
             start = self._now()
             buffers = fill_buffers(self._scene, lanes)
@@ -199,21 +200,6 @@ class _Timer:
             lane.stage.fingerprint: state for lane, state in zip(trained.lanes, states, strict=True)
         }
         return seconds
-
-    def _lane(self, stage: Stage) -> "Lane":
-        from raysweep.stages import Lane
-
-        model, generator, buffer = map(stage.parent, ("model", "generator", "buffer"))
-        generators, labelers = map(stage.numbered_parents, ("generator", "model"))
-        return Lane(
-            stage,
-            self._of_stage[stage.fingerprint],
-            self._models[model] if model else None,
-            self._buffers[buffer] if buffer else None,
-            self._models[generator] if generator else None,
-            tuple(self._models[parent] for parent in generators),
-            tuple(self._models[parent] for parent in labelers),
-        )
 
     def _now(self) -> float:
         import torch

@@ -105,7 +105,7 @@ def conclude(
     ids = {config.id for config in sweep.configs}
     current = trials[trials["config_id"].isin(ids)]
     metrics, modes = sweep.search.metrics, sweep.search.modes
-    n_seeds = len(set(sweep.space.seeds)) if sweep.space else None
+    n_seeds = len(sweep.space.seeds) if sweep.space else None
     has_front = len(metrics) > 1
     write_pareto(folder, pareto_settings(current, metrics, modes, n_seeds) if has_front else None)
     counts = current["status"].value_counts()

@@ -115,7 +115,7 @@ def _trials(config: Config) -> Iterator[_Row]:
     row = config_columns(config) | {"status": "finished", "host": "host", "device": "cpu"}
     now = datetime.now(UTC)
     for column in TABLES["trials"].columns:
-        if column.name in row or column.name.startswith("diverged_"):
+        if column.name in row or column.name.startswith(("diverged_", "stopped_")):
             continue
         if column.type == _REAL:
             row[column.name] = chance.random()

@@ -1,7 +1,6 @@
 """How a run ended: the last lines of the command, and its exit code."""
 
 import sys
-from collections import Counter
 
 from raysweep.results import Place, statuses
 from raysweep.settings import Sweep
@@ -17,23 +16,21 @@ def verdict(sweep: Sweep, place: Place, n_unasked: int, end: End, resume: str) -
     the run ended early, if it did.
     """
     ledger = Ledger(statuses(place))
-    ended = Counter(ledger.status(config) for config in sweep.configs)
-    if not sweep.early_stopping:
-        ended["missing"] += ended.pop("stopped", 0)
-    ended["missing"] += n_unasked
+    n_failed = sum(ledger.status(config) == "failed" for config in sweep.configs)
+    n_missing = len(ledger.missing(sweep)) - n_failed + n_unasked
     logs = place / "logs"
     if end.common_error:
         print(
             f"error: {ALIKE} configurations in a row failed with one message: {end.common_error} "
-            f"(see {logs}); {ended['missing']} are missing; mend it, then go on with: {resume}",
+            f"(see {logs}); {n_missing} are missing; mend it, then go on with: {resume}",
             file=sys.stderr,
         )
         return ExitCode.SOME_FAILED
-    if ended["missing"]:
+    if n_missing:
         why = end.over or "interrupted"
-        print(f"{why}: {ended['missing']} configurations are missing; go on with: {resume}")
+        print(f"{why}: {n_missing} configurations are missing; go on with: {resume}")
         return ExitCode.INTERRUPTED
-    if ended["failed"]:
-        print(f"{ended['failed']} failed, see {logs}; try them again with: {resume}")
+    if n_failed:
+        print(f"{n_failed} failed, see {logs}; try them again with: {resume}")
         return ExitCode.SOME_FAILED
     return ExitCode.ENDED
