@@ -10,11 +10,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
 
 import pyarrow.fs
 import pytest
+from gs_server import GsServer, gs_credentials, serve_gs
 from s3_server import KEY, SECRET, S3Server, credentials, serve
 from table_rows import accuracy_rows, read_while_flushed
 
@@ -45,18 +47,29 @@ _NUMBERS = count()
 Patch = pytest.MonkeyPatch
 
 
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def server(request: pytest.FixtureRequest) -> Iterator[S3Server | GsServer]:
+    with serve() if request.param == "s3" else serve_gs() as server:
+        yield server
+
+
 @pytest.fixture(scope="module")
-def server() -> Iterator[S3Server]:
+def s3_server() -> Iterator[S3Server]:
     with serve() as server:
         yield server
 
 
+@pytest.fixture(scope="module")
+def gs_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return gs_credentials(tmp_path_factory.mktemp("gs"))
+
+
 @pytest.fixture(autouse=True)
-def _environment(monkeypatch: Patch, tmp_path: Path) -> None:
+def _environment(monkeypatch: Patch, tmp_path: Path, gs_environment: dict[str, str]) -> None:
     for name in os.environ:
         if name.startswith("AWS_"):
             monkeypatch.delenv(name)
-    for name, value in credentials().items():
+    for name, value in {**credentials(), **gs_environment}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(locks, "_SETTLE_S", 0.05)
@@ -64,7 +77,7 @@ def _environment(monkeypatch: Patch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def address(server: S3Server) -> str:
+def address(server: S3Server | GsServer) -> str:
     return server.address(f"results/sweep_{next(_NUMBERS)}")
 
 
@@ -164,12 +177,15 @@ def test_the_last_row_of_a_key_wins_in_a_store(folder: ResultsFolder, address: s
     assert sorted(values(address).values()) == [0.2, 0.3]
 
 
-def test_a_part_is_one_request(folder: ResultsFolder, server: S3Server) -> None:
+def test_a_part_is_one_request(s3_server: S3Server) -> None:
+    folder = ResultsFolder(s3_server.address("results/requests"))
+    folder.open()
     writer = Writer(folder)
     writer.add("accuracy", accuracy_rows(0, 2000))
-    with server.recorded() as requests:
+    with s3_server.recorded() as requests:
         writer.flush()
     assert [method for method, path in requests if "part-" in path] == ["PUT"]
+    folder.close()
     assert len(requests) <= 3, requests  # and a look at the lease
 
 
@@ -542,7 +558,7 @@ def test_a_manifest_and_logs_are_kept_in_a_store(folder: ResultsFolder) -> None:
 
 def test_checkpoints_go_one_by_one_and_the_rest_at_the_end(folder: ResultsFolder) -> None:
     path, filesystem = folder.storage()
-    assert isinstance(filesystem, pyarrow.fs.S3FileSystem)
+    assert isinstance(filesystem, pyarrow.fs.S3FileSystem | pyarrow.fs.GcsFileSystem)
     scratch = folder.place / ".tune"
     for name in ("1", "2", "3"):
         (scratch / "pack" / name / "state").write_bytes(b"x")
@@ -559,7 +575,9 @@ def test_checkpoints_go_one_by_one_and_the_rest_at_the_end(folder: ResultsFolder
 
 
 @pytest.mark.parametrize("act", [lambda a: ResultsFolder(a).open(), read_trials, statuses])
-def test_a_missing_bucket_is_named(server: S3Server, act: Callable[[str], object]) -> None:
+def test_a_missing_bucket_is_named(
+    server: S3Server | GsServer, act: Callable[[str], object]
+) -> None:
     address = server.address("x").replace("sweeps", "no-such-bucket")
     with pytest.raises(InputError, match="no bucket no-such-bucket in the store"):
         act(address)
@@ -580,14 +598,40 @@ def test_wrong_credentials_are_told_in_one_line() -> None:
             assert KEY not in str(error.value) and SECRET not in str(error.value)
 
 
-def test_a_store_out_of_reach_is_told_in_one_line() -> None:
+@pytest.mark.parametrize("status", [401, 403])
+def test_credentials_that_google_refuses_are_told_in_one_line(status: int) -> None:
+    class Refusal(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b'{"error": {"message": "not you"}}')
+
+        def log_message(self, *words: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever).start()
+        address = f"gs://b{status}/x?endpoint_override=http://127.0.0.1:{server.server_port}"
+        for act in (lambda a: ResultsFolder(a).open(), read_trials):
+            with pytest.raises(InputError, match="refuses the credentials") as error:
+                act(address)
+            assert "not you" in str(error.value)
+            assert "set GOOGLE_APPLICATION_CREDENTIALS" in str(error.value)
+            assert "google::cloud" not in str(error.value) and "\n" not in str(error.value)
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_store_out_of_reach_is_told_in_one_line(scheme: str, monkeypatch: Patch) -> None:
+    if scheme == "gs":
+        monkeypatch.setattr(stores, "_CONNECT_S", 1.0)  # 5 s, three times: 23 s, measured
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
     for act in (lambda a: ResultsFolder(a).open(), read_trials):
         with pytest.raises(InputError, match="no connection to the store") as error:
-            act(f"s3://b/x?endpoint_override=http://127.0.0.1:{port}")
-        assert "\n" not in str(error.value)
+            act(f"{scheme}://b/x?endpoint_override=http://127.0.0.1:{port}")
+        assert "google::cloud" not in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_store_that_never_answers_is_told_in_one_line(monkeypatch: Patch) -> None:
@@ -689,9 +733,9 @@ def test_paths_stay_what_the_user_wrote(tmp_path: Path) -> None:
         _ = ResultsFolder("s3://bucket/x").path
 
 
-def test_an_endpoint_from_the_environment_is_used(server: S3Server, monkeypatch: Patch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
-    address = f"s3://{server.bucket}/from_the_environment"
+def test_an_endpoint_from_the_environment_is_used(s3_server: S3Server, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    address = f"s3://{s3_server.bucket}/from_the_environment"
     stores.connect.cache_clear()
     folder = ResultsFolder(address)
     folder.open()

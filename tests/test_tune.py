@@ -5,11 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from s3_server import credentials, serve
+from gs_server import GsServer, gs_credentials, serve_gs
+from s3_server import S3Server, credentials, serve
 from sweep_runs import (
     ROOT,
     SMALL,
@@ -290,13 +293,17 @@ def test_a_sweep_joins_a_running_cluster(
     assert_same_tables(tmp_path / "results" / "small", small)
 
 
+@pytest.mark.parametrize("store", [serve, serve_gs])
 def test_results_in_a_store_are_those_of_a_folder(
-    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    store: Callable[[], AbstractContextManager[S3Server | GsServer]],
 ) -> None:
-    for name, value in credentials().items():
+    for name, value in {**credentials(), **gs_credentials(tmp_path)}.items():
         monkeypatch.setenv(name, value)
     file = write(tmp_path)
-    with serve() as server:
+    with store() as server:
         address = server.address("runs")
         words = [*command(file, "-q", "--results", address)]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)

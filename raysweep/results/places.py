@@ -15,11 +15,20 @@ import pyarrow as pa
 from pyarrow import fs
 
 from raysweep.atomic import write_atomically
-from raysweep.results.stores import SCHEMES, connect, explained, no_bucket, take_apart
+from raysweep.results.stores import (
+    SCHEMES,
+    StoreError,
+    connect,
+    explained,
+    no_bucket,
+    take_apart,
+)
 from raysweep.settings import InputError
 
 _N_REQUESTS = 16
 """How many requests to a store may be under way at once."""
+_N_READS = 5
+"""How often a file is opened that is replaced before it is read."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +108,14 @@ class Place:
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
-        """Turn a store's errors into ``StoreError``; that something is missing stays itself."""
+        """Turn errors of a store into ``StoreError``, for what is missing ``FileNotFoundError``."""
         try:
             yield
-        except FileNotFoundError:
-            raise
         except (OSError, pa.ArrowException) as error:
-            # A file may be deleted between the two requests of a read.
-            if re.search("NO_SUCH_KEY|RESOURCE_NOT_FOUND", str(error)):
+            # A file may be deleted between the two requests of a read; Google's store has no
+            # FileNotFoundError for a folder.
+            words = "NO_SUCH_KEY|RESOURCE_NOT_FOUND|No such directory"
+            if isinstance(error, FileNotFoundError) or re.search(words, str(error)):
                 raise FileNotFoundError(str(self)) from None
             found = take_apart(self.address)
             raise explained(found.scheme, found.bucket, error) from None
@@ -116,9 +125,16 @@ class Place:
         if self.local is not None:
             return self.local.read_bytes()
         filesystem, key = self.filesystem, self.key
-        with self._asking(), filesystem.open_input_file(key) as file:
-            content: bytes = file.read()
-        return content
+        for _ in range(_N_READS):
+            # Google's store: what was deleted or replaced since it was opened is a closed file.
+            with (
+                contextlib.suppress(ValueError),
+                self._asking(),
+                filesystem.open_input_file(key) as file,
+            ):
+                content: bytes = file.read()
+                return content
+        raise StoreError(f"{self} is replaced again and again, or cut off", is_passing=True)
 
     def write_bytes(self, content: bytes) -> None:
         """Write the file: afterwards it is there whole, or as it was before."""
@@ -133,8 +149,11 @@ class Place:
 
     def _put(self, content: bytes) -> None:
         filesystem, key = self.filesystem, self.key
-        with self._asking(), filesystem.open_output_stream(key, compression=None) as file:
-            file.write(content)
+        try:
+            with self._asking(), filesystem.open_output_stream(key, compression=None) as file:
+                file.write(content)
+        except FileNotFoundError:  # Google's store
+            raise no_bucket(take_apart(self.address).scheme, self.bucket) from None
 
     def names(self) -> list[str]:
         """List the names in the folder, sorted; none if there is no folder."""
@@ -143,7 +162,11 @@ class Place:
                 return sorted(entry.name for entry in self.local.iterdir())
             except (FileNotFoundError, NotADirectoryError):
                 return []
-        return sorted(info.base_name for info in self._list(is_recursive=False))
+        # Google's store tells of files alone, and of all below in any case.
+        is_recursive = take_apart(self.address).scheme == "gs"
+        start = len(self.key) + 1
+        infos = self._list(is_recursive)
+        return sorted({info.path[start:].partition("/")[0] for info in infos})
 
     def tree(self) -> list[str]:
         """List all files in a store's folder and below, as paths from here, sorted."""
@@ -193,7 +216,7 @@ class Place:
             self.local.unlink(missing_ok=True)
             return
         filesystem, key = self.filesystem, self.key
-        with self._asking(), contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._asking():
             filesystem.delete_file(key)
 
     def delete_tree(self) -> None:
@@ -202,7 +225,7 @@ class Place:
             shutil.rmtree(self.local, ignore_errors=True)
             return
         filesystem, key = self.filesystem, self.key
-        with self._asking(), contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError), self._asking():
             filesystem.delete_dir(key)
 
     def copy(self, target: "Place") -> None:

@@ -144,12 +144,14 @@ def _region(bucket: str, endpoint: str | None) -> str | None:
 def explained(scheme: str, bucket: str, error: Exception) -> StoreError:
     """Give a store's error in one line, with what to do where the user can mend it."""
     text = " ".join(str(error).split())
-    reason = text.partition(" Details: ")[2] or text
+    google = re.search(r"with a last message of (.*?)(?: error_info=|$)", text)
+    reason = google[1] if google else text.partition(" Details: ")[2] or text
     if "NO_SUCH_BUCKET" in text or "Bucket not found" in text or "not found: Bucket" in text:
         return no_bucket(scheme, bucket)
     if re.search(
         r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN|"
-        r"EXPIRED|UNAUTHORIZED|OAuth2|HTTP status 40[013]|PERMISSION_DENIED|credential",
+        r"EXPIRED|UNAUTHORIZED|UNAUTHENTICATED|OAuth2|HTTP status 40[013]|PERMISSION_DENIED|"
+        r"credential",
         text,
         re.IGNORECASE,
     ):

@@ -1,0 +1,95 @@
+"""A server of Google's object storage on this machine: gcp-storage-emulator, in its own process.
+
+It takes any credentials, and tells less of errors than Google's own.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+_SERVE = """
+import sys
+from gcp_storage_emulator.server import create_server
+server = create_server("127.0.0.1", 0, in_memory=True)
+server.start()
+print(server._api._httpd.server_port, flush=True)
+sys.stdin.read()  # until the test lets go
+server.stop()
+"""
+
+
+@dataclass(frozen=True)
+class GsServer:
+    """A running server and the address of its bucket."""
+
+    port: int
+    bucket: str = "sweeps"
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def address(self, name: str) -> str:
+        """Give the address of a folder in the bucket."""
+        return f"gs://{self.bucket}/{name}?endpoint_override={self.endpoint}"
+
+    def make_bucket(self) -> None:
+        request = urllib.request.Request(
+            f"{self.endpoint}/storage/v1/b?project=tests",
+            data=json.dumps({"name": self.bucket}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30):
+            pass
+
+
+@contextlib.contextmanager
+def serve_gs() -> Iterator[GsServer]:
+    """Run a server with one bucket; skip the test where the emulator is not installed."""
+    pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is missing")
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SERVE],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdin and process.stdout
+    try:
+        server = GsServer(int(process.stdout.readline()))
+        server.make_bucket()
+        yield server
+    finally:
+        process.stdin.close()
+        process.wait(timeout=30)
+
+
+def gs_credentials(folder: Path) -> dict[str, str]:
+    """Give the environment of a client of the server: a service account with a key of its own."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    account = {
+        "type": "service_account",
+        "project_id": "tests",
+        "private_key_id": "1",
+        "private_key": pem.decode(),
+        "client_email": "tests@example.com",
+        "client_id": "1",
+        "token_uri": "http://127.0.0.1:1/token",  # signed by itself: no token is asked for
+    }
+    file = folder / "service_account.json"
+    file.write_text(json.dumps(account))
+    return {"GOOGLE_APPLICATION_CREDENTIALS": str(file)}
