@@ -19,6 +19,8 @@ _FEW_CELLS = 4
 _SILENT_S = 60.0
 """A worker that gave no sign for so long is shown with how long it was."""
 _BARS = "▁▂▃▄▅▆▇█"
+_USUAL = "average_accuracy"
+"""The metric that needs no name where there is little room."""
 _ASCII = str.maketrans("█▓▚░·━─…▁▂▃▄▅▆▇", "#%/-.=-~_..-=+*")
 
 
@@ -65,9 +67,9 @@ class Picture:
     """What is known of a sweep at one moment.
 
     ``counts`` are configurations by status, all runs together; ``n_total`` is None if unknown.
-    ``history`` has the best average accuracy so far with the seconds of the run at which it was
-    reached. ``left_s`` and ``per_min`` are None where nothing can be told. ``notes`` are lines
-    below the rest.
+    ``best`` is a value of ``metric``, and ``history`` has the best so far with the seconds of the
+    run at which it was reached. ``left_s`` and ``per_min`` are None where nothing can be told.
+    ``notes`` are lines below the rest.
     """
 
     title: str
@@ -77,6 +79,7 @@ class Picture:
     elapsed_s: float
     per_min: float | None = None
     left_s: float | None = None
+    metric: str = _USUAL
     best: float | None = None
     history: Sequence[tuple[float, float]] = ()
     workers: Sequence[Work] = ()
@@ -134,7 +137,8 @@ def show_status(picture: Picture) -> str:
     if picture.left_s is not None:
         parts.append(f"{show_duration(picture.left_s)} left")
     if picture.best is not None:
-        parts.append(f"best {picture.best:.4f}")
+        metric = "" if picture.metric == _USUAL else f"{_words(picture.metric)} "
+        parts.append(f"best {metric}{picture.best:.4f}")
     return " · ".join(parts)
 
 
@@ -156,12 +160,13 @@ def cells_of(amounts: Sequence[int], n_cells: int) -> list[int]:
 
 
 def sparkline(history: Sequence[tuple[float, float]], until_s: float, n_cells: int) -> str:
-    """Draw a step function of time, from its first step to ``until_s``."""
+    """Draw a step function of time, from its first step to ``until_s``; it rises or falls."""
     if not history or n_cells < 1:
         return ""
-    low, high = history[0][1], history[-1][1]
-    start = history[0][0]
-    line, i = _BARS[0] if high > low else "", 0  # what several steps at once began with
+    (start, first), (_, last) = history[0], history[-1]
+    low, high = min(first, last), max(first, last)
+    began = _BARS[0 if last > first else -1]
+    line, i = began if high > low else "", 0  # what several steps at once began with
     for cell in range(1 + len(line), n_cells + 1):
         end = start + (until_s - start) * cell / n_cells
         while i + 1 < len(history) and (history[i + 1][0] <= end or cell == n_cells):
@@ -271,7 +276,7 @@ def _flow(items: Iterable[Text], width: int, gap: int) -> list[Text]:
 
 
 def _best(picture: Picture, width: int) -> Text:
-    words = "best average accuracy" if width >= _NARROW else "best"
+    words = f"best {_words(picture.metric)}" if width >= _NARROW else "best"
     line = Text.assemble(f"{words} ", (f"{picture.best:.4f}", "bold"))
     if picture.history:
         start = f"from {picture.history[0][1]:.4f} " if width >= _NARROW else ""
@@ -279,6 +284,10 @@ def _best(picture: Picture, width: int) -> Text:
         drawn = sparkline(picture.history, picture.elapsed_s, n_cells)
         line.append(f"  {start}", "dim").append(drawn, "green")
     return line
+
+
+def _words(metric: str) -> str:
+    return metric.replace("_", " ")
 
 
 def _workers(workers: Sequence[Work], width: int, n_lines: int) -> list[Text]:

@@ -2,6 +2,7 @@
 
 import fcntl
 import io
+import math
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ import time
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -124,6 +126,20 @@ def test_a_sparkline_rises_with_the_best_so_far() -> None:
     assert len(set(sparkline([(0.0, 0.3)], 10.0, 5))) == 1
 
 
+def test_a_sparkline_falls_where_lower_is_better() -> None:
+    rising = sparkline([(0.0, 0.0), (20.0, 0.5), (50.0, 1.0)], 100.0, 10)
+    falling = sparkline([(0.0, 1.0), (20.0, 0.5), (50.0, 0.0)], 100.0, 10)
+    assert falling == falling[0] + "".join(sorted(falling[1:], reverse=True))
+    assert (falling[0], falling[-1]) == (rising[-1], rising[0]) == ("█", "▁")
+
+
+def test_the_best_of_another_metric_has_its_name() -> None:
+    picture = replace(FULL, metric="forgetting", best=0.0125, history=[(0.0, 0.5), (9.0, 0.0125)])
+    assert "best forgetting 0.0125" in show_status(picture)
+    assert any("best forgetting 0.0125  from 0.5" in line for line in rendered(picture, 100, 24))
+    assert "best 0.9753" in show_status(FULL)
+
+
 def test_a_terminal_without_unicode_gets_ascii() -> None:
     for line in lines_of(FULL, 80, 24, is_ascii=True):
         line.plain.encode("ascii")
@@ -159,6 +175,27 @@ def test_progress_keeps_what_the_picture_shows() -> None:
     assert picture.best == 0.5
     assert "5/7 done" in show_status(picture)
     assert progress.left_s == pytest.approx(3 * progress.elapsed_s, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("metric", "mode", "best"),
+    [("forgetting", None, 0.1), ("forgetting", "max", 0.3), ("average_accuracy", None, 0.9)],
+)
+def test_progress_follows_the_metric_of_the_search(
+    metric: str, mode: str | None, best: float
+) -> None:
+    progress = Progress(n_total=9, n_slots=1, total_work=1.0, metric=metric, mode=mode)
+    rows: list[dict[str, Any]] = [
+        {"status": "finished", "forgetting": math.nan, "average_accuracy": 0.5},
+        {"status": "finished", "forgetting": 0.3, "average_accuracy": 0.9},
+        {"status": "finished", "forgetting": 0.1, "average_accuracy": 0.8},
+        {"status": "diverged", "forgetting": None, "average_accuracy": None},
+        {"status": "finished", "forgetting": 0.2, "average_accuracy": 0.7},
+    ]
+    for row in rows:
+        progress.note_trial(row)
+    picture = progress.picture()
+    assert (picture.metric, picture.best, picture.history[-1][1]) == (metric, best, best)
 
 
 def in_terminal(words: list[str], columns: int, rows: int) -> tuple[int, str]:

@@ -166,6 +166,24 @@ def test_the_best_so_far_is_drawn_from_the_rows(tmp_path: Path) -> None:
     assert picture.history[0][0] == pytest.approx((first - BEGIN).total_seconds())
 
 
+@pytest.mark.parametrize("mode", [None, "min", "max"])
+def test_the_best_is_that_of_the_metric_that_is_searched_for(
+    tmp_path: Path, mode: str | None
+) -> None:
+    folder, trials = written(tmp_path / "sweep")
+    modes = "" if mode is None else f", mode: {mode}"
+    search = f"search: {{method: optuna, n_samples: 20, metric: forgetting{modes}}}\n"
+    space = SMALL.partition("space:")[0] + "space:\n  model: vib\n  lr: {uniform: [1e-4, 1e-2]}\n"
+    (folder / "sweep.yaml").write_text(search + space)
+    picture = Look.at(folder).picture()
+    best = max if mode == "max" else min
+    found = best(trial["forgetting"] for trial in trials)
+    assert (picture.metric, picture.n_total) == ("forgetting", 20)
+    assert picture.best == pytest.approx(found)
+    assert picture.history[-1][1] == pytest.approx(found)
+    assert f"best forgetting {found:.4f}" in status(folder).stdout
+
+
 def test_a_folder_that_is_no_sweep_is_one_line(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         done = status(folder)

@@ -16,6 +16,7 @@ from raysweep.results.folder import (
 from raysweep.results.leaderboard import (
     LOWER_IS_BETTER,
     SETTING,
+    best_of,
     format_leaderboard,
     half_width_in_sd,
     is_lower_better,
@@ -53,6 +54,7 @@ __all__ = [
     "TableSchema",
     "WriteError",
     "Writer",
+    "best_of",
     "check_name",
     "config_columns",
     "config_of",

@@ -18,8 +18,13 @@ LOWER_IS_BETTER = frozenset(
 )
 
 
-def is_lower_better(metric: str) -> bool:
-    """Tell the direction of a metric: losses, forgetting, entropy and durations are minimised."""
+def is_lower_better(metric: str, mode: str | None = None) -> bool:
+    """Tell the direction of a metric: as ``mode`` says, ``max`` or ``min``.
+
+    Without it losses, forgetting, entropy and durations are minimised.
+    """
+    if mode is not None:
+        return mode == "min"
     return metric in LOWER_IS_BETTER or metric.endswith("loss")
 
 
@@ -125,6 +130,18 @@ def mean_over_seeds(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "
     return means[[*by, "mean", "sd", "ci95", "n_finished", "n_diverged", "n"]]
 
 
+def best_of(trials: "pd.DataFrame", metric: str, mode: str | None = None) -> float | None:
+    """Give the best value of a metric among finished rows, None if there is none.
+
+    ``mode`` is ``max`` or ``min``, None for what is usual for the metric.
+    """
+    if metric not in trials:
+        return None
+    values = trials.loc[trials["status"] == "finished", metric]
+    best = values.min() if is_lower_better(metric, mode) else values.max()
+    return None if math.isnan(best) else float(best)
+
+
 def ranked(
     trials: "pd.DataFrame", metric: str, by: Sequence[str], mode: str | None = None
 ) -> "pd.DataFrame":
@@ -135,7 +152,7 @@ def ranked(
     mean of the others is no fair match for that of all. ``mode`` is ``max`` or ``min``, None for
     what is usual for the metric. The index counts from 0.
     """
-    is_ascending = is_lower_better(metric) if mode is None else mode == "min"
+    is_ascending = is_lower_better(metric, mode)
     return mean_over_seeds(trials, metric, by).sort_values(
         ["n_finished", "mean"],
         ascending=[False, is_ascending],

@@ -14,7 +14,9 @@ from raysweep.results import (
     Holder,
     InputError,
     Place,
+    best_of,
     find_holder,
+    is_lower_better,
     read_runs,
     read_trials,
     resume_command,
@@ -49,6 +51,7 @@ class Look:
     _sweep_yaml: bytes | None = None
     _ids: frozenset[str] | None = None
     _n_total: int | None = None
+    _objective: tuple[str, str | None] = ("average_accuracy", None)
     _doubts: list[str] = field(default_factory=list)
 
     @classmethod
@@ -100,6 +103,8 @@ class Look:
             sweep = sweep_from("sweep.yaml", content)
             self._ids, self._doubts = frozenset(c.id for c in sweep.configs), []
             self._n_total = len(self._ids)
+            modes = sweep.search.modes
+            self._objective = sweep.search.metrics[0], modes[0] if modes else None
             if sweep.space is not None:  # what is suggested is not known beforehand
                 self._ids = None
                 self._n_total = sweep.search.n_samples * len(sweep.space.seeds)
@@ -128,7 +133,7 @@ class Look:
         self, trials: pd.DataFrame, driver: _Driver, last_run: Mapping[str, Any]
     ) -> Picture:
         counts = Counter(trials["status"].tolist())
-        n_total = self._n_total
+        n_total, (metric, mode) = self._n_total, self._objective
         since = _time(last_run.get("start"))
         ended = trials["ended_at"].dropna()
         until = pd.Timestamp.now(UTC) if driver.is_running else _end(ended, last_run)
@@ -139,8 +144,9 @@ class Look:
             counts=counts,
             n_running=0,
             elapsed_s=elapsed_s,
-            best=_or_none(trials["average_accuracy"].max()),
-            history=_history(trials, since),
+            metric=metric,
+            best=best_of(trials, metric, mode),
+            history=_history(trials, since, metric, mode),
         )
         if since and until:
             window_s = min(elapsed_s, _RATE_S) if driver.is_running else elapsed_s
@@ -211,13 +217,19 @@ def _errors(trials: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _history(trials: pd.DataFrame, since: datetime | None) -> list[tuple[float, float]]:
-    """Give the best accuracy so far, with the seconds of the last run when it was reached."""
-    rows = trials.dropna(subset=["average_accuracy", "ended_at"]).sort_values("ended_at")
+def _history(
+    trials: pd.DataFrame, since: datetime | None, metric: str, mode: str | None
+) -> list[tuple[float, float]]:
+    """Give the best value so far, with the seconds of the last run when it was reached."""
+    if metric not in trials:  # of a damaged sweep.yaml
+        return []
+    rows = trials[trials["status"] == "finished"]
+    rows = rows.dropna(subset=[metric, "ended_at"]).sort_values("ended_at")
     if rows.empty or since is None:
         return []
     seconds = (rows["ended_at"] - since).dt.total_seconds().clip(lower=0.0)
-    best = rows["average_accuracy"].cummax()
+    values = rows[metric]
+    best = values.cummin() if is_lower_better(metric, mode) else values.cummax()
     steps = pd.DataFrame({"seconds": seconds, "best": best}).drop_duplicates("best")
     # What earlier runs reached stands at the start of this one.
     steps = steps.drop_duplicates("seconds", keep="last")
@@ -235,7 +247,3 @@ def _time(text: Any) -> datetime | None:
     except (TypeError, ValueError):
         return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _or_none(value: Any) -> float | None:
-    return None if pd.isna(value) else float(value)

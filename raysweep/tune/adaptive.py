@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from raysweep.plan import Pack, cost, memory_bytes
 from raysweep.results import (
-    LOWER_IS_BETTER,
     TABLES,
     InputError,
     Place,
     ResultsFolder,
     config_of,
+    is_lower_better,
     near,
 )
 from raysweep.results.reader import read_arrow
@@ -73,7 +73,7 @@ def modes_of(search: Search) -> tuple[str, ...]:
         if name not in metrics:
             hint = near(name, metrics) or f"; known: {', '.join(metrics)}"
             raise InputError(f"search.metric: expected a metric of trials, got {name!r}{hint}")
-    usual = tuple("min" if name in LOWER_IS_BETTER else "max" for name in search.metrics)
+    usual = tuple("min" if is_lower_better(name) else "max" for name in search.metrics)
     return search.modes or usual
 
 

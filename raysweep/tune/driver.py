@@ -1,7 +1,6 @@
 """The driver: from a search space to tables, by way of Ray."""
 
 import contextlib
-import math
 import sys
 import time
 import traceback
@@ -18,6 +17,7 @@ from raysweep.results import (
     ResultsFolder,
     WriteError,
     Writer,
+    best_of,
     check_name,
     read_trials,
     resume_command,
@@ -365,13 +365,17 @@ class _Driver:
     def _progress(self, n_total: int, work: float, n_slots: int, ledger: Ledger) -> Progress:
         trials = read_trials(self.place)
         ids = [config.id for config in self.sweep.configs]
-        earlier = trials.loc[trials["config_id"].isin(ids), "average_accuracy"].max()
+        search = self.sweep.search
+        metric, mode = search.metrics[0], search.modes[0] if search.modes else None
+        earlier = best_of(trials[trials["config_id"].isin(ids)], metric, mode)
         ended = ledger.ended(self.sweep)
         return Progress(
             n_total=n_total,
             n_slots=n_slots,
             total_work=work,
-            best=None if math.isnan(earlier) else float(earlier),
+            best=earlier,
+            metric=metric,
+            mode=mode,
             title=self.options.name,
             before=Counter(ledger.status(c) for c in ended),
         )

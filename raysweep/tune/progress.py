@@ -1,5 +1,6 @@
 """What the driver knows of a running sweep."""
 
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Mapping
@@ -7,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raysweep.display import Picture, Work, show_status
+from raysweep.results import is_lower_better
 
 _RATE_S = 300.0
 """The rate is that of the last five minutes, with a look at it every five seconds."""
@@ -27,6 +29,8 @@ class _Slot:
 class Progress:
     """Counts of one run of the driver.
 
+    ``best`` is the best value of ``metric`` that a configuration finished with, ``mode`` says
+    whether that is the largest or the smallest (None: as is usual for it).
     ``before`` are configurations by status that had ended before. ``work`` is in the planner's unit
     of cost. ``train_s`` is the workers' time in training, ``train_cpu_s`` their processors' time in
     it and in the stage store, ``idle_s`` the time slots had no pack left.
@@ -36,6 +40,8 @@ class Progress:
     n_slots: int
     total_work: float
     best: float | None = None
+    metric: str = "average_accuracy"
+    mode: str | None = None
     title: str = ""
     before: Mapping[str, int] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
@@ -62,10 +68,16 @@ class Progress:
         self.counts[row["status"]] += 1
         if row.get("host"):
             self.hosts.add(row["host"])
-        accuracy = row.get("average_accuracy")
-        if accuracy is not None and (self.best is None or accuracy > self.best):
-            self.best = accuracy
-            self._history.append((self.elapsed_s, accuracy))
+        value = row.get(self.metric) if row["status"] == "finished" else None
+        if value is not None and self._is_best(value):
+            self.best = value
+            self._history.append((self.elapsed_s, value))
+
+    def _is_best(self, value: float) -> bool:
+        if self.best is None:
+            return not math.isnan(value)
+        is_lower = is_lower_better(self.metric, self.mode)
+        return value < self.best if is_lower else value > self.best
 
     def note_start(self, pack: str, n_configs: int) -> None:
         """Note that a slot's worker takes up a pack."""
@@ -154,6 +166,7 @@ class Progress:
             elapsed_s=self.elapsed_s,
             per_min=self.per_min,
             left_s=self.left_s,
+            metric=self.metric,
             best=self.best,
             history=self._history,
             workers=[slot.work for slot in slots],
