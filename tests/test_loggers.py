@@ -7,8 +7,10 @@ import shutil
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +146,41 @@ def test_on_a_shared_mlflow_only_own_runs_are_replaced(
         logger.log(run_of_both)
     homes = [one.data.tags["logged_from"] for one in mlflow_runs(tmp_path, "sweep")]
     assert sorted(homes) == [str(tmp_path / "mine"), str(tmp_path / "theirs")]
+
+
+def test_a_server_of_mlflow_adds_no_lines_to_the_drivers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    info = {"run_id": "r", "run_uuid": "r", "experiment_id": "1", "status": "RUNNING"}
+    answers = {"experiments/create": {"experiment_id": "1"}, "runs/create": {"run": {"info": info}}}
+    asked: list[str] = []
+
+    class StandIn(BaseHTTPRequestHandler):
+        """As much of a server as a run needs (package mlflow, not mlflow-skinny, has the real)."""
+
+        def do_GET(self) -> None:
+            name = self.path.partition("mlflow/")[2].partition("?")[0]
+            asked.append(name)
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            is_unknown = name == "experiments/get-by-name"
+            self.send_response(404 if is_unknown else 200)
+            self.end_headers()
+            unknown = {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "none"}
+            content = unknown if is_unknown else answers.get(name, {"run": {"info": info}})
+            self.wfile.write(json.dumps(content).encode())
+
+        do_POST = do_GET  # noqa: N815 (the base class's name)
+
+        def log_message(self, *words: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), StandIn) as server:
+        threading.Thread(target=server.serve_forever).start()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{server.server_port}")
+        MlflowLogger(tmp_path, "sweep").log(run_of({"config_id": "a", "status": "finished"}, []))
+        server.shutdown()
+    assert {"runs/create", "runs/log-batch", "runs/update"} <= set(asked)
+    assert capfd.readouterr() == ("", "")
 
 
 def wandb_records(file: Path) -> list[Any]:

@@ -11,14 +11,22 @@ _MOST = 1000
 """Metrics that MLflow takes at once; of parameters it takes a hundred, of letters 6,000."""
 _HOME = "logged_from"
 """Tag: the folder of the logger whose record knows of the run."""
+_DEFAULTS = {
+    # A driver sends nothing that its user did not ask for.
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    # With a server two lines for each run, among those of the driver.
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # The end of a sweep waits: 4 min for a server that is down, by MLflow's own 7.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
+}
 
 
 class MlflowLogger:
     """Writes to the server that MLFLOW_TRACKING_URI names, else to an SQLite file."""
 
     def __init__(self, folder: Path, sweep: str) -> None:
-        # A driver sends nothing that its user did not ask for.
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        for name, value in _DEFAULTS.items():
+            os.environ.setdefault(name, value)
         from mlflow.tracking import MlflowClient
 
         for name in ("mlflow", "alembic"):  # after the import, which sets a level of its own
