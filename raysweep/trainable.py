@@ -23,7 +23,7 @@ from ray import tune
 from raysweep import __version__
 from raysweep.data.sources import Source
 from raysweep.settings import Config, Stop
-from raysweep.store.files import StageStore
+from raysweep.store.files import StageStore, environment
 from raysweep.versions import difference, versions_of
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def trial_config(
     hung: Path | None = None,
     has_averages: bool = False,
     states: Sequence[Path] = (),
+    is_paused: bool = False,
 ) -> dict[str, Any]:
     """Make the Tune config of the trial that runs a pack: text, so Tune looks into nothing.
 
@@ -59,7 +60,8 @@ def trial_config(
     ``store`` there either. ``max_seconds`` is what one step may take, ``checkpoint`` the state to
     go on from, ``hung`` the file for the traceback of a step that took longer. ``has_averages``
     has each epoch report what early stopping compares, ``states`` are files of packs that were set
-    aside and go on as this one.
+    aside and go on as this one; with ``is_paused`` they are of an earlier run, and count only if
+    it would have got the same numbers as this one.
     """
     pack = json.dumps([config.model_dump(mode="json") for config in configs])
     return {
@@ -74,6 +76,7 @@ def trial_config(
         "hung": str(hung) if hung else None,
         "has_averages": has_averages,
         "states": json.dumps([str(path) for path in states]),
+        "is_paused": is_paused,
         "versions": json.dumps(versions_of()),
     }
 
@@ -124,14 +127,14 @@ class PackTrainable(tune.Trainable):
         self._has_averages: bool = trial["has_averages"]
         self._checkpoint: tune.Checkpoint | None = trial["checkpoint"]
         self._states: list[str] = json.loads(trial["states"])
+        self._is_paused: bool = trial["is_paused"]
+        self._made_with: dict[str, Any] | None = None
         self._aside: str | None = None
         self._is_spoilt = False
         self._foreign = difference(json.loads(trial["versions"]), versions_of(), platform.node())
 
     def _pack_run(self) -> "PackRun":
         import torch
-
-        from raysweep.pack import PackRun
 
         if self._run is None:
             if self._wants_gpu and not torch.cuda.is_available():
@@ -141,16 +144,24 @@ class PackTrainable(tune.Trainable):
                 )
             if self._wants_gpu:
                 self._take_share()
-            source = self._sources[self._configs[0].source]
-            self._run = PackRun(
-                self._configs,
-                source,
-                self._device,
-                store=self._store,
-                has_averages=self._has_averages,
-            )
+            self._run = self._new_run()
             self._go_on()
         return self._run
+
+    def _new_run(self) -> "PackRun":
+        from raysweep.pack import PackRun
+
+        return PackRun(
+            self._configs,
+            self._source,
+            self._device,
+            store=self._store,
+            has_averages=self._has_averages,
+        )
+
+    @property
+    def _source(self) -> Source:
+        return self._sources[self._configs[0].source]
 
     def _take_share(self) -> None:
         """Keep to this pack's share of the GPU; raise ``OutOfMemoryError`` if it is not free."""
@@ -169,17 +180,21 @@ class PackTrainable(tune.Trainable):
     def _go_on(self) -> None:
         """Go on from the checkpoint of a lost worker; start over where it can't be read."""
         checkpoint, self._checkpoint = self._checkpoint, None
-        if checkpoint is not None:
-            with contextlib.suppress(Exception), checkpoint.as_directory() as folder:
-                self.load_checkpoint(folder)
-        elif self._states:
-            with contextlib.suppress(Exception):
+        try:
+            if checkpoint is not None:
+                with checkpoint.as_directory() as folder:
+                    self.load_checkpoint(folder)
+            elif self._states:
                 self._take_up([self._load(Path(path)) for path in self._states])
+        except Exception:  # noqa: BLE001 (whatever is wrong with it)
+            self._run = self._new_run()
 
     def _take_up(self, states: Sequence[dict[str, Any]]) -> None:
         from raysweep.pack import joined
 
         assert self._run is not None
+        if self._is_paused and any(state["made_with"] != self._terms() for state in states):
+            raise ValueError("other numbers would follow than those before")
         self._run.restore(joined([state["pack"] for state in states], self._configs))
         self._started_at = min(state["started_at"] for state in states)
         self._n_steps = max(state["n_steps"] for state in states)
@@ -285,8 +300,19 @@ class PackTrainable(tune.Trainable):
             "pack": self._pack_run().state(),
             "started_at": self._started_at,
             "n_steps": self._n_steps,
+            "made_with": self._terms(),
         }
         torch.save(state, path)
+
+    def _terms(self) -> dict[str, Any]:
+        """Say what the numbers of this run come from beside its settings, and what it keeps."""
+        import torch
+
+        if self._made_with is None:
+            made_with = environment(self._source, torch.device(self._device), torch.float32)
+            keeps = {"stages": self._store is not None, "averages": self._has_averages}
+            self._made_with = {**made_with, "keeps": keeps}
+        return self._made_with
 
     def _load(self, path: Path) -> dict[str, Any]:
         import torch

@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from test_lanes import Rows, add, assert_same, empty, mixed, run_alone
 
 from raysweep.data.sources import Source
 from raysweep.pack import PackRun
+from raysweep.results import ResultsFolder, Writer
 from raysweep.settings import Config, EarlyStopping, Stop, classifier_epochs
-from raysweep.tune.lane_stopping import LaneStopper
+from raysweep.tune.lane_stopping import LaneStopper, make_stopper
 
 N_EPOCHS = 9
 METRIC = "average_accuracy"
@@ -185,6 +187,25 @@ def test_told_again_the_decision_is_the_one_that_was_made() -> None:
     assert stopper.hear(configs, rows) == decided
     first = next(iter(decided))
     assert stopper.hear(configs, [row(first, 2, 1.0)]) == {first: decided[first]}
+
+
+def test_a_pack_that_goes_on_after_its_decision_is_told_at_its_next_report(
+    tmp_path: Path,
+) -> None:
+    configs = configs_of(9)
+    values = drawn(configs)
+    rows = [row(i, 1, values[i]) for i in configs]
+    decided = asha().hear(configs, rows)
+    folder = ResultsFolder(tmp_path / "sweep")
+    folder.open()
+    writer = Writer(folder)
+    writer.add("epochs", rows)
+    writer.flush()
+    rule = EarlyStopping(reduction_factor=3)
+    stopper = make_stopper(rule, list(configs.values()), (), folder.place, set(configs))
+    assert stopper.hear(configs, [row(i, 2, 1.0) for i in configs]) == decided
+    folder.close()
+    assert decided
 
 
 def test_stages_that_train_no_classifier_or_diverged_decide_nothing() -> None:

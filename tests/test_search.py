@@ -219,6 +219,28 @@ def test_a_later_run_goes_on_with_what_was_suggested_and_learned(tmp_path: Path)
     assert values == sorted(r["average_accuracy"] for r in {**done, **second.rows}.values())
 
 
+def test_packs_that_an_earlier_run_left_come_first_and_once(tmp_path: Path) -> None:
+    space = space_of(tmp_path)
+    first = Bench(space, n_samples=40, pack=4)
+    first.run(n_jobs=2)
+    left = first.start()
+    assert left is not None
+    second = Bench(space, n_samples=40, pack=4, seed=1)
+    for parameters in first.kept:
+        second.queue.resume(parameters, first.rows)
+    paused = Job(left.name, left.pack, is_paused=True)
+    second.queue.go_on([paused])
+    assert second.queue.next() is paused
+    second.end(paused)
+    second.run()
+    ids = Counter(c.id for job in [paused, *second.jobs] for c in job.pack.configs)
+    assert set(ids.values()) == {1}
+    # The first one's two packs are not known here.
+    assert len(ids) == 40
+    values = [trial.value for trial in second.searcher._study.trials]
+    assert sorted(values) == sorted(r["average_accuracy"] for r in second.rows.values())
+
+
 def test_a_small_space_ends_when_it_is_used_up(tmp_path: Path) -> None:
     text = "search: {method: optuna, n_samples: 40}\nspace: {n_bottleneck: {choice: [4, 8, 16]}}\n"
     bench = Bench(space_of(tmp_path, text), n_samples=40, pack=4)
@@ -270,6 +292,23 @@ def test_no_more_configurations_go_out_than_the_limit(tmp_path: Path) -> None:
         queue.leave(job)
     assert sum(sizes) == 5
     assert len(queue) == 0
+
+
+def test_what_an_earlier_run_left_counts_to_the_limit(tmp_path: Path) -> None:
+    space = space_of(tmp_path, ONE)
+    first = Bench(space, n_samples=20, pack=4)
+    left = first.start()
+    assert left is not None
+    searcher = OptunaSearcher(space, "tpe", 1, ["average_accuracy"], ["max"])
+    queue = SearchQueue(searcher, space, ["average_accuracy"], 20, 4, lambda _: None, limit=5)
+    for parameters in first.kept:
+        queue.resume(parameters, {})
+    queue.go_on([Job(left.name, left.pack, is_paused=True)])
+    sizes = []
+    while job := queue.next():
+        sizes.append(len(job.pack.configs))
+        queue.leave(job)
+    assert sizes == [4, 1]
 
 
 @pytest.mark.parametrize("text", ["qrandint: [5, 100, 10]", "quniform: [5, 100, 10]"])

@@ -1,5 +1,6 @@
 """Who may join, and what files of others can do: docs/security.md as tests."""
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -10,7 +11,7 @@ from ray import tune
 from sweep_runs import SMALL, run, write
 from test_trainable import Bare, pack, rows_of, train_to_end
 
-from raysweep.settings import InputError
+from raysweep.settings import InputError, load_sweep
 from raysweep.trainable import TRIAL
 from raysweep.tune.access import prepare_token, refuse_open
 
@@ -117,10 +118,17 @@ def test_planted_pickles_run_nothing_and_secrets_stay_out_of_the_results(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
     (folder / "parts").mkdir()
+    overrides = ("seeds=[3]", "space.replay=generative")
+    ids = [config.id for config in load_sweep(file, overrides).configs]
+    (folder / "paused").mkdir()
+    (folder / "paused" / "x.pt").write_bytes(content)
+    paused = [{"configs": ids[:1], "files": ["x.pt"]}]
+    (folder / "paused" / "packs.json").write_text(json.dumps(paused))
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
-    done = run(file, "seeds=[3]", "space.replay=generative")
+    done = run(file, *overrides)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 of them go on where the last run stopped" in done.stderr  # it was tried
     assert not mark.exists()
     for path in (p for p in (tmp_path / "results").rglob("*") if p.is_file()):
         found = path.read_bytes()

@@ -28,8 +28,12 @@ def joined(states: Sequence[State], configs: Sequence[Config]) -> State:
     needed = [_open_stages(state, configs) for state in states]
     turns = [turn_of(group[0]) for group in group_stages(configs)]
     turn = tuple(json.loads(states[0]["turn"])[0])
-    groups = [state["group"] for state in states if state["group"]]
-    of_groups = [n for state, n in zip(states, needed, strict=True) if state["group"]]
+    groups, of_groups = [], []
+    for state, names in zip(states, needed, strict=True):
+        # None of its lanes goes on where all that it trained have ended since.
+        if state["group"] and set(state["group"]["lanes"]) & names:
+            groups.append(state["group"])
+            of_groups.append(names)
     return {
         "configs": [config.id for config in configs],
         "position": next(i for i, other in enumerate(turns) if other >= turn),

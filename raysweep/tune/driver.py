@@ -4,26 +4,22 @@ import contextlib
 import sys
 import time
 import traceback
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raysweep.data.sources import Source, data_folder, is_local
 from raysweep.loggers import FOLDER, LogKeeper, check_installed
-from raysweep.plan import Plan, cost, make_plan
 from raysweep.results import (
     ResultsFolder,
     WriteError,
     Writer,
-    best_of,
     check_name,
-    read_trials,
     resume_command,
     statuses,
 )
-from raysweep.settings import Config, InputError, Resources, dump_yaml, load_sweep
+from raysweep.settings import Config, InputError, dump_yaml, load_sweep
 from raysweep.store.files import STORE, StageStore, stored_stages
 from raysweep.tune.access import NothingRunsError
 from raysweep.tune.adaptive import (
@@ -31,7 +27,6 @@ from raysweep.tune.adaptive import (
     describe,
     known_of,
     lanes_of,
-    make_queue,
     modes_of,
 )
 from raysweep.tune.budget import End, Meter
@@ -39,34 +34,23 @@ from raysweep.tune.cluster import Joining, connect
 from raysweep.tune.dry_run import look_ahead, packs_of_search
 from raysweep.tune.ledger import Ledger, stays
 from raysweep.tune.manifest import Manifest
-from raysweep.tune.nodes import Node, memory_a_pack, n_slots_of, this_machine
+from raysweep.tune.nodes import this_machine
 from raysweep.tune.options import ExitCode, Options
 from raysweep.tune.progress import Progress
-from raysweep.tune.report import conclude, describe_plan
+from raysweep.tune.report import conclude
 from raysweep.tune.screen import Screen
-from raysweep.tune.shares import choose_share
 from raysweep.tune.sources import load_sources
 from raysweep.tune.status_file import StatusFile
 from raysweep.tune.verdict import verdict
+from raysweep.tune.work import Room, Work
 
 if TYPE_CHECKING:
-    from raysweep.tune.lane_stopping import LaneStopper
     from raysweep.tune.queue import JobQueue
     from raysweep.tune.search import SearchQueue
 
 
 ASIDE = "aside"
 """Folder of the states of packs that lost half of their lanes, among Ray Tune's files."""
-
-
-@dataclass(frozen=True)
-class _Room:
-    """Where packs run: the nodes, what each pack gets and why, and how many run at once."""
-
-    nodes: Sequence[Node]
-    resources: Resources
-    n_slots: int
-    why: str
 
 
 def run_sweep(options: Options) -> ExitCode:
@@ -100,6 +84,7 @@ class _Driver:
         limits = [n for n in (options.limit, self.sweep.budget.n_configs) if n is not None]
         self._limit = min(limits, default=None)
         self._end = End()
+        self._n_paused = 0
         self.screen = Screen(options.verbosity)
         if self.sweep.stages.keep and self.store is None:
             self.screen.say(
@@ -153,35 +138,24 @@ class _Driver:
     def dry_run(self) -> ExitCode:
         """Say what would run, and by a few steps of it how long it would take."""
         known, ledger, nodes = self._know(), self._ledger(), [this_machine()]
-        missing = ledger.missing(self.sweep)
-        wanted = missing if known is None else self.sweep.examples
+        wanted = ledger.missing(self.sweep) if known is None else self.sweep.examples
         data = data_folder(self.options.data)
         # Also for its checks; nothing is downloaded.
         sources = self._load_sources([c for c in wanted if is_local(c.source, data)])
-        resources, why = self._resources(wanted, nodes)
-        n_slots = max(1, n_slots_of(resources, nodes))
+        room = Room.of(self.sweep, wanted, nodes)
+        n_slots = max(1, room.n_slots)
         if known is None:
-            plan = self._plan(ledger, n_slots, nodes, resources)
-            n_done, packs = len(self.sweep.configs) - len(missing), plan.packs
-            print(self._describe(plan, n_slots, n_done, why), flush=True)
+            work = self._work(ledger)
+            plan = work.plan(room)
+            packs = plan.packs
+            print(work.describe(plan, room), flush=True)
         else:
-            lanes = lanes_of(self.sweep, memory_a_pack(resources, nodes))
+            lanes = lanes_of(self.sweep, room.memory)
             packs = packs_of_search(self.sweep, known, lanes, self._limit)
-            print(describe(self.sweep, known, lanes, n_slots, why), flush=True)
+            print(describe(self.sweep, known, lanes, n_slots, room.why), flush=True)
         stored = stored_stages(self.store.folder) if self.store else ()
-        look_ahead(packs, sources, data, resources, n_slots, stored, self.screen.say)
+        look_ahead(packs, sources, data, room.resources, n_slots, stored, self.screen.say)
         return ExitCode.ENDED
-
-    def _resources(self, missing: Sequence[Config], nodes: Sequence[Node]) -> tuple[Resources, str]:
-        """Give what a pack gets, and why."""
-        wanted = self.sweep.resources
-        if wanted.is_gpu_auto and missing:
-            return choose_share(wanted, missing, nodes)
-        return wanted, f"cpu {wanted.cpu:g}, gpu {wanted.gpu:g} for each pack, as set"
-
-    def _describe(self, plan: Plan, n_slots: int, n_done: int, why: str) -> str:
-        stored = stored_stages(self.store.folder) if self.store else None
-        return describe_plan(self.sweep, plan, n_slots, n_done, why, stored)
 
     def run(self) -> ExitCode:
         """Train what is missing."""
@@ -214,6 +188,17 @@ class _Driver:
         total_s = time.monotonic() - self.began
         print(conclude(self.sweep, self.folder, progress, total_s=total_s, data_s=data_s))
         return self._verdict(progress)
+
+    def _work(self, ledger: Ledger) -> Work:
+        return Work(
+            self.sweep,
+            self.folder,
+            ledger,
+            self.store,
+            self._limit,
+            self.screen,
+            self.options.name,
+        )
 
     def _load_sources(self, configs: Sequence[Config]) -> dict[str, Source]:
         folder = data_folder(self.options.data)
@@ -249,17 +234,19 @@ class _Driver:
         with connect(joining, self.screen.say) as (nodes, has_checkpoints, dashboard):
             if dashboard:
                 self.screen.say(f"Ray's dashboard: {dashboard}")
-            resources, why = self._resources([*missing, *self.sweep.examples], nodes)
-            n_slots = self._slots(resources, nodes)
+            room = Room.of(self.sweep, [*missing, *self.sweep.examples], nodes)
+            room.expect_slots(self.sweep.file)
+            resources, work = room.resources, self._work(ledger)
             from raysweep.tune.collector import Collector, Limits  # imports Ray Tune
+            from raysweep.tune.paused import keep_states
             from raysweep.tune.trials import Terms, run_packs
 
-            room = _Room(nodes, resources, n_slots, why)
-            queue, progress = (
-                self._packs(ledger, missing, room)
-                if known is None
-                else self._search(ledger, known, n_todo, room)
-            )
+            queue: JobQueue
+            if known is None:
+                queue, progress = work.packs(room)
+            else:
+                queue, progress = work.search(known, n_todo, room)
+                self._suggested = queue
             scratch = self.folder.scratch.local
             if self.sweep.early_stopping and has_checkpoints and scratch is not None:
                 queue.folder, queue.n_at_once = scratch.absolute() / ASIDE, progress.n_at_once
@@ -272,7 +259,7 @@ class _Driver:
                 self.screen,
                 Limits(
                     self.sweep.max_seconds,
-                    self._stopper(ledger),
+                    work.stopper(queue),
                     Meter(self.sweep.budget, resources.gpu, self.began),
                 ),
                 status,
@@ -300,92 +287,19 @@ class _Driver:
                 self.screen.close()
                 status.close()
                 writer.fold()
+                self._n_paused = keep_states(self.place, queue.jobs.values())
                 manifest.end(progress)
                 self._end = collector.end
         if self._suggested is not None:
             self.sweep = replace(self.sweep, configs=tuple(self._suggested.configs.values()))
         return progress
 
-    def _stopper(self, ledger: Ledger) -> "LaneStopper | None":
-        """Give what decides which configurations stop early, with what earlier runs showed."""
-        rule = self.sweep.early_stopping
-        if rule is None:
-            return None
-        from raysweep.tune.lane_stopping import make_stopper  # imports Ray Tune
-
-        ended = {config.id for config in ledger.ended(self.sweep)}
-        return make_stopper(rule, [*self.sweep.configs, *self.sweep.examples], ended, self.place)
-
-    def _packs(
-        self, ledger: Ledger, missing: Sequence[Config], room: _Room
-    ) -> "tuple[JobQueue, Progress]":
-        """Plan what is missing, and give the queue of its packs."""
-        from raysweep.tune.queue import JobQueue
-
-        plan = self._plan(ledger, room.n_slots, room.nodes, room.resources)
-        n_done = len(self.sweep.configs) - len(missing)
-        self.screen.detail(self._describe(plan, room.n_slots, n_done, room.why))
-        work = sum(cost(pack) for pack in plan.packs)
-        n_planned = sum(len(pack.configs) for pack in plan.packs)
-        return JobQueue(plan.packs), self._progress(n_planned, work, room.n_slots, ledger)
-
-    def _search(
-        self, ledger: Ledger, known: Known, n_todo: int, room: _Room
-    ) -> "tuple[JobQueue, Progress]":
-        """Give a queue that asks for suggestions."""
-        lanes = lanes_of(self.sweep, memory_a_pack(room.resources, room.nodes))
-        self.screen.detail(describe(self.sweep, known, lanes, room.n_slots, room.why))
-        progress = self._progress(n_todo, 0.0, room.n_slots, ledger)
-        self._suggested = make_queue(self.sweep, known, self.folder, lanes, self._limit, progress)
-        return self._suggested, progress
-
-    def _plan(
-        self, ledger: Ledger, n_slots: int, nodes: Sequence[Node], resources: Resources
-    ) -> Plan:
-        """Plan what is missing: new ones first, and each failed one in a pack of its own."""
-        missing = ledger.missing(self.sweep)
-        failed = {config.id for config in missing if ledger.status(config) == "failed"}
-        todo = sorted(missing, key=lambda config: config.id in failed)[: self._limit]
-        memory = memory_a_pack(resources, nodes)
-        return make_plan(todo, n_slots, self.sweep.pack, failed, memory, has_gpu=resources.gpu > 0)
-
-    def _slots(self, wanted: Resources, nodes: Sequence[Node]) -> int:
-        """Count the packs that run at once; refuse resources that no node has."""
-        n_slots = n_slots_of(wanted, nodes)
-        if n_slots == 0:
-            largest = max(nodes, key=lambda node: (node.n_gpus, node.n_cpus))
-            raise NothingRunsError(
-                f"{self.sweep.file}: resources: expected at most what one node has "
-                f"(cpu {largest.n_cpus:g}, gpu {largest.n_gpus:g}), got cpu {wanted.cpu:g}, "
-                f"gpu {wanted.gpu:g}; lower resources.cpu or resources.gpu, or wait for nodes that "
-                f"are to come with --wait-for-nodes"
-            )
-        return n_slots
-
-    def _progress(self, n_total: int, work: float, n_slots: int, ledger: Ledger) -> Progress:
-        trials = read_trials(self.place)
-        ids = [config.id for config in self.sweep.configs]
-        search = self.sweep.search
-        metric, mode = search.metrics[0], search.modes[0] if search.modes else None
-        earlier = best_of(trials[trials["config_id"].isin(ids)], metric, mode)
-        ended = ledger.ended(self.sweep)
-        return Progress(
-            n_total=n_total,
-            n_slots=n_slots,
-            total_work=work,
-            best=earlier,
-            metric=metric,
-            mode=mode,
-            title=self.options.name,
-            before=Counter(ledger.status(c) for c in ended),
-        )
-
     def _verdict(self, progress: Progress) -> ExitCode:
         n_unasked = 0
         if self._suggested is not None:
             n_unasked = self._suggested.n_unasked(self.sweep.search.n_samples)
         why = self._end
-        if why.over and not progress.n_ended:
+        if why.over and not progress.n_ended and not self._n_paused:
             hint = "before a configuration ended; give more, or set a smaller pack"
             why = End(f"{why.over} {hint}")
         is_limit = self._limit is not None and progress.n_ended == progress.n_total

@@ -131,17 +131,24 @@ class LaneStopper:
 
 
 def make_stopper(
-    rule: EarlyStopping, configs: Sequence[Config], ended: Collection[str], place: Place
+    rule: EarlyStopping,
+    configs: Sequence[Config],
+    ended: Collection[str],
+    place: Place,
+    paused: Collection[str] = (),
 ) -> LaneStopper:
     """Make a stopper that knows what became of the configurations (by id) that have ended.
 
-    ``configs`` are those of the sweep, or examples of them.
+    ``configs`` are those of the sweep, or examples of them. What is decided of ``paused`` ones, by
+    the epochs that they have in the table, is told when they report again.
     """
     stopper = LaneStopper(rule, max(map(classifier_epochs, configs)))
-    if ended:
+    if ended or paused:
         columns = ["config_id", "stage", "epoch", rule.metric]
         rows = read_arrow(place, "epochs", columns).to_pylist()
         stopper.learn({c.id: c for c in configs if c.id in ended}, rows)
+        going_on = {c.id: c for c in configs if c.id in paused}
+        stopper.hear(going_on, [row for row in rows if row["config_id"] in going_on])
     return stopper
 
 

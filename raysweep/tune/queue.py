@@ -2,7 +2,7 @@
 
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,8 @@ class Job:
     ``n_tries`` counts how often it, and packs it was part of, had to be taken up again so far,
     ``n_lost`` how often in a row without an epoch in between; ``heard`` is when its worker last
     gave a sign (``time.monotonic``). ``checkpoint`` is its state after an epoch, if one was kept,
-    ``states`` are the files of those that were set aside and go on as this one. ``n_seats`` is the
+    ``states`` are the files of those that were set aside and go on as this one, or with
+    ``is_paused`` of one that an earlier run left. ``n_seats`` is the
     number of configurations that it began with, or that of the largest it was joined of; ``turn``
     is where it stands while it is set aside.
     """
@@ -40,6 +41,7 @@ class Job:
     ended: set[str] = field(default_factory=set)
     checkpoint: tune.Checkpoint | None = None
     states: tuple[Path, ...] = ()
+    is_paused: bool = False
     n_seats: int = 0
     turn: str | None = None
 
@@ -148,6 +150,11 @@ class JobQueue:
             self.jobs[whole.name] = whole
             return whole
         return None
+
+    def go_on(self, jobs: Sequence[Job]) -> None:
+        """Put jobs in front that an earlier run left."""
+        self._waiting.extendleft(reversed(jobs))
+        self.jobs.update({job.name: job for job in jobs})
 
     def again(self, job: Job) -> None:
         """Put a job that was taken back in front."""

@@ -25,18 +25,21 @@ def describe_plan(
     n_done: int,
     resources: str,
     stored: Container[str] | None = None,
+    n_paused: int = 0,
 ) -> str:
     """Describe what would run: configurations, packs, stages, memory, ``resources`` as they are.
 
-    ``stored`` has the fingerprints in the stage store, None without one. Only a worker can tell
-    whether an entry is of its own versions and processor, and whole: the count is the most.
+    ``n_paused`` configurations go on beside the plan. ``stored`` has the fingerprints in the stage
+    store, None without one. Only a worker can tell whether an entry is of its own versions and
+    processor, and whole: the count is the most.
     """
     n_todo = sum(len(pack.configs) for pack in plan.packs)
-    n_left_out = len(sweep.configs) - n_done - n_todo
+    n_left_out = len(sweep.configs) - n_done - n_todo - n_paused
     largest, together = memory_of(plan, n_slots)
     sizes = [len(pack.configs) for pack in plan.packs] or [0]
     lines = {
         "configurations": f"{len(sweep.configs)} in all, {n_done} done, {n_todo} to do"
+        + (f", {n_paused} go on where the last run stopped" if n_paused else "")
         + (f", {n_left_out} left for later by --limit" if n_left_out else "")
         + (f" ({sweep.n_duplicates} duplicates merged)" if sweep.n_duplicates else ""),
         "packs": f"{len(plan.packs)} of {min(sizes)} to {max(sizes)} configurations, "

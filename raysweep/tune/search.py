@@ -135,6 +135,18 @@ class SearchQueue(JobQueue):
             elif self._by_config[config.id] is suggestion:
                 self._held[pack_key(config)].append(config)
 
+    def go_on(self, jobs: Sequence[Job]) -> None:
+        """Put jobs in front that an earlier run left, of configurations that wait here."""
+        ids = {config.id for job in jobs for config in job.pack.configs}
+        for key, configs in self._held.items():
+            self._held[key] = [config for config in configs if config.id not in ids]
+        self._late = [config for config in self._late if config.id not in ids]
+        self._n_left -= len(ids)
+        super().go_on(jobs)
+        for job in jobs:
+            if self._note:
+                self._note(job)
+
     def _add(self, parameters: Parameters, configs: tuple[Config, ...]) -> Suggestion:
         suggestion = Suggestion(f"s{self.n_asked}", parameters, configs)
         self.n_asked += 1

@@ -65,6 +65,7 @@ def _fit(queue: JobQueue, terms: Terms, collector: Collector) -> None:
             collector.trace_of(job) if terms.has_checkpoints else None,
             terms.has_averages,
             job.states,
+            job.is_paused,
         )
 
     amount = {"cpu": terms.resources.cpu, "gpu": terms.resources.gpu}
