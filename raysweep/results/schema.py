@@ -139,7 +139,7 @@ _TRIALS = (
         "stopped_rung",
         _WHOLE,
         "Epochs of the classifier, over all tasks, after which the configuration stopped early;"
-        " null unless stopped. `epochs` may have later ones, of a run that was killed before.",
+        " null unless stopped. `epochs` may have later ones, of a run that ended early.",
     ),
     Column("stopped_reason", _TEXT, "Why it stopped early, in one line."),
     Column("error", _TEXT, "Why the configuration failed, in one line; null unless failed."),
