@@ -105,6 +105,23 @@ def test_a_checkpoint_takes_the_place_of_the_packs_last(tmp_path: Path) -> None:
     assert not (tmp_path / f"{job.name}-2").exists()
 
 
+def test_what_an_earlier_run_did_of_a_pack_is_no_work_of_this_one(tmp_path: Path) -> None:
+    desk = Desk(tmp_path / "sweep", 1)
+    paused = Job("paused", Pack((Config(seed=9),)), is_paused=True)
+    desk.queue.go_on([paused])
+    desk.progress.total_work = sum(job.cost for job in desk.queue.jobs.values())
+    job, trial = desk.start()
+    assert job is paused
+    n_epochs = job.pack.n_epochs
+    desk.report(trial, n_steps=n_epochs // 2 + 1)
+    before = n_epochs // 2 / n_epochs
+    (waiting,) = (other for other in desk.queue.jobs.values() if other is not job)
+    assert desk.progress.total_work == pytest.approx(waiting.cost + job.cost * (1 - before))
+    assert desk.progress.work_done == {"paused": pytest.approx(job.cost / n_epochs)}
+    desk.report(trial, job.pack.configs, n_steps=n_epochs, done=True)
+    assert desk.progress.work_done == {"paused": pytest.approx(job.work)}
+
+
 def test_the_searcher_gives_each_job_once_and_ends_when_all_have_left(tmp_path: Path) -> None:
     desk = Desk(tmp_path / "sweep", 2, 2)
     searcher = QueueSearcher(desk.queue, lambda job: {"key": job.name})

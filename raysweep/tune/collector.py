@@ -125,7 +125,10 @@ class Collector(tune.Callback):
         self._note(result.get("notes", []))
         # Less than is done where stages come from the store: they take no steps of their own.
         share = 1.0 if result["done"] else min(1.0, result["n_steps"] / job.pack.n_epochs)
-        self._progress.note_share(job.name, share, job.cost)
+        if job.is_paused and job.share_before is None:
+            job.share_before = min(1.0, (result["n_steps"] - 1) / job.pack.n_epochs)
+            self._progress.total_work -= job.cost * job.share_before
+        self._progress.note_share(job.name, share, job.cost, job.share_before or 0.0)
         rows = json.loads(result.pop("rows"))  # Tune keeps the last result of every trial
         self._note_epoch(job, result.get(HOSTNAME), rows["epochs"])
         self._writer.add("epochs", rows["epochs"])
@@ -201,7 +204,7 @@ class Collector(tune.Callback):
             log = self._log(f"pack_{job.name}.log", trace)
             halves = self._queue.split(job)
             self._progress.work_done.pop(job.name, None)
-            self._progress.total_work += sum(half.cost for half in halves) - job.cost
+            self._progress.total_work += sum(half.cost for half in halves) - job.work
             self._screen.say(
                 f"a pack of {len(missing)} could not go on: {error} ({log}); "
                 f"it is tried again in halves"
@@ -212,7 +215,7 @@ class Collector(tune.Callback):
             self._screen.say(f"configuration {config.id} failed: {error} ({log})")
             row = {"config_id": config.id, "status": "failed", "error": error}
             self._end(job, {**row, **(circumstances or {})})
-        self._progress.work_done[job.name] = job.cost
+        self._progress.work_done[job.name] = job.work
         self._queue.leave(job)
         self._has_ended_pack = True
 
@@ -308,7 +311,7 @@ class Collector(tune.Callback):
         self._drop_checkpoint(job)  # which may lie in an earlier trial's folder
         if job.n_open:
             # Its work is done; what is left of it is that of the job it goes on in.
-            self._progress.work_done[job.name] = job.cost
+            self._progress.work_done[job.name] = job.work
             self._progress.total_work += cost(Pack(tuple(job.open_configs)))
             self._queue.set_aside(job)
             return

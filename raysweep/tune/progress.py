@@ -95,9 +95,9 @@ class Progress:
             if stage:
                 slot.work.stage, slot.work.epoch, slot.work.n_epochs = stage, epoch, n_epochs
 
-    def note_share(self, pack: str, share: float, cost: float) -> None:
-        """Note how much of a pack, of so much work, is done (0 to 1)."""
-        self.work_done[pack] = cost * share
+    def note_share(self, pack: str, share: float, cost: float, before: float = 0.0) -> None:
+        """Note how much of a pack of so much work is done (0 to 1), ``before`` in earlier runs."""
+        self.work_done[pack] = cost * max(0.0, share - before)
         if slot := self._slots.get(pack):
             slot.work.share = share
 

@@ -28,7 +28,8 @@ class Job:
     ``n_lost`` how often in a row without an epoch in between; ``heard`` is when its worker last
     gave a sign (``time.monotonic``). ``checkpoint`` is its state after an epoch, if one was kept,
     ``states`` are the files of those that were set aside and go on as this one, or with
-    ``is_paused`` of one that an earlier run left. ``n_seats`` is the
+    ``is_paused`` of one that an earlier run left, of which ``share_before`` (0 to 1) was done there
+    (None until its worker has told). ``n_seats`` is the
     number of configurations that it began with, or that of the largest it was joined of; ``turn``
     is where it stands while it is set aside.
     """
@@ -42,6 +43,7 @@ class Job:
     checkpoint: tune.Checkpoint | None = None
     states: tuple[Path, ...] = ()
     is_paused: bool = False
+    share_before: float | None = None
     n_seats: int = 0
     turn: str | None = None
 
@@ -54,6 +56,11 @@ class Job:
     def n_open(self) -> int:
         """How many configurations have not ended."""
         return len(self.pack.configs) - len(self.ended)
+
+    @property
+    def work(self) -> float:
+        """What this run has to do of it, in the unit of ``cost``."""
+        return self.cost * (1 - (self.share_before or 0.0))
 
     @property
     def open_configs(self) -> list[Config]:
