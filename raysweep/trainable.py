@@ -36,6 +36,11 @@ _SAVE_S = 0.1
 _NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "std::bad_alloc")
 """How torch and CUDA say in the text of a RuntimeError that memory is short."""
 
+_STARTS_OVER = (
+    "a pack starts over: the state that an earlier run left of it can't be read, or is of other "
+    "code, another torch, other data, threads, options or another processor"
+)
+
 TRIAL = "trial"
 """Key of the Tune config under which a trial's own part stands."""
 
@@ -99,6 +104,7 @@ class PackTrainable(tune.Trainable):
         torch.set_flush_denormal(True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # run-to-run equality
         self._sources = sources
+        self._environments: dict[str, dict[str, Any]] = {}
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -128,7 +134,7 @@ class PackTrainable(tune.Trainable):
         self._checkpoint: tune.Checkpoint | None = trial["checkpoint"]
         self._states: list[str] = json.loads(trial["states"])
         self._is_paused: bool = trial["is_paused"]
-        self._made_with: dict[str, Any] | None = None
+        self._notes: list[str] = []
         self._aside: str | None = None
         self._is_spoilt = False
         self._foreign = difference(json.loads(trial["versions"]), versions_of(), platform.node())
@@ -188,6 +194,8 @@ class PackTrainable(tune.Trainable):
                 self._take_up([self._load(Path(path)) for path in self._states])
         except Exception:  # noqa: BLE001 (whatever is wrong with it)
             self._run = self._new_run()
+            if self._is_paused:
+                self._notes.append(_STARTS_OVER)
 
     def _take_up(self, states: Sequence[dict[str, Any]]) -> None:
         from raysweep.pack import joined
@@ -238,7 +246,7 @@ class PackTrainable(tune.Trainable):
             "train_s": report.train_s,
             "train_cpu_s": cpu_s,
             "prepare_s": report.prepare_s,
-            "notes": run.notes,
+            "notes": [*run.notes, *self._notes],
             "should_checkpoint": (
                 self._has_checkpoints
                 and not run.is_done
@@ -287,6 +295,7 @@ class PackTrainable(tune.Trainable):
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write the pack's state after its last epoch."""
+        self._terms()
         start = time.perf_counter()
         self._save(Path(checkpoint_dir) / "pack.pt")
         self._trained_s = 0.0
@@ -308,11 +317,12 @@ class PackTrainable(tune.Trainable):
         """Say what the numbers of this run come from beside its settings, and what it keeps."""
         import torch
 
-        if self._made_with is None:
-            made_with = environment(self._source, torch.device(self._device), torch.float32)
-            keeps = {"stages": self._store is not None, "averages": self._has_averages}
-            self._made_with = {**made_with, "keeps": keeps}
-        return self._made_with
+        name = self._configs[0].source
+        if name not in self._environments:  # once a process: it reads all of the data
+            device = torch.device(self._device)
+            self._environments[name] = environment(self._source, device, torch.float32)
+        keeps = {"stages": self._store is not None, "averages": self._has_averages}
+        return {**self._environments[name], "keeps": keeps}
 
     def _load(self, path: Path) -> dict[str, Any]:
         import torch

@@ -109,6 +109,33 @@ def test_lanes_with_and_without_a_reconstruction_find_their_rows(small: Source) 
     check([first, second], small, 1, [first[1]])
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_model_with_moments_takes_the_place_of_one_without(order: int, small: Source) -> None:
+    # They share task 1; a run whose lanes all begin anew with their optimiser keeps no moments.
+    packs = [
+        [configure(optimizer_state=kind, replay="none", beta_2=beta) for beta in betas]
+        for kind, betas in (("reset", (0.01, 0.02)), ("keep", (0.01, 0.02)))
+    ]
+    check(packs[::order], small, 2)
+
+
+def test_a_decision_that_was_not_carried_out_goes_along(small: Source) -> None:
+    configs = [configure(lr=lr) for lr in (1e-3, 2e-3)]
+    run = PackRun(configs, small)
+    for _ in range(3):
+        run.advance()
+    run.stop({configs[0].id: Stop(3, "behind")})
+    state = passed_through_a_file(run.state())
+    tables = empty(configs)
+    again = PackRun(configs, small)
+    again.restore(joined([state], configs))
+    add(again.advance(), tables)
+    (row,) = tables[configs[0].id]["trials"]
+    assert (row["status"], row["stopped_rung"]) == ("stopped", 3)
+    assert not tables[configs[0].id]["epochs"]
+    assert len(tables[configs[1].id]["epochs"]) == 1
+
+
 def test_runs_at_other_epochs_or_groups_have_other_turns(small: Source) -> None:
     run = PackRun([configure()], small)
     turns = [run.turn]

@@ -208,6 +208,23 @@ def test_a_pack_that_goes_on_after_its_decision_is_told_at_its_next_report(
     assert decided
 
 
+def test_a_rung_that_was_passed_before_a_pause_is_not_judged_again() -> None:
+    configs = configs_of(24)
+    first, later = list(configs)[:4], list(configs)[4:]
+    rows = [row(i, 1, 0.1 * k) for k, i in enumerate(first)]
+    there = asha(reduction_factor=4)
+    stopped = there.hear({i: configs[i] for i in first}, rows)
+    (best,) = set(first) - set(stopped)
+    rows += [row(best, time, 0.3) for time in (2, 3)]
+    ended = [row(i, 1, 0.5 + 0.01 * k) for k, i in enumerate(later)]
+    learned = asha(reduction_factor=4)
+    learned.learn({i: configs[i] for i in later}, ended)
+    learned.take_up({best: configs[best]}, [*ended, *rows])
+    assert learned.hear(configs, [row(best, 4, 0.9)]) == {}
+    # Its place at the first rung is known to others.
+    assert len(learned._rung(best, 1) or {}) == len(later) + 1
+
+
 def test_stages_that_train_no_classifier_or_diverged_decide_nothing() -> None:
     configs = configs_of(9)
     rows = [

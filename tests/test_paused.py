@@ -11,28 +11,36 @@ import torch
 from checkpoints import passed_through_a_file
 from ray import tune
 from small_configs import configure
-from sweep_runs import SMALL, assert_same_tables, n_rows, run, start, wait_until, write
+from sweep_runs import ROOT, SMALL, assert_same_tables, n_rows, run, start, wait_until, write
 from test_lanes import add, assert_same, empty, run_alone
 from test_trainable import Bare, pack, rows_of, train_to_end
 
 from raysweep.data.sources import Source
 from raysweep.pack import PackRun, joined
 from raysweep.plan import Pack, memory_bytes
-from raysweep.results import Place, read_epochs
+from raysweep.results import Place, ResultsFolder, Writer, config_columns, read_epochs
 from raysweep.settings import Config
 from raysweep.trainable import TRIAL, trial_config
 from raysweep.tune.paused import PAUSED, keep_states, paused_jobs
 from raysweep.tune.queue import Job
 
-LONG = SMALL.replace("epochs: 2", "epochs: 60") + "pack: 4\n"
+TEXT = SMALL.replace("epochs: 2", "epochs: 4") + "pack: 4\n"
+FAULTS = ROOT / "tests" / "chaos" / "faults"
 
 
-def test_an_interrupted_sweep_goes_on_with_the_epochs_that_it_had(tmp_path: Path) -> None:
-    file = write(tmp_path, LONG)
+def test_an_interrupted_sweep_goes_on_with_the_epochs_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, TEXT)
     folder = tmp_path / "results" / "small"
-    process = start(file)
+    go = tmp_path / "go"
+    slow = {"kind": "slow", "seconds": 0.5, "until": str(go)}
+    with monkeypatch.context() as patch:
+        patch.setenv("RAYSWEEP_FAULTS", json.dumps([{"kind": "save"}, slow]))
+        patch.setenv("PYTHONPATH", str(FAULTS))
+        process = start(file)
     saved = ".tune/packs/*/checkpoint_*/pack.pt"
-    wait_until(lambda: any(folder.glob(saved)) and n_rows(folder, "epochs") > 20, process)
+    wait_until(lambda: any(folder.glob(saved)) and n_rows(folder, "epochs") > 0, process)
     process.send_signal(signal.SIGINT)
     out = process.communicate(timeout=120)[0]
     assert process.returncode == 3, out
@@ -40,6 +48,7 @@ def test_an_interrupted_sweep_goes_on_with_the_epochs_that_it_had(tmp_path: Path
     files = [name for entry in entries for name in entry["files"]]
     assert sorted(path.name for path in (folder / PAUSED).glob("*.pt")) == sorted(files)
     before = read_epochs(folder)
+    go.touch()
     done = run(file)
     assert done.returncode == 0, done.stdout + done.stderr
     n_configs = sum(len(entry["configs"]) for entry in entries)
@@ -51,7 +60,7 @@ def test_an_interrupted_sweep_goes_on_with_the_epochs_that_it_had(tmp_path: Path
     assert len(again) == 1
     assert (again["duration_s_x"] == again["duration_s_y"]).all()  # it was not trained again
     assert not (folder / PAUSED).exists()
-    whole = write(tmp_path / "whole", LONG)
+    whole = write(tmp_path / "whole", TEXT)
     assert run(whole).returncode == 0
     assert_same_tables(folder, tmp_path / "whole" / "results" / "small")
 
@@ -76,20 +85,49 @@ def test_states_are_kept_until_their_configurations_have_ended(tmp_path: Path) -
     (job,) = paused_jobs(place, [d, b, a, c])
     assert (job.pack.configs, job.is_paused) == ((a, b), True)
     assert [path.read_bytes() for path in job.states] == [b"state"]
-    (rest,) = paused_jobs(place, [b])  # the other has ended in the meantime
+    (rest,) = paused_jobs(place, [b])  # of a search space without the other
     assert rest.pack.configs == (b,)
     assert paused_jobs(place, [c, d]) == []
     # Stopped again before there was a later state: the one there is stays.
-    assert keep_states(place, [rest]) == 1
-    (again,) = paused_jobs(place, [a, b])
+    assert keep_states(place, [rest]) == 0  # none that is new
+    again, other = paused_jobs(place, [a, b])
     assert (again.pack.configs, again.states) == ((b,), job.states)
+    assert (other.pack.configs, other.states) == ((a,), job.states)
     later = checkpointed(tmp_path / "three", b)
     later.states = again.states
     assert keep_states(place, [later]) == 1
-    assert len(list((tmp_path / PAUSED).glob("*.pt"))) == 1
+    assert len(list((tmp_path / PAUSED).glob("*.pt"))) == 2
     assert paused_jobs(place, [b])[0].states != job.states
+    assert paused_jobs(place, [a])[0].states == job.states
+
+
+def test_states_of_what_a_run_had_nothing_to_do_with_stay(tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path / "sweep")
+    folder.open()
+    place = folder.place
+    a, b, c = (Config(seed=seed) for seed in range(3))
+    assert keep_states(place, [checkpointed(tmp_path / "one", a, b, c)]) == 1
+    # A run of a alone, as by --limit 1, which ends b's row before it is stopped.
+    writer = Writer(folder)
+    writer.add("trials", [{**config_columns(b), "status": "finished", "attempt": 1}])
+    writer.flush()
+    assert keep_states(place, [Job(a.id, Pack((a,)))]) == 0
+    (job,) = paused_jobs(place, [a, b, c])
+    assert job.pack.configs == (a, c)  # a had not got to a state of its own
+    for config in (a, c):
+        writer.add("trials", [{**config_columns(config), "status": "finished", "attempt": 1}])
+    writer.flush()
     assert keep_states(place, []) == 0
-    assert not (tmp_path / PAUSED).exists()
+    assert not (tmp_path / "sweep" / PAUSED).exists()
+    folder.close()
+
+
+def test_what_failed_goes_on_from_a_state_of_its_own_only(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    a, b, c = (Config(seed=seed) for seed in range(3))
+    keep_states(place, [checkpointed(tmp_path / "1", a), checkpointed(tmp_path / "2", b, c)])
+    jobs = paused_jobs(place, [a, b, c], alone={a.id, b.id})
+    assert [job.pack.configs for job in jobs] == [(a,), (c,)]
 
 
 def test_packs_that_are_too_large_now_are_planned_anew(tmp_path: Path) -> None:
@@ -189,7 +227,9 @@ def test_a_state_that_would_give_other_numbers_is_not_taken(
     assert state["made_with"][name] != value
     state["made_with"][name] = value
     torch.save(state, tmp_path / "pack.pt")
-    assert rows_of(train_to_end(Bare(config))) == rows_of(train_to_end(Bare(pack())))
+    results = train_to_end(Bare(config))
+    assert rows_of(results) == rows_of(train_to_end(Bare(pack())))
+    assert any("a pack starts over" in note for note in results[0]["notes"])
 
 
 def test_a_state_that_fits_by_half_leaves_no_trace(tmp_path: Path) -> None:

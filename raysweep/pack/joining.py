@@ -26,6 +26,7 @@ def joined(states: Sequence[State], configs: Sequence[Config]) -> State:
     # Not what a configuration left behind that has ended: of a stage that it shared with one that
     # goes on in another run, its run has a part only.
     needed = [_open_stages(state, configs) for state in states]
+    ids = {config.id for config in configs}
     turns = [turn_of(group[0]) for group in group_stages(configs)]
     turn = tuple(json.loads(states[0]["turn"])[0])
     groups, of_groups = [], []
@@ -44,7 +45,8 @@ def joined(states: Sequence[State], configs: Sequence[Config]) -> State:
             for name in ("served", "records", "models", "buffers")
         },
         "reported": [],
-        "stops": {},
+        # Decided after the state's epoch, and not carried out yet.
+        "stops": {i: stop for state in states for i, stop in state["stops"].items() if i in ids},
     }
 
 
@@ -57,9 +59,20 @@ def _open_stages(state: State, configs: Sequence[Config]) -> set[str]:
 def _united(
     parts: Sequence[Mapping[str, Any]], needed: Sequence[Collection[str]]
 ) -> dict[str, Any]:
-    """Unite what is kept by stage; of a stage that several need, the first."""
-    pairs = reversed([*zip(parts, needed, strict=True)])
-    return {f: x for part, names in pairs for f, x in part.items() if f in names}
+    """Unite what is kept by stage; of a stage that several need, the first that is whole."""
+    united: dict[str, Any] = {}
+    for part, names in zip(parts, needed, strict=True):
+        for fingerprint, kept in part.items():
+            # A run in which no configuration goes on with a model's moments keeps none.
+            is_better = fingerprint not in united or _has_moments(kept, united[fingerprint])
+            if fingerprint in names and is_better:
+                united[fingerprint] = kept
+    return united
+
+
+def _has_moments(kept: Any, other: Any) -> bool:
+    """Tell whether a model has the optimiser's moments, and another of the same stage has none."""
+    return "moments" in kept and bool(kept["moments"]) and not other["moments"]
 
 
 def _joined_groups(groups: Sequence[State], needed: Sequence[Collection[str]]) -> State:

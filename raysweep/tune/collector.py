@@ -137,7 +137,7 @@ class Collector(tune.Callback):
             self._end(job, row)
         if path := result.get("state"):
             self._drop_states(job)
-            job.states, job.turn = (Path(path),), result["turn"]
+            job.states, job.turn, job.is_paused = (Path(path),), result["turn"], False
         if self._stopper and not result["done"]:
             gone = {row["config_id"] for row in rows["trials"]}
             self._stop_lanes(job, trial, [r for r in rows["epochs"] if r["config_id"] not in gone])
@@ -246,7 +246,8 @@ class Collector(tune.Callback):
             job.checkpoint = None
 
     def _drop_states(self, job: Job) -> None:
-        for path in job.states:
+        # Those of earlier runs may be others' too; they go at the end of the run.
+        for path in () if job.is_paused else job.states:
             path.unlink(missing_ok=True)
 
     def on_trial_error(
@@ -277,7 +278,7 @@ class Collector(tune.Callback):
         elif job.n_lost >= job.may_lose:
             self._settle(job, f"worker lost {job.n_lost} times: {reason}", text or reason)
         else:
-            how = "from its last checkpoint" if job.checkpoint else "from its start"
+            how = "from its last checkpoint" if job.checkpoint or job.states else "from its start"
             self._screen.say(
                 f"a worker was lost ({job.n_lost} of {job.may_lose} times in a row for its pack); "
                 f"the pack goes on {how}"

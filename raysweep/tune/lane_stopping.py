@@ -51,6 +51,21 @@ class LaneStopper:
             if config is not None and (report := self._report(config, row)):
                 self._record(config, *report)
 
+    def take_up(self, configs: Mapping[str, Config], epochs: Iterable[Mapping[str, Any]]) -> None:
+        """Take in the rows of configurations (by id) that a run left and that go on.
+
+        Only of the last epoch of each a decision may not have been carried out: it is made again,
+        and given when the epoch is reported again, or a later one.
+        """
+        rows: dict[str, list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
+        for row in epochs:
+            config = configs.get(row["config_id"])
+            if config is not None and (report := self._report(config, row)):
+                rows[config.id].append((report[0], row))
+        ordered = [[row for _, row in sorted(r, key=lambda pair: pair[0])] for r in rows.values()]
+        self.learn(configs, [row for own in ordered for row in own[:-1]])
+        self.hear(configs, [own[-1] for own in ordered])
+
     def hear(
         self, configs: Mapping[str, Config], epochs: Iterable[Mapping[str, Any]]
     ) -> dict[str, Stop]:
@@ -139,16 +154,15 @@ def make_stopper(
 ) -> LaneStopper:
     """Make a stopper that knows what became of the configurations (by id) that have ended.
 
-    ``configs`` are those of the sweep, or examples of them. What is decided of ``paused`` ones, by
-    the epochs that they have in the table, is told when they report again.
+    ``configs`` are those of the sweep, or examples of them; ``paused`` ones have epochs in the
+    table and go on.
     """
     stopper = LaneStopper(rule, max(map(classifier_epochs, configs)))
     if ended or paused:
         columns = ["config_id", "stage", "epoch", rule.metric]
         rows = read_arrow(place, "epochs", columns).to_pylist()
         stopper.learn({c.id: c for c in configs if c.id in ended}, rows)
-        going_on = {c.id: c for c in configs if c.id in paused}
-        stopper.hear(going_on, [row for row in rows if row["config_id"] in going_on])
+        stopper.take_up({c.id: c for c in configs if c.id in paused}, rows)
     return stopper
 
 

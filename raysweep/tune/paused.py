@@ -9,12 +9,12 @@ import contextlib
 import json
 import sys
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from raysweep.plan import Pack, memory_bytes
-from raysweep.results import Place
+from raysweep.results import Place, statuses
 from raysweep.settings import Config
 from raysweep.tune.queue import Job
 
@@ -25,28 +25,46 @@ _SUFFIX = ".pt"
 
 
 def keep_states(place: Place, jobs: Iterable[Job]) -> int:
-    """Keep the states of jobs that have not ended in place of those of earlier runs.
+    """Keep the states of jobs that have not ended; gives how many of them are new.
 
-    Gives how many packs there is one of. A folder that can't be written keeps what it has.
+    States of earlier runs stay for configurations that have no row and no later state, such as
+    those that this run was not of. A folder that can't be written keeps what it has.
     """
     if place.local is None:
         return 0
-    folder = place.local / PAUSED
+    folder = (place.local / PAUSED).absolute()
     kept: list[dict[str, Any]] = []
+    n_new = 0
     with contextlib.suppress(OSError):
         for job in jobs:
             files = _files_of(job)
             if files and job.n_open and all(file.exists() for file in files):
                 folder.mkdir(exist_ok=True)
+                n_new += any(file.parent != folder for file in files)
                 names = [_moved(file, folder) for file in files]
                 kept.append({"configs": [c.id for c in job.open_configs], "files": names})
+        kept += _others(place, folder, {i for entry in kept for i in entry["configs"]})
         if kept:
             (place / PAUSED / _LIST).write_bytes(json.dumps(kept).encode())
         elif folder.exists():
             (folder / _LIST).unlink(missing_ok=True)
         _clear(folder, {name for entry in kept for name in entry["files"]})
-        return len(kept)
+        return n_new
     return 0
+
+
+def _others(place: Place, folder: Path, ids_kept: set[str]) -> list[dict[str, Any]]:
+    """List the earlier states of configurations that have no row and no later state."""
+    listed = _listed(folder)
+    if not listed:
+        return []
+    gone = {i for i, (status, _) in statuses(place).items() if status != "failed"} | ids_kept
+    left = [([i for i in ids if i not in gone], names) for ids, names in listed]
+    return [
+        {"configs": ids, "files": names}
+        for ids, names in left
+        if ids and all((folder / name).exists() for name in names)
+    ]
 
 
 def _files_of(job: Job) -> list[Path]:
@@ -58,7 +76,7 @@ def _files_of(job: Job) -> list[Path]:
 def _moved(file: Path, folder: Path) -> str:
     """Move a file under a new name, so that the list of an earlier run stays true until then."""
     name = f"{uuid.uuid4().hex}{_SUFFIX}"
-    if file.parent == folder.absolute():
+    if file.parent == folder:
         return file.name
     file.rename(folder / name)
     return name
@@ -80,11 +98,12 @@ def paused_jobs(
     most: int | None = None,
     memory: int | None = None,
     limit: int | None = None,
+    alone: Container[str] = (),
 ) -> list[Job]:
     """Give the jobs that go on from kept states, of the configurations that are ``missing``.
 
     Packs of more than ``most`` configurations, or ``memory`` bytes, are planned anew; no more than
-    ``limit`` configurations go on.
+    ``limit`` configurations go on, and those ``alone`` (ids) only where a state is of nothing else.
     """
     if place.local is None:
         return []
@@ -93,7 +112,7 @@ def paused_jobs(
     jobs: list[Job] = []
     for ids, names in _listed(folder):
         files = tuple(folder / name for name in names)
-        configs = tuple(left[i] for i in ids if i in left)
+        configs = tuple(left[i] for i in ids if i in left and (i not in alone or len(ids) == 1))
         if not configs or not all(file.is_file() for file in files):
             continue
         pack = Pack(configs)

@@ -107,7 +107,8 @@ class Work:
         packs = [*(job.pack for job in paused), *plan.packs]
         work, n_planned = sum(map(cost, packs)), sum(len(pack.configs) for pack in packs)
         n_paused = sum(len(job.pack.configs) for job in paused)
-        self.screen.detail(self.describe(plan, room, n_paused))
+        if plan.packs or not paused:
+            self.screen.detail(self.describe(plan, room, n_paused))
         queue = JobQueue(plan.packs)
         queue.go_on(paused)
         return queue, self._progress(n_planned, work, room)
@@ -125,8 +126,10 @@ class Work:
         """Give the packs that the last run left in mid-training, if this one is to train them."""
         from raysweep.tune.paused import paused_jobs
 
-        new = [config for config in self.missing if self.ledger.status(config) != "failed"]
-        jobs = paused_jobs(self.folder.place, new, lanes, room.memory, self.limit)
+        missing = self.missing
+        failed = {config.id for config in missing if self.ledger.status(config) == "failed"}
+        place = self.folder.place
+        jobs = paused_jobs(place, missing, lanes, room.memory, self.limit, failed)
         if jobs:
             n_configs = sum(len(job.pack.configs) for job in jobs)
             self.screen.say(f"{n_configs} of them go on where the last run stopped")

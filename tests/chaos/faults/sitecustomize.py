@@ -3,7 +3,8 @@
 RAYSWEEP_FAULTS holds a JSON list of faults. Each has ``kind`` and, as far as they matter,
 ``match`` (settings of the configurations it strikes; several values as a list), ``lanes`` (only
 packs of more configurations), ``stage`` and ``epoch`` (``nan`` only: where), ``path`` (``log``),
-``seconds`` and ``until`` (``slow``: how long at each epoch, and the file that ends it).
+``seconds`` and ``until`` (``slow``: how long at each epoch, and the file that ends it). With
+``save`` a checkpoint is written after every epoch.
 Without the variable nothing is changed. Nothing of raysweep is imported here: the modules are
 wrapped when somebody imports them.
 """
@@ -64,7 +65,8 @@ def _wrap_pack(module):
         self._chaos_is_seen = True
         for fault in _FAULTS:
             struck = [c for c in self.configs if _matches(fault, c)]
-            is_due = fault["kind"] not in ("log", "nan") or (fault["kind"] == "log" and is_first)
+            is_due = fault["kind"] not in ("log", "nan", "save")
+            is_due = is_due or (fault["kind"] == "log" and is_first)
             if struck and is_due and len(self.configs) > fault.get("lanes", 0):
                 _strike(fault, self.configs)
         return advance(self)
@@ -88,7 +90,16 @@ def _wrap_training(module):
     module.TrainGroup.run_epoch = disturbed
 
 
-_WRAPPERS = {"raysweep.pack.run": _wrap_pack, "raysweep.stages.train": _wrap_training}
+def _wrap_trainable(module):
+    if any(fault["kind"] == "save" for fault in _FAULTS):
+        module._SAVE_SHARE = math.inf
+
+
+_WRAPPERS = {
+    "raysweep.pack.run": _wrap_pack,
+    "raysweep.stages.train": _wrap_training,
+    "raysweep.trainable": _wrap_trainable,
+}
 
 
 class _Loader(importlib.abc.Loader):
