@@ -5,16 +5,14 @@ It takes any credentials, and tells less of errors than Google's own.
 
 import contextlib
 import json
-import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from s3_server import StoreServer, port_of
 
 _SERVE = """
 import sys
@@ -27,20 +25,10 @@ server.stop()
 """
 
 
-@dataclass(frozen=True)
-class GsServer:
-    """A running server and the address of its bucket."""
+class GsServer(StoreServer):
+    """The emulator's server."""
 
-    port: int
-    bucket: str = "sweeps"
-
-    @property
-    def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def address(self, name: str) -> str:
-        """Give the address of a folder in the bucket."""
-        return f"gs://{self.bucket}/{name}?endpoint_override={self.endpoint}"
+    scheme = "gs"
 
     def make_bucket(self) -> None:
         request = urllib.request.Request(
@@ -56,21 +44,10 @@ class GsServer:
 def serve_gs() -> Iterator[GsServer]:
     """Run a server with one bucket; skip the test where the emulator is not installed."""
     pytest.importorskip("gcp_storage_emulator", reason="gcp-storage-emulator is missing")
-    process = subprocess.Popen(
-        [sys.executable, "-c", _SERVE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdin and process.stdout
-    try:
-        server = GsServer(int(process.stdout.readline()))
+    with port_of(_SERVE) as port:
+        server = GsServer(port)
         server.make_bucket()
         yield server
-    finally:
-        process.stdin.close()
-        process.wait(timeout=30)
 
 
 def gs_credentials(folder: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ import tempfile
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import pytest
 
@@ -24,11 +25,12 @@ sys.stdin.read()  # until the test lets go
 
 
 @dataclass(frozen=True)
-class S3Server:
-    """A running server and the address of its bucket."""
+class StoreServer:
+    """A running server of an object store and the address of its bucket."""
 
     port: int
     bucket: str = "sweeps"
+    scheme: ClassVar[str]
 
     @property
     def endpoint(self) -> str:
@@ -36,7 +38,32 @@ class S3Server:
 
     def address(self, name: str) -> str:
         """Give the address of a folder in the bucket."""
-        return f"s3://{self.bucket}/{name}?endpoint_override={self.endpoint}"
+        return f"{self.scheme}://{self.bucket}/{name}?endpoint_override={self.endpoint}"
+
+
+@contextlib.contextmanager
+def port_of(script: str, **environment: str) -> Iterator[int]:
+    """Run a script that prints its port and serves until its input ends."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, **environment},
+    )
+    assert process.stdin and process.stdout
+    try:
+        yield int(process.stdout.readline())
+    finally:
+        process.stdin.close()
+        process.wait(timeout=30)
+
+
+class S3Server(StoreServer):
+    """Moto's server."""
+
+    scheme = "s3"
 
     def make_bucket(self) -> None:
         request = urllib.request.Request(f"{self.endpoint}/{self.bucket}", method="PUT")
@@ -72,23 +99,13 @@ def serve(**environment: str) -> Iterator[S3Server]:
     """Run a server with one bucket; skip the test where moto is not installed."""
     for module in ("moto", "flask_cors"):
         pytest.importorskip(module, reason="the S3 server of the tests, moto[server], is missing")
-    with tempfile.NamedTemporaryFile() as recording:
-        process = subprocess.Popen(
-            [sys.executable, "-c", _SERVE],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            env={**os.environ, "MOTO_RECORDER_FILEPATH": recording.name, **environment},
-        )
-        assert process.stdin and process.stdout
-        try:
-            server = S3Server(int(process.stdout.readline()))
-            server.make_bucket()
-            yield server
-        finally:
-            process.stdin.close()
-            process.wait(timeout=30)
+    with (
+        tempfile.NamedTemporaryFile() as recording,
+        port_of(_SERVE, MOTO_RECORDER_FILEPATH=recording.name, **environment) as port,
+    ):
+        server = S3Server(port)
+        server.make_bucket()
+        yield server
 
 
 def credentials() -> dict[str, str]:

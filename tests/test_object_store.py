@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pyarrow.fs
 import pytest
-from gs_server import GsServer, gs_credentials, serve_gs
-from s3_server import KEY, SECRET, S3Server, credentials, serve
+from gs_server import gs_credentials, serve_gs
+from s3_server import KEY, SECRET, S3Server, StoreServer, credentials, serve
 from table_rows import accuracy_rows, read_while_flushed
 
 from raysweep.results import (
@@ -48,7 +48,7 @@ Patch = pytest.MonkeyPatch
 
 
 @pytest.fixture(scope="module", params=["s3", "gs"])
-def server(request: pytest.FixtureRequest) -> Iterator[S3Server | GsServer]:
+def server(request: pytest.FixtureRequest) -> Iterator[StoreServer]:
     with serve() if request.param == "s3" else serve_gs() as server:
         yield server
 
@@ -77,7 +77,7 @@ def _environment(monkeypatch: Patch, tmp_path: Path, gs_environment: dict[str, s
 
 
 @pytest.fixture
-def address(server: S3Server | GsServer) -> str:
+def address(server: StoreServer) -> str:
     return server.address(f"results/sweep_{next(_NUMBERS)}")
 
 
@@ -575,9 +575,7 @@ def test_checkpoints_go_one_by_one_and_the_rest_at_the_end(folder: ResultsFolder
 
 
 @pytest.mark.parametrize("act", [lambda a: ResultsFolder(a).open(), read_trials, statuses])
-def test_a_missing_bucket_is_named(
-    server: S3Server | GsServer, act: Callable[[str], object]
-) -> None:
+def test_a_missing_bucket_is_named(server: StoreServer, act: Callable[[str], object]) -> None:
     address = server.address("x").replace("sweeps", "no-such-bucket")
     with pytest.raises(InputError, match="no bucket no-such-bucket in the store"):
         act(address)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from gs_server import GsServer, gs_credentials, serve_gs
-from s3_server import S3Server, credentials, serve
+from gs_server import gs_credentials, serve_gs
+from s3_server import StoreServer, credentials, serve
 from sweep_runs import (
     ROOT,
     SMALL,
@@ -298,7 +298,7 @@ def test_results_in_a_store_are_those_of_a_folder(
     small: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    store: Callable[[], AbstractContextManager[S3Server | GsServer]],
+    store: Callable[[], AbstractContextManager[StoreServer]],
 ) -> None:
     for name, value in {**credentials(), **gs_credentials(tmp_path)}.items():
         monkeypatch.setenv(name, value)
