@@ -272,7 +272,7 @@ def test_a_killed_driver_leaves_whole_files_and_another_goes_on_when_its_lease_e
     driver.wait(timeout=30)
     n_acknowledged = sum(line.endswith("\n") for line in seen)
     assert n_acknowledged <= len(values(address)) <= n_acknowledged + 1
-    monkeypatch.setattr(locks, "STALE_S", 8.0)
+    monkeypatch.setattr(locks, "STALE_S", 5.0)
     said: list[str] = []
     folder = ResultsFolder(address)
     folder.open(say=said.append)
@@ -622,7 +622,7 @@ def test_credentials_that_google_refuses_are_told_in_one_line(status: int) -> No
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_store_out_of_reach_is_told_in_one_line(scheme: str, monkeypatch: Patch) -> None:
     if scheme == "gs":
-        monkeypatch.setattr(stores, "_CONNECT_S", 1.0)  # 5 s, three times: 23 s, measured
+        monkeypatch.setattr(stores, "_CONNECT_S", 0.3)  # 5 s, three times: 23 s, measured
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
