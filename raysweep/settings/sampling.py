@@ -191,6 +191,11 @@ class Search:
         """Whether results decide what is tried next."""
         return self.method not in ("grid", "random")
 
+    @property
+    def objective(self) -> tuple[str, str | None]:
+        """The first metric and its mode (None for what is usual)."""
+        return self.metrics[0], self.modes[0] if self.modes else None
+
     def to_plain(self) -> dict[str, Any]:
         """Give it as it stands in a file, with its defaults; nothing for a grid."""
         if self.method == "grid":

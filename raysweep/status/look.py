@@ -103,8 +103,7 @@ class Look:
             sweep = sweep_from("sweep.yaml", content)
             self._ids, self._doubts = frozenset(c.id for c in sweep.configs), []
             self._n_total = len(self._ids)
-            modes = sweep.search.modes
-            self._objective = sweep.search.metrics[0], modes[0] if modes else None
+            self._objective = sweep.search.objective
             if sweep.space is not None:  # what is suggested is not known beforehand
                 self._ids = None
                 self._n_total = sweep.search.n_samples * len(sweep.space.seeds)

@@ -246,8 +246,9 @@ class Collector(tune.Callback):
             job.checkpoint = None
 
     def _drop_states(self, job: Job) -> None:
-        # Those of earlier runs may be others' too; they go at the end of the run.
-        for path in () if job.is_paused else job.states:
+        if job.is_paused:  # they may be others' too, and go at the end of the run
+            return
+        for path in job.states:
             path.unlink(missing_ok=True)
 
     def on_trial_error(

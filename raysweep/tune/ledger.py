@@ -31,6 +31,10 @@ class Ledger:
         """List the configurations that a run leaves as they are."""
         return [config for config in sweep.configs if self.status(config) in stays(sweep)]
 
+    def failed(self, sweep: Sweep) -> set[str]:
+        """Give the ids of the configurations that failed and are to be tried again."""
+        return {config.id for config in sweep.configs if self.status(config) == "failed"}
+
     def missing(self, sweep: Sweep) -> list[Config]:
         """List the configurations that need training."""
         done = {config.id for config in self.ended(sweep)}

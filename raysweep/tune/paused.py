@@ -75,9 +75,9 @@ def _files_of(job: Job) -> list[Path]:
 
 def _moved(file: Path, folder: Path) -> str:
     """Move a file under a new name, so that the list of an earlier run stays true until then."""
-    name = f"{uuid.uuid4().hex}{_SUFFIX}"
     if file.parent == folder:
         return file.name
+    name = f"{uuid.uuid4().hex}{_SUFFIX}"
     file.rename(folder / name)
     return name
 

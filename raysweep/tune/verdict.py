@@ -16,7 +16,7 @@ def verdict(sweep: Sweep, place: Place, n_unasked: int, end: End, resume: str) -
     the run ended early, if it did.
     """
     ledger = Ledger(statuses(place))
-    n_failed = sum(ledger.status(config) == "failed" for config in sweep.configs)
+    n_failed = len(ledger.failed(sweep))
     n_missing = len(ledger.missing(sweep)) - n_failed + n_unasked
     logs = place / "logs"
     if end.common_error:

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from raysweep.plan import Plan, cost, make_plan
@@ -76,7 +77,7 @@ class Work:
     screen: Screen
     title: str
 
-    @property
+    @cached_property
     def missing(self) -> list[Config]:
         """The configurations that need training."""
         return self.ledger.missing(self.sweep)
@@ -85,7 +86,7 @@ class Work:
         """Plan what is missing and not paused: new ones first, failed ones in a pack each."""
         going_on = {config.id for job in paused for config in job.pack.configs}
         missing = [config for config in self.missing if config.id not in going_on]
-        failed = {config.id for config in missing if self.ledger.status(config) == "failed"}
+        failed = self.ledger.failed(self.sweep)
         todo = sorted(missing, key=lambda config: config.id in failed)
         todo = todo if self.limit is None else todo[: self.limit - len(going_on)]
         n_slots, has_gpu = max(1, room.n_slots), room.resources.gpu > 0
@@ -126,10 +127,8 @@ class Work:
         """Give the packs that the last run left in mid-training, if this one is to train them."""
         from raysweep.tune.paused import paused_jobs
 
-        missing = self.missing
-        failed = {config.id for config in missing if self.ledger.status(config) == "failed"}
-        place = self.folder.place
-        jobs = paused_jobs(place, missing, lanes, room.memory, self.limit, failed)
+        place, failed = self.folder.place, self.ledger.failed(self.sweep)
+        jobs = paused_jobs(place, self.missing, lanes, room.memory, self.limit, failed)
         if jobs:
             n_configs = sum(len(job.pack.configs) for job in jobs)
             self.screen.say(f"{n_configs} of them go on where the last run stopped")
@@ -138,8 +137,7 @@ class Work:
     def _progress(self, n_total: int, work: float, room: Room) -> Progress:
         trials = read_trials(self.folder.place)
         ids = [config.id for config in self.sweep.configs]
-        search = self.sweep.search
-        metric, mode = search.metrics[0], search.modes[0] if search.modes else None
+        metric, mode = self.sweep.search.objective
         return Progress(
             n_total=n_total,
             n_slots=room.n_slots,
