@@ -1,1 +1,5 @@
-"""Scripts over the tables of a sweep: ``python -m analysis.<name> results/<sweep>``."""
+"""``python -m analysis.NAME`` in a checkout runs ``raysweep.analysis.NAME``."""
+
+from raysweep import analysis
+
+__path__ = analysis.__path__

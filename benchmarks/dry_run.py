@@ -22,11 +22,13 @@ import torch
 
 from benchmarks.figures import Table
 from benchmarks.sweeps import ROOT, write_space
-from raysweep.data.sources import load_source
-from raysweep.pack import PackRun
-from raysweep.plan import CPU, Pack, make_plan
-from raysweep.settings import load_sweep
-from raysweep.tune.measure import measure
+from raysweep.learning.data.sources import load_source
+from raysweep.learning.stage_graph import Pack
+from raysweep.packs.planning.estimates import CPU
+from raysweep.packs.planning.packing import make_plan
+from raysweep.packs.run import PackRun
+from raysweep.settings.sweep import load_sweep
+from raysweep.tune.preview.measuring import measure
 
 GOAL = 0.25
 N_SLOTS = 2

@@ -8,8 +8,9 @@ import pandas as pd
 from benchmarks.figures import Table
 from benchmarks.search_spaces import METRIC
 from benchmarks.sweeps import SweepRun, run_command, write_space
-from raysweep.plan import stages_of
-from raysweep.results import config_of, read_epochs, read_trials
+from raysweep.learning.stage_graph import stages_of
+from raysweep.tables.reader import read_epochs, read_trials
+from raysweep.tables.schemas import config_of
 
 SPACE = {
     "n_bottleneck": 16,

@@ -31,11 +31,12 @@ import torch
 from benchmarks.figures import Table
 from benchmarks.mnist import be_a_worker, load_mnist
 from benchmarks.step import make_group
-from raysweep.data.sources import Source
-from raysweep.pack import PackRun
-from raysweep.plan import make_plan, n_parameters
-from raysweep.settings import load_sweep
-from raysweep.stages import TrainGroup
+from raysweep.learning.data.sources import Source
+from raysweep.learning.training.loop import TrainGroup
+from raysweep.packs.planning.estimates import n_parameters
+from raysweep.packs.planning.packing import make_plan
+from raysweep.packs.run import PackRun
+from raysweep.settings.sweep import load_sweep
 
 STEP_GOALS = {32: 3.0}
 THROUGHPUT_GOALS = {32: 40.0, 128: 80.0}

@@ -13,7 +13,8 @@ import pandas as pd
 from benchmarks.figures import Table
 from benchmarks.search_spaces import search_file, space_in
 from benchmarks.sweeps import ROOT
-from raysweep.results import config_of, read_trials
+from raysweep.tables.reader import read_trials
+from raysweep.tables.schemas import config_of
 
 N_SAMPLES, SEEDS = 60, (0, 1)
 _DEADLINE_S = 300.0

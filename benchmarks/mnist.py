@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from raysweep.data.sources import Source, data_folder, load_source
-from raysweep.settings import InputError
+from raysweep.errors import InputError
+from raysweep.learning.data.sources import Source, data_folder, load_source
 
 
 def load_mnist(folder: Path | None) -> Source:

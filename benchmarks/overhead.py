@@ -30,7 +30,7 @@ from statistics import median
 
 from benchmarks.figures import Table
 from benchmarks.sweeps import ROOT, run_command, write_space
-from raysweep.settings import load_sweep
+from raysweep.settings.sweep import load_sweep
 
 _MARK = "training CPU in seconds: "
 OVERHEAD_GOAL, RATIO_GOAL, START_GOAL = 0.2, 15.0, 15.0
@@ -95,9 +95,9 @@ def run_peer(file: Path) -> None:
     def trainable(trial: dict[str, dict[str, object]]) -> None:
         import torch
 
-        from raysweep.data.sources import load_source
-        from raysweep.pack import PackRun
-        from raysweep.settings import Config
+        from raysweep.learning.config import Config
+        from raysweep.learning.data.sources import load_source
+        from raysweep.packs.run import PackRun
 
         torch.set_num_threads(1)
         torch.set_flush_denormal(True)

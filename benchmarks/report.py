@@ -23,10 +23,10 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from analysis.report.collect import collect
-from analysis.report.page import page
-from analysis.tables import Sweeps
 from benchmarks.figures import Table
+from raysweep.analysis.report.collect import collect
+from raysweep.analysis.report.page import page
+from raysweep.analysis.sweeps import Sweeps
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from report_sweeps import configs, rows_of, write_sweep

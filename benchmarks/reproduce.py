@@ -21,9 +21,9 @@ from typing import Any
 
 from benchmarks.figures import print_figure
 from benchmarks.mnist import be_a_worker, load_mnist
-from raysweep.data.sources import Source
-from raysweep.pack import PackRun
-from raysweep.settings import Config
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source
+from raysweep.packs.run import PackRun
 
 
 @dataclass(frozen=True)

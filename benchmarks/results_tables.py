@@ -23,8 +23,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from raysweep.results import ResultsFolder, Writer, config_columns, read_epochs
-from raysweep.settings import Config
+from raysweep.learning.config import Config
+from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.reader import read_epochs
+from raysweep.tables.schemas import config_columns
+from raysweep.tables.writer import Writer
 
 N_TRIALS, N_EPOCHS, N_EPOCHS_A_PART = 10_000, 1_000_000, 20_000
 N_ROWS_A_FLUSH, N_STORE_FLUSHES = 12, 200

@@ -22,8 +22,10 @@ from pathlib import Path
 
 from benchmarks.figures import Table
 from benchmarks.sweeps import SweepRun, run_command, write_space
-from raysweep.results import TABLES, ResultsFolder, Writer
-from raysweep.results.reader import read_arrow
+from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.reader import read_arrow
+from raysweep.tables.schemas import TABLES
+from raysweep.tables.writer import Writer
 
 MEMORY_GOAL_KB, RATIO_GOAL, DRY_RUN_GOAL_S, TABLES_GOAL_S, RATE_GOAL = 20.0, 1.25, 5.0, 5.0, 50.0
 SPACE = {"encoder_widths": [2], "n_bottleneck": 2, "rec_decoder_widths": [2], "replay": "none"}

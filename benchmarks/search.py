@@ -43,9 +43,9 @@ from benchmarks.killed import kill
 from benchmarks.mnist import be_a_worker
 from benchmarks.search_spaces import METRIC, accuracy_with, search_file, search_here, space_in
 from benchmarks.sweeps import ROOT, SweepRun, run_command
-from raysweep.results import read_trials
-from raysweep.results.leaderboard import summarise
-from raysweep.settings import load_sweep
+from raysweep.settings.sweep import load_sweep
+from raysweep.tables.ranking import summarise
+from raysweep.tables.reader import read_trials
 
 PACK = 8
 MARGIN, RATIO_GOAL = 0.005, 3.0
@@ -183,7 +183,7 @@ def run_peer(file: Path) -> None:
     import ray
     from ray import tune
 
-    from raysweep.tune.optuna_search import OptunaSearcher
+    from raysweep.tune.search.optuna_search import OptunaSearcher
 
     ray.init()
     ready = time.time()
@@ -191,7 +191,7 @@ def run_peer(file: Path) -> None:
 
     def trainable(parameters: dict[str, object]) -> None:
         from benchmarks.search_spaces import train
-        from raysweep.data.sources import data_folder, load_source
+        from raysweep.learning.data.sources import data_folder, load_source
 
         be_a_worker()
         config = space.configs(parameters)[0]

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.sweeps import write_space
-from raysweep.data.sources import Source, data_folder, load_source
-from raysweep.pack import PackRun
-from raysweep.settings import Config, Space, load_sweep
-from raysweep.tune.optuna_search import OptunaSearcher
-from raysweep.tune.search import SearchQueue
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source, data_folder, load_source
+from raysweep.packs.run import PackRun
+from raysweep.settings.space import Space
+from raysweep.settings.sweep import load_sweep
+from raysweep.tune.search.optuna_search import OptunaSearcher
+from raysweep.tune.search.search_queue import SearchQueue
 
 METRIC = "average_accuracy"
 DATA = {"task_samples": 500}

@@ -24,15 +24,16 @@ from torch import Tensor
 
 from benchmarks.figures import Table
 from benchmarks.mnist import be_a_worker, load_mnist
-from raysweep.data.sources import Source
-from raysweep.data.tasks import make_tasks, scaled
-from raysweep.plan import stages_of
-from raysweep.replay import generated
-from raysweep.settings import Config
-from raysweep.stacked import functional, layers
-from raysweep.stages import Lane, Scene, TrainGroup
-from raysweep.stages.objectives import define_losses
-from raysweep.stages.step import Step
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source
+from raysweep.learning.data.task_sequences import make_tasks, scaled
+from raysweep.learning.replay.buffers import generated
+from raysweep.learning.stacked import functional, layers
+from raysweep.learning.stage_graph import stages_of
+from raysweep.learning.training.context import Lane, Scene
+from raysweep.learning.training.loop import TrainGroup
+from raysweep.learning.training.objectives import define_losses
+from raysweep.learning.training.step import Step
 
 GOALS = {1: 1.5, 4: 1.25, 16: 1.25}
 """Most times the products alone, by number of lanes; in between the nearest below counts."""

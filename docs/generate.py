@@ -10,20 +10,14 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from raysweep.results import TABLES
-from raysweep.settings import (
-    Config,
-    EarlyStopping,
-    Resources,
-    Search,
-    StageKeeping,
-    execution,
-    show_widths,
-    stopping,
-)
-from raysweep.settings.config import expected_of, section_of
+from raysweep.learning.config import Config, expected_of, section_of
+from raysweep.learning.setting_types import show_widths
+from raysweep.settings import execution, stopping
+from raysweep.settings.execution import Resources, StageKeeping
 from raysweep.settings.grid import TOP_KEYS
-from raysweep.settings.sampling import KINDS, METHODS, MOST_SAMPLES, SAMPLERS, SEQUENCES
+from raysweep.settings.sampling import KINDS, METHODS, MOST_SAMPLES, SAMPLERS, SEQUENCES, Search
+from raysweep.settings.stopping import EarlyStopping
+from raysweep.tables.schemas import TABLES
 
 DOCS = Path(__file__).parent
 SCHEMA = DOCS.parent / "search_spaces" / "schema.json"

@@ -18,9 +18,9 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from analysis.report.collect import collect
-from analysis.report.page import page
-from analysis.tables import Sweeps
+from raysweep.analysis.report.collect import collect
+from raysweep.analysis.report.page import page
+from raysweep.analysis.sweeps import Sweeps
 
 IMAGES = Path(__file__).parent / "images"
 SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from raysweep.data.sources import Source, load_source
+from raysweep.learning.data.sources import Source, load_source
 
 N_TRAIN, N_TEST = 400, 200
 _LONGEST = ("test_tune.py", "test_tune_experiments.py", "test_store.py")

@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from raysweep.results import TABLES, ResultsFolder, Writer, config_columns
-from raysweep.settings import Config
+from raysweep.learning.config import Config
+from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.schemas import TABLES, config_columns
+from raysweep.tables.writer import Writer
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ("lr", "beta_1", "beta_2", "replay", "model", "seed", "experiment")

@@ -3,7 +3,7 @@
     python -m tests.fuzz_yaml SECONDS
 
 Needs atheris (`pip install atheris`). Inputs begin with the search spaces that are shipped and the
-catalogue of tests/bad_input; the corpus grows in the folder that FUZZ_CORPUS names (else a
+catalogue of tests/settings/bad_input; the corpus grows in the folder that FUZZ_CORPUS names (else a
 temporary one). A finding is written into the current folder as crash-*, timeout-* or oom-*.
 """
 
@@ -15,9 +15,11 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["raysweep.settings", "yaml"]):
-    from raysweep.settings import Config, InputError, dump_yaml
+    from raysweep.errors import InputError
+    from raysweep.learning.config import Config
     from raysweep.settings.grid import TOP_KEYS
     from raysweep.settings.sweep import sweep_from
+    from raysweep.settings.yaml_text import dump_yaml
 
 ROOT = Path(__file__).parents[1]
 MAX_CONFIGS = 50  # expanding is not what is looked at
@@ -57,7 +59,7 @@ def check(data: bytes) -> None:
 
 def write_seeds(folder: Path) -> None:
     """Put the shipped search spaces and the catalogue into the corpus."""
-    catalogue = ROOT / "tests" / "bad_input"
+    catalogue = ROOT / "tests" / "settings" / "bad_input"
     for file in [*(ROOT / "search_spaces").glob("*.yaml"), *catalogue.rglob("*.yaml")]:
         content = file.read_bytes()
         arguments = file.with_suffix(".args")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raysweep.data.sources import Source
-from raysweep.settings import Config
-from raysweep.streams import generator
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source
+from raysweep.learning.streams import generator
 
 F64 = torch.float64
 NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {

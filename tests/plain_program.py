@@ -36,9 +36,9 @@ from plain_results import Trace, metrics, named_parameters
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raysweep.data.sources import Source
-from raysweep.settings import Config
-from raysweep.streams import generator
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source
+from raysweep.learning.streams import generator
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,

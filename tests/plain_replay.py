@@ -10,9 +10,9 @@ from plain_models import F64, Classifier, Data, Vae, draw, one_hot, summed_kl
 from torch import Tensor, nn
 from torch.nn import functional
 
-from raysweep import selection
-from raysweep.settings import Config
-from raysweep.streams import generator
+from raysweep.learning.config import Config
+from raysweep.learning.replay import selection
+from raysweep.learning.streams import generator
 
 See = Callable[[Tensor], Tensor]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from raysweep.settings import Config
+from raysweep.learning.config import Config
 
 
 @dataclass

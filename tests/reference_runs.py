@@ -6,11 +6,11 @@ from plain_models import F64
 from plain_results import Trace
 from torch import Tensor
 
-from raysweep.data.sources import Source
-from raysweep.models import classifier_layout, vae_layout
-from raysweep.pack import PackRun
-from raysweep.settings import Config
-from raysweep.stacked import Layout
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source
+from raysweep.learning.models.forward import classifier_layout, vae_layout
+from raysweep.learning.stacked.parameters import Layout
+from raysweep.packs.run import PackRun
 
 
 def run_product(config: Config, source: Source) -> Trace:

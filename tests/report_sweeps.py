@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from raysweep.results import ResultsFolder, Writer, config_columns
-from raysweep.settings import Config
+from raysweep.learning.config import Config
+from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.schemas import config_columns
+from raysweep.tables.writer import Writer
 
 BEGIN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from raysweep.settings import Config
+from raysweep.learning.config import Config
 
 
 def configure(**settings: Any) -> Config:

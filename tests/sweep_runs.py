@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from raysweep.results import read_accuracy, read_epochs, read_trials
+from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 
 ROOT = Path(__file__).parents[1]
 CIRCUMSTANCES = ["duration_s", "n_stored_stages", "started_at", "ended_at", "host", "attempt"]

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable
 
-from raysweep.results import Writer
+from raysweep.tables.writer import Writer
 
 
 def accuracy_rows(first: int, n: int, value: float = 0.5) -> list[dict[str, object]]:

@@ -24,9 +24,12 @@ from benchmarks.reference_like.runs import (
     time_pack,
     time_peer,
 )
-from raysweep.data.sources import data_folder, load_source
-from raysweep.plan import Pack, Plan, make_plan
-from raysweep.settings import Config, InputError, load_sweep
+from raysweep.errors import InputError
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import data_folder, load_source
+from raysweep.learning.stage_graph import Pack
+from raysweep.packs.planning.packing import Plan, make_plan
+from raysweep.settings.sweep import load_sweep
 
 SPACE = Path(__file__).parents[2] / "search_spaces" / "vib_published.yaml"
 CONFIGURATION_GOAL, SWEEP_GOAL = 7.5, 18.0

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from raysweep.settings import Config
+from raysweep.learning.config import Config
 
 
 class Encoder(nn.Module):

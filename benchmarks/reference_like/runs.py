@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.reference_like.peer import Peer, PeerTask, open_tasks
-from raysweep.data.sources import Source, load_source
-from raysweep.pack import PackRun
-from raysweep.settings import Config
-from raysweep.stacked import functional, layers
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source, load_source
+from raysweep.learning.stacked import functional, layers
+from raysweep.packs.run import PackRun
 
 _START_TIMEOUT_S = 300.0
 

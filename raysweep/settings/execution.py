@@ -4,8 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from raysweep.settings.fields import InputError, is_off, near, number_of, reading, show
+from raysweep.errors import InputError
 from raysweep.settings.grid import check_value
+from raysweep.user_text.values import is_off, near, number_of, reading, show
 
 _MOST_GB = 1e9
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from raysweep.settings.config import Config, defaults_of, expected_of, section_of
-from raysweep.settings.fields import InputError, near, reading, show, words_of
+from raysweep.errors import InputError
+from raysweep.learning.config import Config, defaults_of, expected_of, section_of
+from raysweep.learning.setting_types import words_of
 from raysweep.settings.sampling import KINDS, Domain, Search, domain_of, draw
+from raysweep.user_text.values import near, reading, show
 
 TOP_KEYS = [
     "experiment",

@@ -4,15 +4,16 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from raysweep.settings.fields import InputError, show
-from raysweep.settings.secret_names import (
+from raysweep.errors import InputError
+from raysweep.settings.yaml_nodes import MAX_DEPTH, Items, Node, Scalar, read_nodes
+from raysweep.settings.yaml_text import construct
+from raysweep.user_text.secret_names import (
     looks_secret,
     secret_key_in,
     secret_within,
     why_no_secret,
 )
-from raysweep.settings.yaml_nodes import MAX_DEPTH, Items, Node, Scalar, read_nodes
-from raysweep.settings.yaml_text import construct
+from raysweep.user_text.values import show
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:

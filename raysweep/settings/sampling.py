@@ -10,15 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from raysweep.settings.fields import (
-    InputError,
-    check_keys,
-    check_whole,
-    near,
-    plain_number,
-    reading,
-    show,
-)
+from raysweep.errors import InputError
+from raysweep.user_text.values import check_keys, check_whole, near, plain_number, reading, show
 
 _FORMS = {
     "uniform": "[lower, upper]",

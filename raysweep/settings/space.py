@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from raysweep.settings.config import Config
-from raysweep.settings.fields import InputError
+from raysweep.errors import InputError
+from raysweep.learning.config import Config
 from raysweep.settings.grid import Branch, Choices, check_value, expand
 from raysweep.settings.sampling import Domain
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysweep.settings.config import Config
-from raysweep.settings.fields import (
-    InputError,
+from raysweep.errors import InputError
+from raysweep.learning.config import Config
+from raysweep.user_text.values import (
     check_keys,
     check_whole,
     is_off,

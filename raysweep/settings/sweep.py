@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from raysweep.settings.config import Config, defaults_of, section_of
+from raysweep.errors import InputError
+from raysweep.learning.config import Config, defaults_of, section_of
 from raysweep.settings.execution import (
     Resources,
     StageKeeping,
@@ -19,7 +20,6 @@ from raysweep.settings.execution import (
     seeds_of,
     stages_of,
 )
-from raysweep.settings.fields import InputError, near, one_line, show
 from raysweep.settings.grid import (
     TOP_KEYS,
     Branch,
@@ -40,6 +40,7 @@ from raysweep.settings.space import Space, space_of
 from raysweep.settings.stopping import Budget, EarlyStopping, budget_of, early_stopping_of
 from raysweep.settings.yaml_nodes import MAX_BYTES, Node, locate, mark_after
 from raysweep.settings.yaml_text import construct
+from raysweep.user_text.values import near, one_line, show
 
 MAX_CONFIGS = 1_000_000
 _TRIED = 20

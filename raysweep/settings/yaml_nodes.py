@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from raysweep.settings.fields import InputError, show
+from raysweep.errors import InputError
+from raysweep.user_text.values import show
 
 MAX_BYTES = 1_000_000
 """PyYAML reads about 100 kB a second, and search spaces are a few kB."""

@@ -11,8 +11,9 @@ from typing import Any
 
 import yaml
 
-from raysweep.settings.fields import InputError, show
+from raysweep.errors import InputError
 from raysweep.settings.yaml_nodes import Items, Mark, Node, Pairs, Scalar, is_merge, read_nodes
+from raysweep.user_text.values import show
 
 _CORE = "tag:yaml.org,2002:"
 _MAX_DIGITS = 1000  # Python refuses to read or write a whole number of more than 4,300

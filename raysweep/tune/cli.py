@@ -10,11 +10,13 @@ from typing import Annotated
 
 import typer
 
-from raysweep.results import Place, resume_command
-from raysweep.settings import MAX_CONFIGS, InputError
-from raysweep.tune.access import NothingRunsError, second_signal
+from raysweep.errors import InputError, NothingRunsError
+from raysweep.settings.sweep import MAX_CONFIGS
+from raysweep.tables.folder import resume_command
+from raysweep.tables.paths import Place
 from raysweep.tune.driver import run_sweep
 from raysweep.tune.options import ExitCode, Options
+from raysweep.tune.signals import second_signal
 
 _MODULE = "python -m raysweep.tune"
 _COMMAND = "RAYSWEEP_COMMAND"

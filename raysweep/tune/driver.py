@@ -9,44 +9,35 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raysweep.data.sources import Source, data_folder, is_local
-from raysweep.loggers import FOLDER, LogKeeper, check_installed
-from raysweep.results import (
-    ResultsFolder,
-    WriteError,
-    Writer,
-    check_name,
-    resume_command,
-    statuses,
-)
-from raysweep.settings import Config, InputError, dump_yaml, load_sweep
-from raysweep.store.files import STORE, StageStore, stored_stages
-from raysweep.tune.access import NothingRunsError
-from raysweep.tune.adaptive import (
-    Known,
-    describe,
-    known_of,
-    lanes_of,
-    modes_of,
-)
-from raysweep.tune.budget import End, Meter
-from raysweep.tune.cluster import Joining, connect
-from raysweep.tune.dry_run import look_ahead, packs_of_search
-from raysweep.tune.ledger import Ledger, stays
-from raysweep.tune.manifest import Manifest
-from raysweep.tune.nodes import this_machine
+from raysweep.errors import InputError, NothingRunsError
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source, data_folder, is_local
+from raysweep.monitor.loggers.log_writer import FOLDER, LogKeeper, check_installed
+from raysweep.packs.stage_cache.entries import STORE, StageStore, stored_stages
+from raysweep.settings.sweep import load_sweep
+from raysweep.settings.yaml_text import dump_yaml
+from raysweep.tables.folder import ResultsFolder, WriteError, check_name, resume_command
+from raysweep.tables.reader import statuses
+from raysweep.tables.writer import Writer
+from raysweep.tune.cluster.nodes import this_machine
+from raysweep.tune.cluster.starting import Joining, connect
 from raysweep.tune.options import ExitCode, Options
-from raysweep.tune.progress import Progress
-from raysweep.tune.report import conclude
-from raysweep.tune.screen import Screen
-from raysweep.tune.sources import load_sources
-from raysweep.tune.status_file import StatusFile
-from raysweep.tune.verdict import verdict
-from raysweep.tune.work import Room, Work
+from raysweep.tune.preview.dry_run import look_ahead, packs_of_search
+from raysweep.tune.reporting.exit_status import verdict
+from raysweep.tune.reporting.manifest import Manifest
+from raysweep.tune.reporting.progress import Progress
+from raysweep.tune.reporting.screen import Screen
+from raysweep.tune.reporting.status_file import StatusFile
+from raysweep.tune.reporting.summary import conclude
+from raysweep.tune.run_sources import load_sources
+from raysweep.tune.scheduling.budgets import End, Meter
+from raysweep.tune.scheduling.ledger import Ledger, stays
+from raysweep.tune.scheduling.remaining_work import Room, Work
+from raysweep.tune.search.suggestions import Known, describe, known_of, lanes_of, modes_of
 
 if TYPE_CHECKING:
-    from raysweep.tune.queue import JobQueue
-    from raysweep.tune.search import SearchQueue
+    from raysweep.tune.scheduling.queue import JobQueue
+    from raysweep.tune.search.search_queue import SearchQueue
 
 
 ASIDE = "aside"
@@ -237,9 +228,9 @@ class _Driver:
             room = Room.of(self.sweep, [*missing, *self.sweep.examples], nodes)
             room.expect_slots(self.sweep.file)
             resources, work = room.resources, self._work(ledger)
-            from raysweep.tune.collector import Collector, Limits  # imports Ray Tune
-            from raysweep.tune.paused import keep_states
-            from raysweep.tune.trials import Terms, run_packs
+            from raysweep.tune.scheduling.collector import Collector, Limits  # imports Ray Tune
+            from raysweep.tune.scheduling.resume import keep_states
+            from raysweep.tune.scheduling.tune_run import Terms, run_packs
 
             queue: JobQueue
             if known is None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from raysweep.results import Place
+from raysweep.tables.paths import Place
 
 
 class ExitCode(IntEnum):

@@ -8,7 +8,7 @@ import pandas as pd
 from loads import Load
 from sweep_runs import CIRCUMSTANCES, tables
 
-from raysweep.results import read_accuracy, read_epochs, read_trials
+from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 
 _READERS = {"trials": read_trials, "epochs": read_epochs, "accuracy": read_accuracy}
 _KEYS = {

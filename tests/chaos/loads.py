@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sweep_runs import write
 
-from raysweep.settings import Config, load_sweep
+from raysweep.learning.config import Config
+from raysweep.settings.sweep import load_sweep
 
 _SPACE = """
 experiment: replay_vib

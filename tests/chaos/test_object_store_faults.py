@@ -14,7 +14,9 @@ from runs import Process, assert_no_traceback, environment
 from s3_server import credentials, serve
 from sweep_runs import command, workers_of
 
-from raysweep.results import InputError, Place, read_accuracy, read_epochs, read_trials
+from raysweep.errors import InputError
+from raysweep.tables.paths import Place
+from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 
 
 def _fetch(place: Place, folder: Path) -> Path:

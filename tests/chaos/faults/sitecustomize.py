@@ -96,9 +96,9 @@ def _wrap_trainable(module):
 
 
 _WRAPPERS = {
-    "raysweep.pack.run": _wrap_pack,
-    "raysweep.stages.train": _wrap_training,
-    "raysweep.trainable": _wrap_trainable,
+    "raysweep.packs.run": _wrap_pack,
+    "raysweep.learning.training.loop": _wrap_training,
+    "raysweep.tune.scheduling.trainable": _wrap_trainable,
 }
 
 

@@ -1,0 +1,95 @@
+"""What the scripts here have in common on the command line."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import pandas as pd
+import typer
+
+from raysweep.errors import InputError
+
+Folders = Annotated[
+    list[str],
+    typer.Argument(metavar="FOLDER...", help="Sweeps, such as results/vib or s3://bucket/vib."),
+]
+Where = Annotated[
+    str | None,
+    typer.Option(help='Only rows that meet a condition in pandas\' query syntax: "lr < 0.1".'),
+]
+Out = Annotated[Path | None, typer.Option(help="File to write (default: see above).")]
+Metric = Annotated[str, typer.Option(help="A metric of the table.")]
+TABLE_FORMATS = ("text", "csv", "json", "markdown")
+TableFormat = Annotated[str | None, typer.Option("--format", help=", ".join(TABLE_FORMATS) + ".")]
+
+
+def run(script: Callable[..., None]) -> None:
+    """Run a script's function as its command line; a user's mistake is one line and exit code 2."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(script)
+    try:
+        app(standalone_mode=True)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def chosen_format(given: str | None, out: Path | None, known: tuple[str, ...]) -> str:
+    """Give the format asked for, else the one that the file's name ends with, else the first."""
+    name = given or (out.suffix.removeprefix(".") if out and out.suffix else known[0])
+    name = {"txt": "text", "md": "markdown"}.get(name, name)
+    if name not in known:
+        origin = "--format" if given else "--out"
+        raise InputError(f"{origin}: expected one of {', '.join(known)}, got {name!r}")
+    return name
+
+
+def write(content: str | bytes, out: Path) -> None:
+    """Write a file and say so; its folder is made."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, str):
+        content = content.encode()
+    out.write_bytes(content)
+    print(f"written to {out}")
+
+
+def give_table(
+    frame: pd.DataFrame,
+    out: Path | None,
+    given_format: str | None,
+    as_text: Callable[[pd.DataFrame], str] | None = None,
+) -> None:
+    """Print a table, or write it to a file, in one of ``TABLE_FORMATS``."""
+    name = chosen_format(given_format, out, TABLE_FORMATS)
+    writers: dict[str, Callable[[], Any]] = {
+        "text": lambda: (as_text or _plain)(frame),
+        "csv": lambda: frame.to_csv(index=False),
+        "json": lambda: frame.to_json(orient="records", indent=1),
+        "markdown": lambda: _markdown(frame),
+    }
+    content = str(writers[name]()).rstrip("\n") + "\n"
+    if out is None:
+        print(content, end="")
+    else:
+        write(content, out)
+
+
+def _plain(frame: pd.DataFrame) -> str:
+    return frame.to_string(index=False, na_rep="-", float_format="{:.4g}".format)
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    def cell(value: object) -> str:
+        if value is None or value is pd.NA or value != value:  # noqa: PLR0124 (NaN)
+            return "-"
+        text = f"{value:.4g}" if isinstance(value, float) else str(value)
+        return text.replace("|", "\\|")
+
+    rows = [list(frame.columns), ["---"] * len(frame.columns)]
+    rows += [[cell(value) for value in row] for row in frame.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)

@@ -1,0 +1,82 @@
+"""Rank the settings of one or several sweeps by a metric, by mean over seeds.
+
+    python -m analysis.leaderboard results/vib [results/mir ...] [--metric average_accuracy] [-n 10]
+        [--where "lr < 0.1 and replay == 'simple'"] [--format markdown] [--out best.csv]
+    python -m analysis.leaderboard results/vib --metric average_accuracy --metric forgetting
+
+sd is over the finished seeds, ci95 the half-width of Student's 95 % interval of the mean, seeds
+how many finished of how many there are. Settings with fewer finished seeds than others come after
+these. Shown are the settings that differ among the rows, and ``sweep`` where there are several.
+Several metrics give the Pareto front: the settings that no other one beats in all of them, of those
+that finished in all of their seeds, sorted by the first metric. --mode says for each metric whether
+to maximise or to minimise it, if not as is usual for it.
+``raysweep.results`` has ``leaderboard`` and ``pareto_leaderboard`` as functions of DataFrames.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated
+
+import pandas as pd
+import typer
+
+from raysweep.analysis.command import Folders, Out, TableFormat, Where, give_table, run
+from raysweep.analysis.sweeps import Sweeps
+from raysweep.analysis.sweeps import metric as known_metric
+from raysweep.errors import InputError
+from raysweep.tables.pareto import format_pareto, pareto_leaderboard
+from raysweep.tables.ranking import format_leaderboard, leaderboard
+
+
+def show(
+    folders: Folders,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A metric of the table (repeatable: of several, the Pareto front).",
+            show_default="average_accuracy",
+        ),
+    ] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help="max or min, for each --metric.", show_default="as is usual"),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 10,
+    where: Where = None,
+    table_format: TableFormat = None,
+    out: Out = None,
+) -> None:
+    """Rank the settings of sweeps by a metric, by mean over seeds; also while they run.
+
+    Several metrics give the Pareto front.
+    """
+    trials = Sweeps(folders, where).trials
+    metrics = [known_metric(trials, name) for name in metric or ["average_accuracy"]]
+    if len(set(metrics)) < len(metrics):
+        raise InputError(f"--metric: expected each metric once, got {', '.join(metrics)}")
+    if mode and (len(mode) != len(metrics) or not set(mode) <= {"max", "min"}):
+        raise InputError(
+            f"--mode: expected max or min for each of {len(metrics)} metrics, got {', '.join(mode)}"
+        )
+    _expect_measured(trials, metrics)
+    if len(metrics) == 1:
+        board = leaderboard(trials, metrics[0], n, mode[0] if mode else None)
+        give_table(board, out, table_format, partial(format_leaderboard, metric=metrics[0]))
+        return
+    front = pareto_leaderboard(trials, metrics, mode or None)
+    as_text = partial(format_pareto, metrics=metrics, modes=mode or None, n_more=len(front) - n)
+    give_table(front.head(n), out, table_format, as_text)
+
+
+def _expect_measured(trials: pd.DataFrame, metrics: Sequence[str]) -> None:
+    finished = trials[trials["status"] == "finished"]
+    for name in metrics:
+        if len(finished) and finished[name].isna().all():
+            raise InputError(
+                f"--metric: expected a metric that was measured, got {name}, which is null in all "
+                f"{len(finished)} finished rows"
+            )
+
+
+if __name__ == "__main__":
+    run(show)

@@ -1,0 +1,43 @@
+"""Write one HTML file with all that a sweep found; it needs no network to open.
+
+    python -m analysis.report results/vib [results/other ...] [--out vib.html]
+
+The file is named after the (first) sweep in the current folder unless ``--out`` names another.
+Images of the best configurations need the data; where it is missing the report says so.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from raysweep.analysis.command import Folders, Where, run, write
+from raysweep.analysis.report.collect import collect
+from raysweep.analysis.report.page import page
+from raysweep.analysis.sweeps import Sweeps, metric
+
+
+def report(
+    folders: Folders,
+    where: Where = None,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write (default: NAME.html, here).")
+    ] = None,
+    metric_name: Annotated[
+        str, typer.Option("--metric", help="The metric to begin with.")
+    ] = "average_accuracy",
+    samples: Annotated[
+        int, typer.Option(min=0, help="Show images of so many of the best; 0 for none.")
+    ] = 3,
+    data: Annotated[
+        Path | None, typer.Option(help="Data folder, for images (default: RAYSWEEP_DATA or data).")
+    ] = None,
+) -> None:
+    """Write one HTML file with all that sweeps found; also while they run."""
+    sweeps = Sweeps(folders, where)
+    collected = collect(sweeps, metric(sweeps.trials, metric_name), samples, data)
+    write(page(collected), out or Path(f"{sweeps.places[0].name}.html"))
+
+
+if __name__ == "__main__":
+    run(report)

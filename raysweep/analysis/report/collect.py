@@ -1,0 +1,215 @@
+"""What a report shows, as plain values that become compact JSON.
+
+Columns are arrays over the rows of ``trials``; texts are numbered (``levels`` and ``codes``).
+"""
+
+import base64
+import math
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from raysweep.analysis.figures import rendered
+from raysweep.analysis.samples import choose, sample_figure
+from raysweep.analysis.sweeps import Sweeps, levels, short, show_value
+from raysweep.errors import InputError
+from raysweep.tables.folder import read_runs, resume_command
+from raysweep.tables.paths import Place
+from raysweep.tables.ranking import (
+    LOWER_IS_BETTER,
+    SETTING,
+    half_width_in_sd,
+    metrics_of,
+    varied_settings,
+)
+from raysweep.tables.schemas import TABLES
+
+STATUSES = ("finished", "diverged", "stopped", "failed")
+_DIGITS = 5
+_MOST_CURVES = 1_000_000
+"""Numbers of learning curves that fit: of more, every second epoch is left out, and so on."""
+
+
+def collect(sweeps: Sweeps, metric: str, n_samples: int = 0, data: Path | None = None) -> Any:
+    """Gather what the page needs; ``n_samples`` is the number of configurations with images."""
+    trials = sweeps.trials
+    settings = _settings(trials)
+    measured = [name for name in metrics_of(trials) if trials[name].notna().any()]
+    return {
+        "title": ", ".join(sweeps.names),
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "metric": metric,
+        "lower_is_better": sorted(LOWER_IS_BETTER & set(trials.columns)),
+        # Student's 95 % interval of a mean of n values, in standard deviations.
+        "half_width": [None, None, *(half_width_in_sd(n) for n in range(2, _most_seeds(trials)))],
+        "meanings": _meanings([*settings, *measured]),
+        "statuses": STATUSES,
+        "ids": trials["config_id"].tolist(),
+        "status": [STATUSES.index(status) for status in trials["status"]],
+        "settings": {short(name): _coded(trials, name) for name in settings},
+        "seed": [int(seed) for seed in trials[SETTING + "seed"]],
+        "metrics": {name: _numbers(trials[name]) for name in measured},
+        "diverged": _diverged(trials),
+        "errors": {
+            str(row): text for row, text in enumerate(trials["error"]) if isinstance(text, str)
+        },
+        "curves": _curves(sweeps),
+        "time": _time(sweeps),
+        "sweeps": [
+            _sweep(place, name, trials[trials["sweep"] == name])
+            for place, name in zip(sweeps.places, sweeps.names, strict=True)
+        ],
+        "samples": _samples(sweeps, metric, n_samples, data, settings),
+    }
+
+
+def _settings(trials: pd.DataFrame) -> list[str]:
+    """List what sets rows apart, the sweep and settings; the experiment alone if nothing does."""
+    several = ["sweep"] if trials["sweep"].nunique() > 1 else []
+    return [*several, *varied_settings(trials)] or [SETTING + "experiment"]
+
+
+def _most_seeds(trials: pd.DataFrame) -> int:
+    return int(trials[SETTING + "seed"].nunique()) + 2
+
+
+def _meanings(names: Iterable[str]) -> dict[str, str]:
+    columns = {column.name: column.description for column in TABLES["trials"].columns}
+    return {short(name): columns[name] for name in names if name in columns}
+
+
+def _coded(trials: pd.DataFrame, name: str) -> dict[str, Any]:
+    """Give a setting's values in their order, as shown, and each row's place among them."""
+    found = levels(trials, name)
+    texts = [show_value(value) for value in found]
+    if len(set(texts)) < len(texts):  # alike in six digits
+        texts = [f"{v:.15g}" if isinstance(v, float) else str(v) for v in found]
+    place = {None if v != v else v: i for i, v in enumerate(found)}  # noqa: PLR0124 (NaN)
+    numbers = [float(v) if isinstance(v, int | float) and v == v else None for v in found]  # noqa: PLR0124
+    return {
+        "levels": texts,
+        "numbers": numbers if all(n is not None for n in numbers) else None,
+        "codes": [place[None if pd.isna(value) else value] for value in trials[name]],
+    }
+
+
+def _number(value: Any, digits: int = _DIGITS) -> float | None:
+    if value is None or value is pd.NA or not math.isfinite(value):
+        return None
+    return float(f"{value:.{digits}g}")
+
+
+def _numbers(values: "pd.Series[Any]") -> list[float | None]:
+    return [_number(value) for value in values]
+
+
+def _diverged(trials: pd.DataFrame) -> dict[str, Any]:
+    """Give stage and epoch of the rows that diverged, by row."""
+    rows = enumerate(zip(trials["diverged_stage"], trials["diverged_epoch"], strict=True))
+    return {
+        str(row): [stage, int(epoch)]
+        for row, (stage, epoch) in rows
+        if isinstance(stage, str) and epoch == epoch and epoch is not pd.NA  # noqa: PLR0124
+    }
+
+
+def _curves(sweeps: Sweeps) -> dict[str, Any]:
+    """Give each row's test accuracy and loss over the epochs of its classifier's stages."""
+    epochs = sweeps.epochs
+    epochs = epochs[epochs["stage"].str.startswith(("train_task", "train_joint"))]
+    epochs = epochs.sort_values(["sweep", "config_id", "task", "epoch"], kind="stable")
+    n_each = max(1, math.ceil(2 * len(epochs) / _MOST_CURVES))
+    if n_each > 1:
+        last = epochs.groupby(["sweep", "config_id", "stage"])["epoch"].transform("max")
+        epochs = epochs[(epochs["epoch"] % n_each == 0) | (epochs["epoch"] == last)]
+    stages = list(dict.fromkeys(epochs["stage"]))
+    number = {stage: i for i, stage in enumerate(stages)}
+    of_row = {
+        key: row
+        for row, key in enumerate(
+            zip(sweeps.trials["sweep"], sweeps.trials["config_id"], strict=True)
+        )
+    }
+    curves: list[Any] = [None] * len(of_row)
+    for key, rows in epochs.groupby(["sweep", "config_id"], sort=False):
+        curves[of_row[key]] = [  # type: ignore[index]
+            [number[stage] for stage in rows["stage"]],
+            [int(epoch) for epoch in rows["epoch"]],
+            [_number(value, 4) for value in rows["test_accuracy"]],
+            [_number(value, 4) for value in rows["loss"]],
+        ]
+    return {"stages": stages, "rows": curves, "n_each": n_each}
+
+
+def _time(sweeps: Sweeps) -> dict[str, Any]:
+    """Sum up training seconds by kind of stage, and configurations and seconds by host."""
+    epochs, trials = sweeps.epochs, sweeps.trials
+    stages = epochs.groupby("stage", sort=False)["duration_s"].sum()
+    hosts = trials.groupby("host", dropna=True)["duration_s"].agg(["size", "sum"])
+    return {
+        "stages": [[str(stage), _number(seconds)] for stage, seconds in stages.items()],
+        "hosts": [
+            [str(host), int(n), _number(seconds)]
+            for host, n, seconds in zip(hosts.index, hosts["size"], hosts["sum"], strict=True)
+        ],
+        "total_s": _number(trials["duration_s"].sum()),
+        "longest_s": _number(trials["duration_s"].max()),
+    }
+
+
+def _sweep(place: Place, name: str, trials: pd.DataFrame) -> dict[str, Any]:
+    """Give where a sweep is, when it ran, how, and with what."""
+    try:
+        resolved = (place / "sweep.yaml").read_bytes().decode(errors="replace")
+    except OSError:
+        resolved = ""
+    times = [trials["started_at"].min(), trials["ended_at"].max()]
+    return {
+        "name": name,
+        "place": str(place),
+        "counts": {s: int((trials["status"] == s).sum()) for s in STATUSES},
+        "times": [t.isoformat(timespec="seconds") if pd.notna(t) else None for t in times],
+        "devices": sorted(trials["device"].dropna().unique()),
+        "runs": [_run(run) for run in read_runs(place)],
+        "resolved": resolved,
+    }
+
+
+def _run(run: dict[str, Any]) -> dict[str, Any]:
+    """Keep of a run what is shown, and the command that does it again."""
+    shown = ("start", "end", "driver", "hosts", "versions", "git", "counts", "train_s")
+    kept = {name: run.get(name) for name in shown}
+    command = [str(word) for word in run.get("command") or ()]
+    return {**kept, "command": resume_command(command)}
+
+
+def _samples(
+    sweeps: Sweeps, metric: str, n: int, data: Path | None, settings: Sequence[str]
+) -> dict[str, Any]:
+    """Draw images of the ``n`` best configurations; say why there are none."""
+    if n == 0:
+        return {"images": [], "why_not": "none were asked for (--samples)"}
+    images: list[dict[str, Any]] = []
+    try:
+        chosen = choose(sweeps.trials, (), n, metric)
+        for _, row in chosen.iterrows():
+            place = sweeps.places[sweeps.names.index(row["sweep"])]
+            images.append(_image(row, data, place, settings))
+    except InputError as error:
+        return {"images": images, "why_not": str(error)}
+    return {"images": images, "why_not": None if images else "nothing has finished"}
+
+
+def _image(
+    row: "pd.Series[Any]", data: Path | None, place: Place, names: Sequence[str]
+) -> dict[str, Any]:
+    image = rendered(sample_figure(row, data=data, store_of=place), "png", dpi=110)
+    shown = ", ".join(f"{short(name)} {show_value(row[name])}" for name in names)
+    return {
+        "id": row["config_id"],
+        "text": f"{shown}, seed {row[SETTING + 'seed']}",
+        "png": base64.b64encode(image).decode(),
+    }

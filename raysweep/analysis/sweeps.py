@@ -1,0 +1,139 @@
+"""The tables of one or several sweeps, as the scripts here take them.
+
+DataFrames have the columns of docs/tables.md and before them ``sweep``, the name of the sweep.
+Settings are the columns ``config/...``; where a user names one, ``lr`` is as good as ``config/lr``.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+import pandas as pd
+
+from raysweep.errors import InputError
+from raysweep.tables.paths import Place
+from raysweep.tables.ranking import SETTING, metrics_of
+from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
+from raysweep.user_text.values import near
+
+
+class Sweeps:
+    """The tables of sweeps, each read when it is first asked for; ``where`` filters trials.
+
+    Only rows of configurations that have ended are given. Raises ``InputError`` for a folder that
+    is no sweep's, a damaged table, a mistake in ``where``, and where no row is left.
+    """
+
+    def __init__(self, folders: Sequence[str], where: str | None = None) -> None:
+        self.places = [Place.of(folder) for folder in folders]
+        names = [place.name for place in self.places]
+        self.names = [
+            name if names.count(name) == 1 else str(place)
+            for name, place in zip(names, self.places, strict=True)
+        ]
+        self._where = where
+
+    @cached_property
+    def trials(self) -> pd.DataFrame:
+        """Rows of ``trials``."""
+        frame = self._read(read_trials)
+        if frame.empty:
+            raise InputError(
+                f"{_listed(self.places)}: expected configurations that have ended, found none yet"
+            )
+        return frame if self._where is None else _filtered(frame, self._where)
+
+    @cached_property
+    def epochs(self) -> pd.DataFrame:
+        """Rows of ``epochs``, of the configurations in ``trials``."""
+        return self._of_trials(self._read(read_epochs))
+
+    @cached_property
+    def accuracy(self) -> pd.DataFrame:
+        """Rows of ``accuracy``, of the configurations in ``trials``."""
+        return self._of_trials(self._read(read_accuracy))
+
+    def _read(self, read: Callable[[Place], pd.DataFrame]) -> pd.DataFrame:
+        frames = []
+        for name, place in zip(self.names, self.places, strict=True):
+            frame = read(place)
+            frame.insert(0, "sweep", name)
+            frames.append(frame)
+        whole = [frame for frame in frames if not frame.empty] or frames[:1]
+        return whole[0] if len(whole) == 1 else pd.concat(whole, ignore_index=True)
+
+    def _of_trials(self, frame: pd.DataFrame) -> pd.DataFrame:
+        keys = self.trials[["sweep", "config_id"]]
+        return frame.merge(keys, on=["sweep", "config_id"])
+
+
+def _listed(places: Sequence[Place]) -> str:
+    return ", ".join(map(str, places))
+
+
+def _filtered(trials: pd.DataFrame, where: str) -> pd.DataFrame:
+    try:
+        kept = trials.loc[with_short_names(trials).query(where, engine="python").index]
+    except Exception as error:  # noqa: BLE001 (pandas raises whatever the text leads it to)
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"--where: expected a condition in pandas' query syntax, such as "
+            f"\"lr < 0.1 and replay == 'simple'\", got {where!r} ({reason})"
+        ) from None
+    if kept.empty:
+        raise InputError(
+            f"--where: no row of {len(trials)} meets {where!r}; take a wider condition"
+        )
+    return kept.reset_index(drop=True)
+
+
+def with_short_names(frame: pd.DataFrame) -> pd.DataFrame:
+    """Rename ``config/lr`` to ``lr``, and so on."""
+    return frame.rename(columns={name: short(name) for name in frame.columns})
+
+
+def short(name: str) -> str:
+    """Give the name of a setting as people write it."""
+    return name.removeprefix(SETTING)
+
+
+def setting(trials: pd.DataFrame, name: str) -> str:
+    """Find the column of a setting by its name, short or whole; ``sweep`` is one, too."""
+    known = ["sweep", *(column for column in trials.columns if column.startswith(SETTING))]
+    for column in (name, SETTING + name):
+        if column in known:
+            return column
+    names = [short(column) for column in known]
+    raise InputError(f"expected a setting, got {name!r}{near(name, names) or _known(names)}")
+
+
+def metric(trials: pd.DataFrame, name: str) -> str:
+    """Check the name of a metric of ``trials``; give it back."""
+    metrics = metrics_of(trials)
+    if name not in metrics:
+        hint = near(name, metrics) or _known(metrics)
+        raise InputError(f"expected a metric, got {name!r}{hint}")
+    return name
+
+
+def _known(names: Sequence[str]) -> str:
+    return f"; known: {', '.join(names)}"
+
+
+def levels(trials: pd.DataFrame, column: str) -> list[object]:
+    """List the values of a column in ascending order, null (if any) last."""
+    values = trials[column].drop_duplicates()
+    found = sorted(values.dropna().tolist())
+    return [*found, None] if values.isna().any() else found
+
+
+def show_value(value: object) -> str:
+    """Write a setting's value for people: 0.001 and not 0.0010000000000000002; - for null."""
+    if value is None or value is pd.NA or value != value:  # noqa: PLR0124 (NaN)
+        return "-"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def show_settings(row: "pd.Series[Any]", columns: Sequence[str]) -> str:
+    """Write some settings of a row: ``lr 0.001, replay simple``."""
+    return ", ".join(f"{short(column)} {show_value(row[column])}" for column in columns)

@@ -1,0 +1,19 @@
+"""Errors that a user can mend: each says in one line what is wrong and what to do."""
+
+
+class InputError(Exception):
+    """Say in one line what a user got wrong and what to do; the command line exits with 2.
+
+    ``place`` is the path of what is wrong in a search space (``space.lr.grid_search[2]``), by
+    which ``load_sweep`` finds its line and column; where none is given it is what stands before
+    the message's first colon. ``is_key`` tells that the key is wrong there, not its value.
+    """
+
+    def __init__(self, message: str, place: str = "", *, is_key: bool = False) -> None:
+        super().__init__(message)
+        self.place = place or message.partition(": ")[0]
+        self.is_key = is_key
+
+
+class NothingRunsError(Exception):
+    """Say in one line why no configuration can run; the command line exits with 4."""

@@ -1,0 +1,49 @@
+"""Sizes of the data sources, known before any data is loaded."""
+
+import re
+from typing import Literal, NamedTuple
+
+TaskKind = Literal["perm_mnist", "split_mnist"]
+
+
+class SourceShape(NamedTuple):
+    """What is known of a data source before it is loaded."""
+
+    n_train: int
+    n_test: int
+    n_inputs: int
+    n_classes: int
+
+
+_FILE_SOURCE = re.compile(r"[\w.-]{1,40}@(\d+)-(\d+)-(\d+)-(\d+)-[0-9a-f]{16}", re.ASCII)
+
+
+def is_file_source(name: str) -> bool:
+    """Tell whether a source's name is that of a user's own file, see ``source_files``."""
+    return _FILE_SOURCE.fullmatch(name) is not None
+
+
+def content_of(source: str) -> str:
+    """Give what of a source's name tells its content: of a file, all but what it is called."""
+    return source.partition("@")[2] if is_file_source(source) else source
+
+
+class _Shapes(dict[str, SourceShape]):
+    """Sizes by a source's name; a file's name has them in it, so a worker needs no file."""
+
+    def __missing__(self, name: str) -> SourceShape:
+        match = _FILE_SOURCE.fullmatch(name)
+        if match is None:
+            raise KeyError(name)
+        return SourceShape(*map(int, match.groups()))
+
+
+SOURCES = _Shapes(
+    {
+        "mnist_5k": SourceShape(4_000, 1_000, 784, 10),
+        "mnist": SourceShape(60_000, 10_000, 784, 10),
+        "fashion_mnist": SourceShape(60_000, 10_000, 784, 10),
+        "kmnist": SourceShape(60_000, 10_000, 784, 10),
+    }
+)
+"""The sources that come with raysweep, or are downloaded, and any file's."""

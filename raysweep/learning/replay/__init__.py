@@ -1,0 +1,1 @@
+"""Replay buffers: which samples are kept, how they are filled and retrieved."""

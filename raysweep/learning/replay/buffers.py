@@ -1,0 +1,127 @@
+"""Replay buffers: choosing, generating and labelling.
+
+Letters: N samples in the buffer, D input size, Z bottleneck, C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from raysweep.learning.config import Config
+from raysweep.learning.data.task_sequences import Samples, scaled
+from raysweep.learning.models.forward import Views, decode
+from raysweep.learning.replay.selection import keep, quotas, select
+from raysweep.learning.stacked.functional import entropy, sigmoid
+from raysweep.learning.stage_graph import FEATURE_SELECTIONS
+from raysweep.learning.streams import generator, normal
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """One lane's replay buffer: images (N, D) in [0, 1] and label probabilities (N, C).
+
+    ``groups`` (N,) int64 and ``priorities`` (N,) float64 say what stays when the buffer shrinks: of
+    each group the samples with the lowest priorities.
+    """
+
+    images: Tensor
+    labels: Tensor
+    groups: Tensor
+    priorities: Tensor
+
+    def label_entropy(self) -> float:
+        """Compute the mean entropy of the labels, in nats."""
+        return float(entropy(self.labels[None])[0])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Give the buffer as tensors by name."""
+        return {name: getattr(self, name) for name in BUFFER_FIELDS}
+
+
+BUFFER_FIELDS = ("images", "labels", "groups", "priorities")
+
+
+def budget(config: Config, task: int) -> dict[int, int]:
+    """Give the largest size of each group of samples after ``task`` tasks."""
+    is_total = config.n_replay_scope == "total"
+    selection = config.selection if config.replay == "simple" else "random"
+    return quotas(selection, config.n_replay, is_total, task, config.n_tasks - 1, config.n_classes)
+
+
+def choose_samples(
+    config: Config,
+    task: int,
+    samples: Samples,
+    dtype: torch.dtype,
+    features: Tensor | None = None,
+    order: Tensor | None = None,
+) -> Buffer:
+    """Choose of a task's samples those to keep; labels one-hot.
+
+    ``features`` (N, F) are what distances are measured in, None for pixels; ``order`` (N',) has
+    the samples' indices as they streamed by last.
+    """
+    stream = generator(config.seed, "replay_choice", task)
+    if config.selection in FEATURE_SELECTIONS and features is None:
+        features = scaled(samples.images, dtype)
+    chosen = select(
+        config.selection,
+        budget(config, task),
+        samples.images,
+        samples.labels,
+        config.n_classes,
+        task,
+        features,
+        order,
+        stream,
+        dtype,
+    )
+    labels = functional.one_hot(chosen.labels, config.n_classes).to(dtype)
+    return Buffer(chosen.images, labels, chosen.groups, chosen.priorities)
+
+
+def prior_noise(config: Config, task: int, n: int, like: Tensor) -> Tensor:
+    """Draw the z (n, Z) ~ N(0, 1) that samples are generated from after a task."""
+    stream = generator(config.seed, "replay_z", task, device=like.device)
+    return normal((n, config.n_bottleneck), stream, like.dtype)
+
+
+def generate_images(views: Views, z: Tensor, nonlinearity: str, prefix: str) -> Tensor:
+    """Decode ``z`` (N, Z) into images (K, N, D) in [0, 1]."""
+    return sigmoid(decode(views, z, nonlinearity, prefix))
+
+
+def label(logits: Tensor, kinds: Sequence[str], temperatures: Sequence[float]) -> Tensor:
+    """Turn logits (K, N, C) into labels (K, N, C): a lane's softmax, or its argmax one-hot.
+
+    ``kinds`` has ``soft`` or ``hard`` for each lane, ``temperatures`` what soft logits are divided
+    by (Hinton et al. 2015, arXiv 1503.02531, equation 1).
+    """
+    divisor = torch.tensor(list(temperatures), dtype=logits.dtype, device=logits.device)
+    soft = torch.softmax(logits / divisor[:, None, None], -1)
+    hard = functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(soft.dtype)
+    is_hard = torch.tensor([kind == "hard" for kind in kinds], device=logits.device)
+    return torch.where(is_hard[:, None, None], hard, soft)
+
+
+def generated(images: Tensor, labels: Tensor, task: int) -> Buffer:
+    """Make a buffer of generated images (N, D) and their labels (N, C), a group a task."""
+    n = len(images)
+    groups = torch.full((n,), task - 1, dtype=torch.int64, device=images.device)
+    return Buffer(
+        images, labels, groups, torch.arange(n, dtype=torch.float64, device=groups.device)
+    )
+
+
+def join(earlier: Buffer | None, new: Buffer, sizes: Mapping[int, int]) -> Buffer:
+    """Append a task's samples to those of the tasks before it, and keep to the groups' sizes."""
+    if earlier is None:
+        return new
+    whole = Buffer(
+        **{n: torch.cat([old, new.tensors()[n]]) for n, old in earlier.tensors().items()}
+    )
+    kept = keep(whole.groups, whole.priorities, sizes)
+    return Buffer(**{name: tensor[kept] for name, tensor in whole.tensors().items()})

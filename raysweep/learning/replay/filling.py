@@ -1,0 +1,140 @@
+"""Filling the replay buffer after a task."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from raysweep.learning.config import Config
+from raysweep.learning.data.task_sequences import Samples, batch_order, scaled
+from raysweep.learning.models.forward import Views, decode, encode
+from raysweep.learning.replay.buffers import (
+    Buffer,
+    budget,
+    choose_samples,
+    generate_images,
+    generated,
+    join,
+    label,
+    prior_noise,
+)
+from raysweep.learning.stacked.optimizers import LaneState, stack_views
+from raysweep.learning.streams import generator, normal
+from raysweep.learning.training.context import Lane, Scene
+
+_CHUNK = 500
+
+
+@torch.no_grad()
+def fill_buffers(scene: Scene, lanes: Sequence[Lane]) -> list[Buffer]:
+    """Fill the buffers of one group of fill stages, one buffer a lane.
+
+    Simple replay chooses real samples. Generative replay decodes z ~ N(0, 1): VIB decodes image
+    and label from one z; a VAE decodes the image, which a classifier labels (through its stochastic
+    encoder if it has one).
+    """
+    config, task = lanes[0].config, lanes[0].stage.task
+    new = _choose(scene, lanes) if config.replay == "simple" else _generate(scene, lanes)
+    return [
+        join(lane.buffer, buffer, budget(lane.config, task))
+        for lane, buffer in zip(lanes, new, strict=True)
+    ]
+
+
+def _choose(scene: Scene, lanes: Sequence[Lane]) -> list[Buffer]:
+    config, stage = lanes[0].config, lanes[0].stage
+    samples = scene.tasks[stage.task - 1].train
+    order = _last_order(scene, lanes[0], len(samples)) if config.selection == "ring" else None
+    if stage.parent("model") is None:
+        chosen = choose_samples(config, stage.task, samples, scene.dtype, order=order)
+        return [chosen] * len(lanes)
+    features = _features(scene, stack_views([lane.model for lane in lanes]), samples)
+    return [
+        choose_samples(lane.config, stage.task, samples, scene.dtype, lane_features)
+        for lane, lane_features in zip(lanes, features, strict=True)
+    ]
+
+
+def _last_order(scene: Scene, lane: Lane, n: int) -> Tensor:
+    """Give the samples of the task's last epoch in the order in which they came."""
+    config, task = scene.config, lane.stage.task
+    purpose = (f"train_task_{task}", config.epochs)
+    stream = generator(config.seed, "batch_order", *purpose, device=scene.device)
+    return torch.cat(list(batch_order(n, config.batch_size, config.drop_last, stream)))
+
+
+def _features(scene: Scene, views: Views, samples: Samples) -> Tensor:
+    """Encode a task's samples into means of z (K, N, Z)."""
+    config, parts = scene.config, []
+    for start in range(0, len(samples), _CHUNK):
+        images = scaled(samples.images[start : start + _CHUNK], scene.dtype)
+        parts.append(encode(views, scene.inputs(images), config.nonlinearity).mu)
+    return torch.cat(parts, 1)
+
+
+def _counts(config: Config, task: int) -> dict[int, int]:
+    """Count the samples to generate after a task, by the task whose generator makes them."""
+    sizes = {group + 1: n for group, n in budget(config, task).items()}
+    if config.labeler == "at_generation":
+        return {task: sizes[task]}
+    if config.has_vae and config.generator == "per_task":
+        return sizes
+    return {task: sum(sizes.values())}
+
+
+def _generate(scene: Scene, lanes: Sequence[Lane]) -> list[Buffer]:
+    """Generate images and label them, one buffer a lane."""
+    config, task = lanes[0].config, lanes[0].stage.task
+    counts = _counts(config, task)
+    like = torch.empty((), dtype=scene.dtype, device=scene.device)
+    z = prior_noise(config, task, sum(counts.values()), like)
+    noise = _label_noise(scene, task, len(z))
+    kinds = [lane.config.replay_labels for lane in lanes]
+    temperatures = [lane.config.label_temperature for lane in lanes]
+    buffers: list[Buffer | None] = [None] * len(lanes)
+    everything = dict.fromkeys(range(task), len(z))
+    start = 0
+    for of_task, n in counts.items():
+        rows = slice(start, start + n)
+        start += n
+        classifiers = stack_views([_of_task(lane.labelers, of_task, lane.model) for lane in lanes])
+        if config.model == "vib":
+            images = generate_images(classifiers, z[rows], config.nonlinearity, "rec_decoder")
+            logits = decode(classifiers, z[rows], config.nonlinearity, "class_decoder")
+        else:
+            of_lanes = [_of_task(lane.generators, of_task, lane.generator) for lane in lanes]
+            images = generate_images(stack_views(of_lanes), z[rows], "relu", "vae_decoder")
+            logits = _label_logits(scene, classifiers, images, noise[rows])
+        labels = label(logits, kinds, temperatures)
+        buffers = [
+            join(buffer, generated(images[k], labels[k], of_task), everything)
+            for k, buffer in enumerate(buffers)
+        ]
+    return [buffer for buffer in buffers if buffer is not None]
+
+
+def _of_task(states: Sequence[LaneState], of_task: int, only: LaneState | None) -> LaneState | None:
+    """Give the state of a task, of those that end with the present one, or the one there is."""
+    return states[min(of_task, len(states)) - 1] if states else only
+
+
+def _label_noise(scene: Scene, task: int, n: int) -> Tensor:
+    config = scene.config
+    stream = generator(config.seed, "replay_labels", task, device=scene.device)
+    return normal((n, config.n_noise), stream, scene.dtype)
+
+
+def _label_logits(scene: Scene, classifiers: Views, images: Tensor, noise: Tensor) -> Tensor:
+    config = scene.config
+    parts = []
+    for start in range(0, images.shape[1], _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        latent = encode(
+            classifiers,
+            scene.inputs(images[:, chunk]),
+            config.nonlinearity,
+            variance=config.variance,
+        )
+        z = latent.sample(noise[chunk])
+        parts.append(decode(classifiers, z, config.nonlinearity, "class_decoder"))
+    return torch.cat(parts, 1)

@@ -1,0 +1,162 @@
+"""Stacked layers that know their own backward: no autograd graph, buffers that stay.
+
+Letters: K lanes, B batch. ``forward`` keeps what ``backward`` needs until the next ``forward``.
+``backward`` writes the gradients of the parameters into ``Parameters.grad``, over what stood
+there. It may be given the first lanes only: the others' gradients are then left as they are.
+``functional`` under autograd is the definition that these are tested against.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from raysweep.learning.stacked.functional import product
+from raysweep.learning.stacked.parameters import Parameters
+
+
+class Workspace:
+    """Buffers by name and shape, made once and used again at every step."""
+
+    def __init__(self, like: Tensor) -> None:
+        self._like = like
+        self._buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+
+    def __call__(self, name: str, *shape: int) -> Tensor:
+        """Give the buffer of a name and shape; what it holds is what was last put into it."""
+        key = (name, shape)
+        if key not in self._buffers:
+            self._buffers[key] = self._like.new_zeros(shape)
+        return self._buffers[key]
+
+
+class Linear:
+    """Affine map of each lane: ``name``'s weight (K, in, out) and bias (K, out)."""
+
+    def __init__(self, parameters: Parameters, name: str, workspace: Workspace) -> None:
+        self._name, self._input_name = name, f"{name} input"
+        self._workspace = workspace
+        weight, bias = (parameters.values[f"{name}.{part}"] for part in ("weight", "bias"))
+        _, self._n_in, self._n_out = weight.shape
+        grads = (parameters.grads[f"{name}.{part}"] for part in ("weight", "bias"))
+        self._all = (weight, weight.transpose(1, 2), bias.unsqueeze(1), *grads)
+        self._first: dict[int, tuple[Tensor, ...]] = {}
+
+    def _of(self, n_lanes: int) -> tuple[Tensor, ...]:
+        """Give weight, its transpose, bias (K, 1, out) and both gradients of the first lanes."""
+        if n_lanes not in self._first:  # a slice costs microseconds
+            self._first[n_lanes] = tuple(tensor[:n_lanes] for tensor in self._all)
+        return self._first[n_lanes]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` (K, B, in) to (K, B, out), in a buffer that may be changed in place."""
+        self._x = x
+        n_lanes = x.size(0)
+        weight, _, bias, _, _ = self._of(n_lanes)
+        out = self._workspace(self._name, n_lanes, x.size(1), self._n_out)
+        return product(x, weight, add_to=bias, out=out)
+
+    def backward(self, grad: Tensor) -> None:
+        """Take the gradient (K, B, out) of the output."""
+        n_lanes = grad.size(0)
+        _, _, _, grad_weight, grad_bias = self._of(n_lanes)
+        product(first(self._x, n_lanes).transpose(1, 2), grad, out=grad_weight)
+        torch.sum(grad, 1, out=grad_bias)
+
+    def grad_input(self, grad: Tensor, add_to: Tensor | None = None) -> Tensor:
+        """Give the gradient (K, B, in) of the input, added to ``add_to`` (K, B, in) in place."""
+        n_lanes = grad.size(0)
+        out = add_to
+        if out is None:
+            out = self._workspace(self._input_name, n_lanes, grad.size(1), self._n_in)
+        return product(grad, self._of(n_lanes)[1], add_to=add_to, out=out)
+
+
+def first(x: Tensor, n_lanes: int) -> Tensor:
+    """Give the first lanes of ``x`` (K, ...); ``x`` itself for all: slicing costs microseconds."""
+    return x if x.size(0) == n_lanes else x[:n_lanes]
+
+
+class Chain:
+    """Linear layers ``prefix.0``, ``prefix.1``, ... with a nonlinearity after each.
+
+    With ``is_last_linear`` there is none after the last.
+    """
+
+    def __init__(
+        self,
+        parameters: Parameters,
+        prefix: str,
+        nonlinearity: str,
+        is_last_linear: bool,
+        workspace: Workspace,
+    ) -> None:
+        n_layers = parameters.layout.n_layers(prefix)
+        self._layers = [Linear(parameters, f"{prefix}.{i}", workspace) for i in range(n_layers)]
+        self._activate, self._through = ACTIVATIONS[nonlinearity]
+        self._n_active = n_layers - 1 if is_last_linear else n_layers
+        self._outputs: list[Tensor] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no layer, so that output and input are one."""
+        return not self._layers
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (K, B, in) to (K, B, out)."""
+        self._outputs = []
+        for i, layer in enumerate(self._layers):
+            x = layer.forward(x)
+            if i < self._n_active:
+                self._activate(x)
+            self._outputs.append(x)
+        return x
+
+    def backward(
+        self, grad: Tensor, n_free: int | None = None, add_to: Tensor | None = None
+    ) -> Tensor | None:
+        """Take the gradient (K, B, out), which is changed in place.
+
+        Gives the gradient (K, B, in) of the input, added to ``add_to`` in place; of the first
+        ``n_free`` lanes only if that is given, and None for 0: then its product is saved.
+        """
+        for i in reversed(range(len(self._layers))):
+            if i < self._n_active:
+                self._through(grad, first(self._outputs[i], grad.size(0)))
+            self._layers[i].backward(grad)
+            if i > 0:
+                grad = self._layers[i].grad_input(grad)
+        if n_free == 0:
+            return None
+        grad = grad if n_free is None else first(grad, n_free)
+        if self._layers:
+            return self._layers[0].grad_input(grad, add_to)
+        return grad if add_to is None else add_to.add_(grad)
+
+
+def _through_relu(grad: Tensor, out: Tensor) -> None:
+    torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad)
+
+
+def _through_leaky_relu(grad: Tensor, out: Tensor) -> None:
+    torch.ops.aten.leaky_relu_backward.grad_input(grad, out, 0.01, True, grad_input=grad)
+
+
+def _elu(x: Tensor) -> None:
+    negative = torch.expm1(x.clamp(max=0))
+    x.copy_(torch.where(x > 0, x, negative))
+
+
+def _sigmoid(x: Tensor) -> None:
+    x.mul_(0.5).tanh_().mul_(0.5).add_(0.5)
+
+
+ACTIVATIONS: dict[str, tuple[Callable[[Tensor], object], Callable[[Tensor, Tensor], object]]] = {
+    "relu": (torch.relu_, _through_relu),
+    "leaky_relu": (torch.nn.functional.leaky_relu_, _through_leaky_relu),
+    "elu": (_elu, lambda grad, out: grad.mul_(torch.where(out > 0, 1, out + 1))),
+    "tanh": (torch.tanh_, lambda grad, out: grad.mul_(1 - out * out)),
+    "sigmoid": (_sigmoid, lambda grad, out: grad.mul_(out * (1 - out))),
+}
+"""By the name of the setting: what changes a tensor in place, and what takes a gradient through
+it in place, given the output. Each of these has a slope that its output tells."""

@@ -1,0 +1,199 @@
+"""The inputs of training steps, in tensors that stay in place.
+
+Letters: K lanes, B new samples of a batch, R new and replayed ones, D input size, Z bottleneck,
+C classes, N samples in a buffer, M steps of a block.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from raysweep.learning.data.task_sequences import Samples
+from raysweep.learning.replay.buffers import Buffer
+from raysweep.learning.training import BLOCK_STEPS
+from raysweep.learning.training.context import Scene
+from raysweep.learning.training.objectives import Batch
+
+_BLOCK = {"cpu": BLOCK_STEPS, "cuda": 64}
+"""Steps whose samples are gathered at once, by kind of device; also whose noise, on a GPU."""
+
+
+class Replay:
+    """The buffers of K lanes: ``inputs`` (K, N, D) and label probabilities ``labels`` (K, N, C).
+
+    ``images`` (K, N, D) in [0, 1] are the inputs before normalising; a VAE's are not normalised.
+    """
+
+    def __init__(self, scene: Scene, buffers: Sequence[Buffer], is_classifier: bool = True) -> None:
+        self.images = torch.stack([buffer.images for buffer in buffers])
+        self.inputs = scene.inputs(self.images) if is_classifier else self.images
+        self.labels = torch.stack([buffer.labels for buffer in buffers])
+
+    def __len__(self) -> int:
+        """Count the samples of a lane."""
+        return self.labels.shape[1]
+
+
+def gather(values: Tensor, chosen: Tensor, into: Tensor) -> None:
+    """Put the rows ``chosen``, (n,) or (K, n), of each lane's values (K, N, D) into (K, n, D)."""
+    if chosen.dim() == 2:
+        for source, rows, part in zip(values, chosen, into, strict=True):
+            part.copy_(source.index_select(0, rows))
+    elif into.is_cuda:
+        into.copy_(values.index_select(1, chosen))
+    else:
+        for source, part in zip(values, into, strict=True):  # one copy instead of two
+            torch.index_select(source, 0, chosen, out=part)
+
+
+class Feed:
+    """Put the batches of one size, one after another, into ``batch``.
+
+    ``prepare`` comes before each ``load``. It gathers what the next block of steps needs and may
+    look at the host; ``load`` takes the next batch of the block. On a GPU ``load`` counts on the
+    device and copies into tensors that stay where they are, so that it can be captured in a CUDA
+    graph (``is_capturable``); on a CPU it points at the block instead. ``n_steps`` is the number
+    of batches of this size in an epoch, ``n_noise`` the width of the noise, ``has_images`` tells
+    whether replayed images are reconstructed. With ``n_candidates`` the replay order names as many
+    samples a step, which ``load`` leaves in ``candidates`` for ``put_replay`` to choose from.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        samples: Samples,
+        n_lanes: int,
+        n_new: int,
+        n_replay: int,
+        is_classifier: bool,
+        replay: Replay | None,
+        n_steps: int,
+        is_capturable: bool | None = None,
+        n_noise: int | None = None,
+        has_images: bool = False,
+        n_candidates: int = 0,
+    ) -> None:
+        self._scene, self._samples, self._replay = scene, samples, replay
+        is_cuda = scene.device.type == "cuda"
+        self.is_capturable = is_cuda if is_capturable is None else is_capturable
+        config, n_inputs, n_rows = scene.config, scene.config.n_inputs, n_new + n_replay
+        n_noise = config.n_bottleneck if n_noise is None else n_noise
+        images = torch.empty(n_new, n_inputs, dtype=scene.dtype, device=scene.device)
+        self._is_normalized = config.normalize and is_classifier
+        self._new_inputs = torch.empty_like(images) if self._is_normalized else images
+        self.batch = Batch(
+            n_new,
+            n_replay,
+            inputs=self._new_inputs.expand(n_lanes, n_new, n_inputs),
+            images=images,
+            noise=images.new_empty(n_rows, n_noise),
+            labels=samples.labels.new_empty(n_new) if is_classifier else None,
+            targets=images.new_empty(n_new, config.n_classes) if is_classifier else None,
+        )
+        if replay is not None:
+            self.batch.inputs = images.new_empty(n_lanes, n_rows, n_inputs)
+            if is_classifier:
+                self.batch.targets = images.new_empty(n_lanes, n_rows, config.n_classes)
+            if has_images:
+                self.batch.replay_images = images.new_empty(n_lanes, n_replay, n_inputs)
+        self.has_candidates = n_candidates > 0
+        self._n_block = m = min(n_steps, _BLOCK["cuda" if self.is_capturable else "cpu"])
+        like = samples.labels
+        self._pixels = torch.empty(
+            m, n_new, n_inputs, dtype=samples.images.dtype, device=scene.device
+        )
+        self._labels = like.new_empty(m, n_new)
+        self._one_hot = torch.eye(config.n_classes, dtype=scene.dtype, device=scene.device)
+        self._targets = images.new_empty(m, n_new, config.n_classes)
+        self._chosen = like.new_empty(m, n_candidates or n_replay)
+        self.candidates = self._chosen[0].clone()
+        self._noise = images.new_empty(m, n_rows, n_noise)
+        self._slot_on_device = like.new_zeros(1)
+        self._slot = 0
+
+    def begin(
+        self, order: Tensor, replay_order: Tensor, noise: torch.Generator, replay: torch.Generator
+    ) -> None:
+        """Start an epoch.
+
+        ``order`` (steps, B) and ``replay_order`` (steps, R - B) hold the indices of each step's
+        samples; the streams give the noise for new and replayed ones.
+        """
+        self._order, self._replay_order = order, replay_order
+        self._streams = (noise, replay)
+        self._n_prepared = 0
+
+    def prepare(self) -> None:
+        """Gather the samples of the next block of steps when the last one is used up."""
+        assert self._n_prepared < len(self._order), "the epoch is over"
+        self._slot = self._n_prepared % self._n_block
+        if self._slot == 0:
+            block = slice(self._n_prepared, self._n_prepared + self._n_block)
+            order = self._order[block]
+            n = len(order)
+            flat = order.reshape(-1)
+            torch.index_select(
+                self._samples.images, 0, flat, out=self._pixels[:n].view(len(flat), -1)
+            )
+            if self.batch.labels is not None:
+                self._labels[:n] = self._samples.labels.index_select(0, flat).view_as(order)
+                self._targets[:n] = self._one_hot[self._labels[:n]]
+            self._chosen[:n] = self._replay_order[block]
+            self._slot_on_device.zero_()
+        if self._noise.is_cuda:
+            if self._slot == 0:
+                self._draw(self._noise)
+        else:
+            # Step by step: batches of several sizes take turns at one stream.
+            self._draw(self._noise[self._slot])
+        self._n_prepared += 1
+
+    def _draw(self, noise: Tensor) -> None:
+        """Fill (..., R, Z), the rows of new and of replayed samples from a stream each."""
+        n_new = self.batch.n_new
+        if self.batch.n_replay == 0:
+            noise.normal_(generator=self._streams[0])
+            return
+        noise[..., :n_new, :].normal_(generator=self._streams[0])
+        noise[..., n_new:, :].normal_(generator=self._streams[1])
+
+    def load(self) -> None:
+        """Put the next batch into ``batch``."""
+        batch = self.batch
+        batch.images.copy_(self._pick(self._pixels, None)).div_(255)
+        batch.noise = self._pick(self._noise, batch.noise)
+        if self._is_normalized:
+            self._new_inputs.copy_(self._scene.inputs(batch.images))
+        if batch.labels is not None and batch.targets is not None:
+            batch.labels = self._pick(self._labels, batch.labels)
+            targets = self._pick(self._targets, batch.targets if self._replay is None else None)
+            if self._replay is None:
+                batch.targets = targets
+            else:
+                batch.targets[:, : batch.n_new] = targets
+        if self._replay is not None:
+            batch.inputs[:, : batch.n_new] = self._new_inputs
+            if self.has_candidates:
+                self.candidates = self._pick(self._chosen, self.candidates)
+            else:
+                self.put_replay(self._pick(self._chosen, None))
+        if self.is_capturable:
+            self._slot_on_device.add_(1)
+
+    def put_replay(self, chosen: Tensor) -> None:
+        """Put the samples ``chosen`` of the buffer, (n,) or (K, n), into the batch's last rows."""
+        batch, n, replay = self.batch, self.batch.n_new, self._replay
+        assert replay is not None
+        gather(replay.inputs, chosen, batch.inputs[:, n:])
+        if batch.targets is not None:
+            gather(replay.labels, chosen, batch.targets[:, n:])
+        if batch.replay_images is not None:
+            gather(replay.images, chosen, batch.replay_images)
+
+    def _pick(self, block: Tensor, into: Tensor | None) -> Tensor:
+        """Give the present step's part of a block (M, ...), in ``into`` where it must stay."""
+        if not self.is_capturable:
+            return block[self._slot]
+        picked = block.index_select(0, self._slot_on_device).squeeze(0)
+        return picked if into is None else into.copy_(picked)

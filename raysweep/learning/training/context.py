@@ -1,0 +1,83 @@
+"""What the stages of a pack share, and what sets one lane of a stage apart."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from raysweep.learning.config import Config
+from raysweep.learning.data.task_sequences import Samples, Task
+from raysweep.learning.replay.buffers import Buffer
+from raysweep.learning.stacked.optimizers import LaneState
+from raysweep.learning.stage_graph import Stage
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The pack's tasks, where and in which precision it computes, and its inputs' statistics.
+
+    ``config`` is any of the pack's configurations: only settings of the pack key are read. On a
+    GPU steps are captured as CUDA graphs if ``has_graphs``.
+    """
+
+    config: Config
+    tasks: list[Task]
+    mean: float
+    sd: float
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    has_graphs: bool = True
+
+    def train_samples(self, stage: Stage) -> Samples:
+        """Give the new samples of a stage: its task's, or all tasks' for joint training."""
+        return self.joint if stage.kind == "train_joint" else self.tasks[stage.task - 1].train
+
+    @cached_property
+    def joint(self) -> Samples:
+        """The training samples of all tasks together, in their order."""
+        parts = [task.train for task in self.tasks]
+        images, labels = [p.images for p in parts], [p.labels for p in parts]
+        return Samples(torch.cat(images), torch.cat(labels))
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Turn images in [0, 1] into what a classifier sees: normalised if the config says so."""
+        return (images - self.mean) / self.sd if self.config.normalize else images
+
+
+@dataclass
+class Lane:
+    """One lane of a stage: any configuration that has the stage, and what its parents left.
+
+    ``generators`` and ``labelers`` are those of each task so far, where there is one for each.
+    """
+
+    stage: Stage
+    config: Config
+    model: LaneState | None = None
+    buffer: Buffer | None = None
+    generator: LaneState | None = None
+    generators: tuple[LaneState, ...] = ()
+    labelers: tuple[LaneState, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        stage: Stage,
+        config: Config,
+        models: Mapping[str, LaneState],
+        buffers: Mapping[str, Buffer],
+    ) -> "Lane":
+        """Make a lane of what the stage's parents left, by their fingerprints."""
+        model, generator, buffer = map(stage.parent, ("model", "generator", "buffer"))
+        generators, labelers = map(stage.numbered_parents, ("generator", "model"))
+        return cls(
+            stage,
+            config,
+            models[model] if model else None,
+            buffers[buffer] if buffer else None,
+            models[generator] if generator else None,
+            tuple(models[parent] for parent in generators),
+            tuple(models[parent] for parent in labelers),
+        )

@@ -1,0 +1,381 @@
+"""The training loop: one group of equal stages, trained in step as one stacked model."""
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from raysweep.learning.data.task_sequences import batch_order, cycled_order, subsets
+from raysweep.learning.models.forward import classifier_layout, vae_layout
+from raysweep.learning.replay.retrieval import GeneratedInterference, Interference, VirtualStep
+from raysweep.learning.stacked.optimizers import LaneState, Optimizer, stack_views
+from raysweep.learning.stacked.parameters import Parameters
+from raysweep.learning.stage_graph import epochs_of
+from raysweep.learning.streams import generator
+from raysweep.learning.training.batches import Feed, Replay
+from raysweep.learning.training.context import Lane, Scene
+from raysweep.learning.training.evaluation import accuracy
+from raysweep.learning.training.loss_monitor import EpochReport, Tally
+from raysweep.learning.training.objectives import network_of, per_lane, reconstructs, weights_of
+from raysweep.learning.training.step import Pass, Step
+
+
+class TrainGroup:
+    """Lanes of one training stage: parameters, optimiser, and the epochs done.
+
+    ``lanes`` stand in an order of the group's own: those with a reconstruction first, those with
+    a frozen encoder last, so that a product over the first lanes skips the others. With
+    ``has_averages`` a classifier's reports have ``average_accuracy``, over the tasks so far.
+    """
+
+    def __init__(self, scene: Scene, lanes: Sequence[Lane], has_averages: bool = False) -> None:
+        self.scene = scene
+        self._has_averages = has_averages
+        self.stage = lanes[0].stage
+        self.is_classifier = self.stage.is_classifier
+        self.lanes = sorted(lanes, key=lambda lane: (not self._has_rec(lane), self._freezes(lane)))
+        self.n_epochs_done = 0
+        self.n_steps_done = 0
+        self._last_finite = [math.nan] * len(lanes)
+        self._accuracies: dict[int, Tensor] = {}  # by task, after the epochs done so far
+        self._mir_streams: list[torch.Generator] = []
+        self._build()
+        for k, lane in enumerate(self.lanes):
+            start = lane.model if self.is_classifier else lane.generator
+            if start is not None:
+                keeps = lane.config.keeps_optimizer_state or not self.is_classifier
+                self.optimizer.set_lane(k, start, with_moments=keeps)
+        if self._average is not None:
+            self._average.flat.copy_(self.parameters.flat)
+
+    def _has_rec(self, lane: Lane) -> bool:
+        return reconstructs(self.stage, lane.config)
+
+    def _freezes(self, lane: Lane) -> bool:
+        is_later = self.is_classifier and not self.stage.is_first
+        return is_later and lane.config.freeze_encoder
+
+    def _build(self) -> None:
+        scene, config = self.scene, self.lanes[0].config
+        self.network = network_of(config, self.stage)
+        if self.is_classifier:
+            has_images = self.network.image_decoder is not None
+            layout = classifier_layout(config, with_reconstruction=has_images)
+        else:
+            layout = vae_layout(config)
+        self.weights = weights_of(scene, self.lanes)
+        self.parameters = Parameters(layout, len(self.lanes), scene.dtype, scene.device)
+        role = "model" if self.is_classifier else "generator"
+        if self.stage.parent(role) is None:
+            self.parameters.initialise(config.seed)
+        exact = replace(scene, dtype=torch.float64)
+        self.optimizer = Optimizer(
+            config.optimizer if self.is_classifier else config.generator_optimizer,
+            self.parameters,
+            per_lane(self._lr(), exact),
+            per_lane([lane.config.weight_decay for lane in self.lanes], exact),
+        )
+        buffers = [lane.buffer for lane in self.lanes if lane.buffer is not None]
+        self._replay = Replay(scene, buffers, self.is_classifier) if buffers else None
+        losses = ["class"] if self.is_classifier else []
+        losses += ["kl"] if self.network.has_latent else []
+        losses += ["rec"] if self.weights.n_rec else []
+        names = losses + (["n_correct"] if self.is_classifier else [])
+        names += [f"replay_{name}" for name in losses] if buffers else []
+        self._tally = self._new_tally(names)
+        self._steps: dict[tuple[int, int], Step] = {}
+        self._average: Parameters | None = None
+        if self.is_classifier and config.ema_decay > 0:
+            self._average = Parameters(layout, len(self.lanes), scene.dtype, scene.device)
+
+    def _new_tally(self, names: Sequence[str]) -> Tally:
+        configs = [lane.config for lane in self.lanes]
+        threshold = per_lane([config.loss_above for config in configs], self.scene)
+        if not any(config.loss_factor > 0 or config.loss_patience > 1 for config in configs):
+            return Tally(names, threshold)
+        factor = per_lane([config.loss_factor for config in configs], self.scene)
+        patience = [config.loss_patience for config in configs]
+        return Tally(names, threshold, factor, torch.tensor(patience, device=self.scene.device))
+
+    def _lr(self) -> list[float]:
+        """Give each lane's learning rate for the next epoch."""
+        if not self.is_classifier:
+            return [lane.config.vae_lr for lane in self.lanes]
+        return [
+            c.lr * (c.lr_decay**self.n_epochs_done if c.lr_schedule == "exponential" else 1)
+            for c in (lane.config for lane in self.lanes)
+        ]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all epochs are done or no lane is left."""
+        config = self.scene.config
+        return not self.lanes or self.n_epochs_done == epochs_of(config, self.stage)
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether limits on the loss follow a lane's losses so far."""
+        return bool(self._tally.history())
+
+    def run_epoch(self) -> list[EpochReport]:
+        """Train one epoch; give a report for each lane that was still in.
+
+        Lanes that diverged leave the group afterwards.
+        """
+        steps = self.begin_epoch()
+        for step in steps:
+            step()
+        self._tally.close(self.parameters.are_finite())
+        self.n_epochs_done += 1
+        self.n_steps_done += len(steps)
+        self._last_finite = self._tally.last_finite
+        reports = self._reports(steps)
+        self._drop([k for k, report in enumerate(reports) if report.divergence])
+        return reports
+
+    def begin_epoch(self) -> list[Step]:
+        """Draw the next epoch's batches; give its steps, one for each batch."""
+        self._accuracies = {}
+        self._tally.begin(self._last_finite, self.n_steps_done)
+        self.optimizer.set_lr(self._lr())
+        batches = self._draw_batches()
+        sizes = [(len(new), self._n_replayed(len(replayed))) for new, replayed in batches]
+        noise, replay_noise = self._stream("noise"), self._stream("replay_noise")
+        self._mir_streams[:] = [self._stream("mir_z")]
+        for size in dict.fromkeys(sizes):
+            if size not in self._steps:
+                self._steps[size] = self.make_step(*size, sizes.count(size))
+            of_size = [batch for batch, other in zip(batches, sizes, strict=True) if other == size]
+            order, replay_order = (torch.stack(part) for part in zip(*of_size, strict=True))
+            self._steps[size].feed.begin(order, replay_order, noise, replay_noise)
+        return [self._steps[size] for size in sizes]
+
+    def _stream(self, name: str) -> torch.Generator:
+        """Make the generator of the next epoch for a purpose."""
+        purpose = (self.stage.name, self.n_epochs_done + 1)
+        return generator(self.scene.config.seed, name, *purpose, device=self.scene.device)
+
+    def _draw_batches(self) -> list[tuple[Tensor, Tensor]]:
+        """Draw the indices of new and replayed samples of each batch."""
+        size, drop_last = self.scene.config.batch_size, self.scene.config.drop_last
+        n_samples = len(self.scene.train_samples(self.stage))
+        new = list(batch_order(n_samples, size, drop_last, self._stream("batch_order")))
+        replayed = [new[0][:0]] * len(new)
+        if self._replay is not None:
+            stream = self._stream("replay_order")
+            if self._n_candidates:
+                endless = subsets(len(self._replay), self._n_candidates, stream)
+            else:
+                endless = cycled_order(len(self._replay), size, stream)
+            replayed = list(islice(endless, len(new)))
+        return list(zip(new, replayed, strict=True))
+
+    def make_step(self, n_new: int, n_replay: int, n_steps: int) -> Step:
+        """Make the step for batches of a size, of which an epoch has ``n_steps``."""
+        config = self.scene.config
+        feed = Feed(
+            self.scene,
+            self.scene.train_samples(self.stage),
+            len(self.lanes),
+            n_new,
+            n_replay,
+            self.is_classifier,
+            self._replay,
+            n_steps,
+            n_noise=config.n_noise if self.is_classifier else config.n_bottleneck,
+            has_images=self.weights.n_rec > 0,
+            n_candidates=self._n_candidates,
+        )
+        freezes = [self._freezes(lane) for lane in self.lanes]
+        is_frozen = torch.tensor(freezes, device=self.scene.device) if any(freezes) else None
+        frozen_end = self.parameters.layout.end_of("encoder.")
+        # Frozen lanes with a reconstruction may stand before free ones without.
+        n_free = max((k for k, freezes_it in enumerate(freezes, 1) if not freezes_it), default=0)
+        return Step(
+            feed,
+            Pass(self.network, self.weights, self.parameters, feed.batch, self._tally, n_free),
+            self._tally,
+            self.optimizer,
+            is_frozen,
+            frozen_end,
+            has_graph=(
+                self.scene.has_graphs
+                and self.scene.device.type == "cuda"
+                # Draws in the middle of a step, from a generator that no graph knows.
+                and self.lanes[0].config.retrieval != "generative_mir"
+            ),
+            retrieve=self._retrieval(feed, is_frozen, frozen_end),
+            average=self._averaging(),
+        )
+
+    @property
+    def _n_candidates(self) -> int:
+        """Candidates for retrieval in each step; 0 where replay goes round."""
+        has_some = self.is_classifier and self._replay is not None
+        config = self.lanes[0].config
+        if not has_some or config.retrieval != "mir" or self._replay is None:
+            return 0
+        return min(config.n_candidates, len(self._replay))
+
+    def _n_replayed(self, n_drawn: int) -> int:
+        """Count the replayed samples of a step for which ``n_drawn`` were drawn."""
+        return min(n_drawn, self.scene.config.batch_size) if self._n_candidates else n_drawn
+
+    def _retrieval(
+        self, feed: Feed, is_frozen: Tensor | None, frozen_end: int
+    ) -> Callable[[], None] | None:
+        config = self.lanes[0].config
+        if self._replay is None or not self.is_classifier or config.retrieval == "cycle":
+            return None
+        step = VirtualStep(
+            self.network,
+            self.weights,
+            self.parameters,
+            feed.batch,
+            self.optimizer.lr_column,
+            is_frozen,
+            frozen_end,
+        )
+        if config.retrieval == "mir":
+            return Interference(feed, self._replay, self.network, self.parameters, step)
+        generators = [lane.generator if config.has_vae else lane.model for lane in self.lanes]
+        return GeneratedInterference(
+            self.scene,
+            config,
+            feed,
+            self.network,
+            step,
+            stack_views([lane.model for lane in self.lanes]),
+            stack_views(generators),
+            self._mir_streams,
+        )
+
+    def _averaging(self) -> Callable[[], None] | None:
+        """Give what moves the averaged weights after a step; lanes that diverged stay behind."""
+        if self._average is None:
+            return None
+        # Tensors, not the group: a cycle would keep it until Python looks for cycles.
+        average, flat = self._average.flat, self.parameters.flat
+        is_alive, share = self._tally.is_alive, 1 - self.scene.config.ema_decay
+
+        def move() -> None:
+            average.copy_(torch.where(is_alive[:, None], average.lerp(flat, share), average))
+
+        return move
+
+    def _reports(self, steps: Sequence[Step]) -> list[EpochReport]:
+        n_new = sum(step.feed.batch.n_new for step in steps)
+        n_replay = sum(step.feed.batch.n_replay for step in steps)
+        reported = []
+        for lane in self.lanes:
+            names = {"class"} if self.is_classifier else set()
+            names |= {"kl"} if self.network.has_latent else set()
+            reported.append(names | ({"rec"} if self._has_rec(lane) else set()))
+        means = self._tally.means(n_new, n_replay, reported)
+        if self.is_classifier:
+            for row, test in zip(means, self._accuracy_now().tolist(), strict=True):
+                row["test_accuracy"] = test
+        if self.is_classifier and self._has_averages:
+            for row, mean in zip(means, self.mean_accuracy().tolist(), strict=True):
+                row["average_accuracy"] = mean
+        divergences = self._tally.divergences(self.stage.name, self.n_epochs_done)
+        counts: dict[str, float | int | None] = {"n_steps": len(steps), "n_samples": n_new}
+        return [
+            EpochReport(counts if divergence else counts | row, divergence)
+            for row, divergence in zip(means, divergences, strict=True)
+        ]
+
+    def _accuracy_now(self) -> Tensor:
+        """Compute the test accuracy (K,) on the stage's task; the mean over tasks in joint ones."""
+        return (
+            self.accuracy_on(self.stage.task)
+            if self.stage.kind == "train_task"
+            else self.mean_accuracy()
+        )
+
+    def accuracy_on(self, task: int) -> Tensor:
+        """Compute the test accuracy (K,) on a task (from 1) after the epochs done so far."""
+        if task not in self._accuracies:
+            purpose = (self.stage.name, self.n_epochs_done, task)
+            samples = self.scene.tasks[task - 1].test
+            tested = self._average or self.parameters
+            self._accuracies[task] = accuracy(self.scene, tested.views, samples, purpose)
+        return self._accuracies[task]
+
+    def mean_accuracy(self) -> Tensor:
+        """Compute the mean test accuracy (K,) over the tasks learned so far, this one included."""
+        tasks = range(1, self.stage.task + 1)
+        return torch.stack([self.accuracy_on(task) for task in tasks], 1).mean(1)
+
+    def initial_accuracy(self) -> list[float]:
+        """Compute the test accuracy on each task before any training; it is that of all lanes."""
+        assert self.n_epochs_done == 0
+        views = {name: view[:1] for name, view in self.parameters.views.items()}
+        n_tasks = len(self.scene.tasks)
+        return [
+            float(accuracy(self.scene, views, self.scene.tasks[t - 1].test, ("initial", t)))
+            for t in range(1, n_tasks + 1)
+        ]
+
+    def lane_states(self) -> list[LaneState]:
+        """Give each lane's parameters and optimiser state, as views."""
+        return [self.optimizer.lane(k) for k in range(len(self.lanes))]
+
+    def drop(self, stages: Collection[str]) -> None:
+        """Let the lanes of some stages (fingerprints) leave; the numbers of the others stay."""
+        self._drop([k for k, lane in enumerate(self.lanes) if lane.stage.fingerprint in stages])
+
+    def _drop(self, gone: Sequence[int]) -> None:
+        if not gone:
+            return
+        kept = [k for k in range(len(self.lanes)) if k not in gone]
+        self._accuracies = {task: known[kept] for task, known in self._accuracies.items()}
+        states = [self.optimizer.lane(k) for k in kept]
+        averages = self._average.flat[kept] if self._average is not None else None
+        history = {name: values[kept] for name, values in self._tally.history().items()}
+        self.lanes = [self.lanes[k] for k in kept]
+        self._last_finite = [self._last_finite[k] for k in kept]
+        if self.lanes:
+            self._build()
+            for k, state in enumerate(states):
+                self.optimizer.set_lane(k, state, with_moments=True)
+            if self._average is not None and averages is not None:
+                self._average.flat.copy_(averages)
+            self._tally.set_history(history)
+
+    def state(self) -> dict[str, Any]:
+        """Give what ``restore`` needs to go on after the last epoch: plain values and tensors."""
+        return {
+            "lanes": [lane.stage.fingerprint for lane in self.lanes],
+            "epochs": self.n_epochs_done,
+            "steps": self.n_steps_done,
+            "last_finite": list(self._last_finite),
+            "history": self._tally.history(),
+            "flat": self.parameters.flat.clone(),
+            "moments": {n: m.clone() for n, m in self.optimizer.moments.items()},
+            "optimizer_steps": list(self.optimizer.n_steps),
+            "average": self._average.flat.clone() if self._average is not None else None,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state`` gave, in a group that was made with the same lanes."""
+        self._drop(
+            [k for k, x in enumerate(self.lanes) if x.stage.fingerprint not in state["lanes"]]
+        )
+        self.n_epochs_done, self.n_steps_done = state["epochs"], state["steps"]
+        self._accuracies = {}
+        # A state that was joined of several has its lanes in another order.
+        rows = [state["lanes"].index(lane.stage.fingerprint) for lane in self.lanes]
+        self._last_finite = [state["last_finite"][k] for k in rows]
+        if self.lanes:
+            self._tally.set_history({n: values[rows] for n, values in state["history"].items()})
+            self.parameters.flat.copy_(state["flat"][rows])
+            self.optimizer.n_steps = [state["optimizer_steps"][k] for k in rows]
+            if self._average is not None:
+                self._average.flat.copy_(state["average"][rows])
+            for name, moment in self.optimizer.moments.items():
+                moment.copy_(state["moments"][name][rows])

@@ -1,0 +1,189 @@
+"""What the training stages minimise, as the definition: plain functions under autograd.
+
+``step`` computes the same losses and their gradients faster; tests hold it to this form.
+Losses are summed over the batch, as in the reference; reported values are means per sample.
+Letters: K lanes, B new samples, R new and replayed ones, D input size, Z bottleneck, C classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from raysweep.learning.config import Config
+from raysweep.learning.models.forward import Views, decode, encode
+from raysweep.learning.rules import loss_weights
+from raysweep.learning.stacked.functional import (
+    cross_entropy,
+    kl_to_standard_normal,
+    reconstruction_loss,
+    soft_cross_entropy,
+)
+from raysweep.learning.stage_graph import Stage, replay_weight, trains_decoder
+from raysweep.learning.training.context import Lane, Scene
+
+
+@dataclass(frozen=True)
+class Network:
+    """Which chains of a layout a stage trains: encoder, decoders of classes and of images."""
+
+    encoder: str
+    class_decoder: str | None
+    image_decoder: str | None
+    nonlinearity: str
+    variance: str = "exp"
+    has_latent: bool = True
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of the losses, (K,) each; the first ``n_rec`` lanes have a reconstruction.
+
+    Minimised is (1 - replay) * new + replay * replayed, each class + rec * reconstruction +
+    kl * KL, with ``replay`` 0 where nothing is replayed; each a sum over its samples, or with
+    ``is_mean`` a mean. A VAE has no class part.
+    """
+
+    kl: Tensor
+    rec: Tensor
+    replay: Tensor
+    n_rec: int
+    is_mean: bool = False
+
+
+@dataclass
+class Batch:
+    """Inputs (K, R, D), noise (R, Z) for z, and the first B rows' images (B, D) in [0, 1].
+
+    ``targets`` are class probabilities, (K, R, C), or (R, C) for all lanes alike, and ``labels``
+    (B,) the classes of the new samples; both None for a VAE. ``n_new`` is B, ``n_replay`` R - B.
+    ``replay_images`` (K, R - B, D) are those of the other rows, where they are reconstructed.
+    """
+
+    n_new: int
+    n_replay: int
+    inputs: Tensor
+    images: Tensor
+    noise: Tensor
+    labels: Tensor | None
+    targets: Tensor | None
+    replay_images: Tensor | None = None
+
+
+@dataclass
+class Losses:
+    """Losses of one batch, each (K,).
+
+    ``objective`` is what is differentiated, ``mean`` the same as a mean per sample; ``parts`` maps
+    a loss's name to its sum over the new samples or, as ``replay_...``, over the replayed ones.
+    """
+
+    objective: Tensor
+    mean: Tensor
+    parts: dict[str, Tensor]
+
+
+def network_of(config: Config, stage: Stage) -> Network:
+    """Name the chains that a training stage trains."""
+    if stage.kind == "train_generator":
+        return Network("vae_encoder", None, "vae_decoder", "relu")
+    has_images = config.model == "vib" and (stage.is_first or trains_decoder(config))
+    return Network(
+        "encoder",
+        "class_decoder",
+        "rec_decoder" if has_images else None,
+        config.nonlinearity,
+        config.variance,
+        not config.is_deterministic,
+    )
+
+
+def reconstructs(stage: Stage, config: Config) -> bool:
+    """Tell whether a stage of a configuration has a reconstruction with a weight."""
+    if stage.kind == "train_generator":
+        return True
+    return (stage.is_first or trains_decoder(config)) and loss_weights(config)[0] != 0
+
+
+def weights_of(scene: Scene, lanes: Sequence[Lane]) -> Weights:
+    """Give the weights of lanes of one group, those with a reconstruction first."""
+    stage = lanes[0].stage
+    configs = [lane.config for lane in lanes]
+    if stage.kind == "train_generator":
+        pairs = [(1.0, 1.0)] * len(lanes)
+    elif stage.is_first or trains_decoder(configs[0]):
+        pairs = [loss_weights(config) for config in configs]
+    else:
+        pairs = [(0.0, config.beta_2) for config in configs]
+    has_rec = [reconstructs(stage, config) for config in configs]
+    assert has_rec == sorted(has_rec, reverse=True)
+    if stage.parent("buffer") is None:
+        shares = [0.0] * len(lanes)
+    elif stage.is_classifier:
+        shares = [replay_weight(config, stage.task) for config in configs]
+    else:
+        shares = [config.generator_replay_weight for config in configs]
+    return Weights(
+        kl=per_lane([kl for _, kl in pairs], scene),
+        rec=per_lane([rec for rec, _ in pairs], scene),
+        replay=per_lane(shares, scene),
+        n_rec=sum(has_rec),
+        is_mean=stage.is_classifier and configs[0].reduction == "mean",
+    )
+
+
+def define_losses(network: Network, weights: Weights, views: Views, batch: Batch) -> Losses:
+    """Compute the losses of one batch under autograd."""
+    n, m = batch.n_new, batch.n_replay
+    total, parts = _sums(network, weights, views, batch, is_new=True)
+    if m == 0:
+        return Losses(total / n if weights.is_mean else total, total / n, parts)
+    replayed, replay_parts = _sums(network, weights, views, batch, is_new=False)
+    parts |= {f"replay_{name}": value for name, value in replay_parts.items()}
+    w = weights.replay
+    mean = (1 - w) * (total / n) + w * (replayed / m)
+    return Losses(mean if weights.is_mean else (1 - w) * total + w * replayed, mean, parts)
+
+
+def _sums(
+    network: Network, weights: Weights, views: Views, batch: Batch, is_new: bool
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Sum the loss (K,), and its parts, over the new or over the replayed samples."""
+    rows = slice(batch.n_new) if is_new else slice(batch.n_new, None)
+    parts: dict[str, Tensor] = {}
+    latent = encode(
+        views, batch.inputs[:, rows], network.nonlinearity, network.encoder, network.variance
+    )
+    z = latent.sample(batch.noise[rows])
+    total = torch.zeros_like(weights.kl)
+    if latent.logvar is not None:
+        parts["kl"] = kl_to_standard_normal(latent.mu, latent.logvar)
+        total = weights.kl * parts["kl"]
+    if network.class_decoder is not None:
+        logits = decode(views, z, network.nonlinearity, network.class_decoder)
+        if is_new:
+            assert batch.labels is not None
+            parts["class"] = cross_entropy(logits, batch.labels)
+        else:
+            assert batch.targets is not None
+            parts["class"] = soft_cross_entropy(logits, batch.targets[:, rows])
+        total = parts["class"] + total
+    if network.image_decoder is not None and weights.n_rec > 0:
+        image_logits = decode(views, z, network.nonlinearity, network.image_decoder)
+        images = batch.images if is_new else batch.replay_images
+        assert images is not None
+        parts["rec"] = reconstruction_loss(image_logits, images)
+        # A lane without reconstruction must not meet 0 * inf because of its company.
+        total = total + torch.where(weights.rec != 0, weights.rec * parts["rec"], 0)
+    return total, parts
+
+
+def per_lane(values: Sequence[float], scene: Scene) -> Tensor:
+    """Put one number a lane into a tensor (K,)."""
+    return torch.tensor(list(values), dtype=scene.dtype, device=scene.device)
+
+
+def count_correct(scores: Tensor, labels: Tensor) -> Tensor:
+    """Count where the largest score is the label's; (K, B, C) and (B,) give (K,)."""
+    return (scores.argmax(-1) == labels).sum(-1)

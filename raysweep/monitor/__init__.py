@@ -1,0 +1,1 @@
+"""A sweep seen from its folder: progress on a terminal, status, loggers."""

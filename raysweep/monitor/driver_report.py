@@ -1,0 +1,52 @@
+"""What a running driver writes beside its tables now and then: ``status.json``."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from raysweep.monitor.terminal import Picture, Work
+from raysweep.tables.locks import this_process
+
+STATUS_FILE = "status.json"
+_FIELDS = {field.name for field in fields(Work)}
+
+
+@dataclass(frozen=True)
+class DriverReport:
+    """What only the driver knows: who it is, what its workers do, and how long it takes.
+
+    ``driver`` is named as in the folder's lock: one that differs is of a driver that is gone.
+    """
+
+    driver: str
+    n_running: int
+    left_s: float | None
+    workers: Sequence[Work]
+    dashboard: str | None = None
+
+    @classmethod
+    def of(cls, picture: Picture, dashboard: str | None) -> "DriverReport":
+        """Give the report of this process."""
+        return cls(
+            this_process(), picture.n_running, picture.left_s, list(picture.workers), dashboard
+        )
+
+    def to_text(self) -> str:
+        """Give the content of the file."""
+        return json.dumps(asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_bytes(cls, content: bytes) -> "DriverReport | None":
+        """Read the content of the file; None for what is none, such as another version's."""
+        try:
+            raw: dict[str, Any] = json.loads(content)
+            workers = [
+                Work(**{name: value for name, value in work.items() if name in _FIELDS})
+                for work in raw["workers"]
+            ]
+            left_s = None if raw["left_s"] is None else float(raw["left_s"])
+            n_running = int(raw["n_running"])
+            return cls(str(raw["driver"]), n_running, left_s, workers, raw.get("dashboard"))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return None

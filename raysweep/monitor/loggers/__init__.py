@@ -1,0 +1,1 @@
+"""Logging configurations in other tools: a run for each, through those tools' own clients."""

@@ -1,0 +1,118 @@
+"""What is logged of one configuration."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from raysweep.tables.ranking import SETTING
+from raysweep.tables.schemas import TABLES
+
+_KEYS = ("config_id", "stage", "epoch", "task")
+_NAMED = ("model", "replay", "lr", "beta_1", "beta_2", "seed")
+_NOT_METRICS = ("diverged_epoch", "diverged_step", "stopped_rung", "attempt")
+_TEXTS = (
+    *("status", "diverged_stage", "diverged_epoch", "diverged_step"),
+    *("stopped_rung", "stopped_reason", "error", "host", "device"),
+)
+_LONGEST_TITLE = 150
+"""Letters: the name of a run is the name of a folder, too."""
+
+METRIC_NAMES = tuple(
+    column.name
+    for column in TABLES["trials"].columns
+    if str(column.type) in ("double", "int64")
+    and not column.name.startswith(SETTING)
+    and column.name not in _NOT_METRICS
+)
+"""What ``LoggedRun.metrics`` may have; it lacks what is null."""
+
+
+@dataclass(frozen=True)
+class LoggedRun:
+    """One configuration: its settings, its epochs in order, what came of it.
+
+    ``epochs`` has, for each epoch counted over all stages from 1, values by name, such as
+    ``train_task_1/test_accuracy``. ``texts`` says how it ended, and where and why.
+    """
+
+    config_id: str
+    name: str
+    settings: Mapping[str, Any]
+    epochs: Sequence[Mapping[str, float]]
+    metrics: Mapping[str, float]
+    texts: Mapping[str, str]
+    started_s: float
+    ended_s: float
+
+
+class Logger(Protocol):
+    """Writes runs with another tool's client. May raise whatever that client does."""
+
+    def log(self, run: LoggedRun) -> None:
+        """Write a run."""
+
+    def remove(self, config_id: str) -> None:
+        """Take away what was written of a run, if anything was."""
+
+    def close(self) -> None:
+        """Finish what is under way."""
+
+
+def run_of(trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> LoggedRun:
+    """Make a run of a row of ``trials`` and the rows of ``epochs`` of the same configuration.
+
+    Stages stand in the order of their tasks, each after what generates for it.
+    """
+    settings = {
+        n.removeprefix(SETTING): _plain(v) for n, v in trial.items() if n.startswith(SETTING)
+    }
+    ordered = sorted(epochs, key=lambda row: (row["task"], row["stage"], row["epoch"]))
+    steps = [
+        {f"{row['stage']}/{name}": value for name, value in _numbers(row, _KEYS).items()}
+        for row in ordered
+    ]
+    texts = {
+        name: _short(value) for name in _TEXTS if (value := _plain(trial.get(name))) is not None
+    }
+    title = " ".join(f"{name}={_short(settings[name])}" for name in _NAMED if name in settings)
+    ended_s = _seconds(trial.get("ended_at")) or time.time()  # null if its worker was lost
+    return LoggedRun(
+        config_id=trial["config_id"],
+        name=f"{title[:_LONGEST_TITLE]} {trial['config_id']}",
+        settings=settings,
+        epochs=steps,
+        metrics=_numbers({name: trial.get(name) for name in METRIC_NAMES}, ()),
+        texts=texts,
+        started_s=_seconds(trial.get("started_at")) or ended_s,
+        ended_s=ended_s,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Give a value of a table as Python has it; None for null."""
+    if value is None or value != value:  # noqa: PLR0124 (NaN and NaT)
+        return None
+    return value.item() if hasattr(value, "item") else value
+
+
+def _numbers(row: Mapping[str, Any], skipped: Any) -> dict[str, float]:
+    found = {}
+    for name, raw in row.items():
+        value = _plain(raw)  # None, not NaN, where it is null
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if name not in skipped and is_number and math.isfinite(value):
+            found[str(name)] = float(value)
+    return found
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _seconds(moment: Any) -> float:
+    """Give seconds since 1970, 0 for null."""
+    if moment is None or moment != moment:  # noqa: PLR0124 (NaT)
+        return 0.0
+    return float(moment.timestamp())

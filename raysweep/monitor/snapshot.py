@@ -1,0 +1,243 @@
+"""Looking at a sweep's folder: its tables, its lock, and what its driver has written."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from raysweep.errors import InputError
+from raysweep.monitor.driver_report import STATUS_FILE, DriverReport
+from raysweep.monitor.terminal import Picture, show_duration
+from raysweep.settings.sweep import sweep_from
+from raysweep.tables.folder import read_runs, resume_command
+from raysweep.tables.locks import Holder, find_holder
+from raysweep.tables.paths import Place
+from raysweep.tables.ranking import best_of, is_lower_better
+from raysweep.tables.reader import read_trials
+
+_RATE_S = 300.0
+_FRESH_S = 60.0
+"""A driver writes its file every few seconds; an older one is not of now."""
+_MOST_ERRORS = 5
+
+
+@dataclass(frozen=True)
+class _Driver:
+    """Who has the folder: ``is_running`` is None where that can't be told from here."""
+
+    holder: Holder | None
+    is_running: bool | None
+    report: DriverReport | None = None
+    report_age_s: float = 0.0
+
+
+@dataclass
+class Look:
+    """One sweep's folder, looked at again and again. Writes nothing and takes no lock.
+
+    Raises ``InputError`` if the folder is none of a sweep, or can't be read.
+    """
+
+    place: Place
+    _sweep_yaml: bytes | None = None
+    _ids: frozenset[str] | None = None
+    _n_total: int | None = None
+    _objective: tuple[str, str | None] = ("average_accuracy", None)
+    _doubts: list[str] = field(default_factory=list)
+
+    @classmethod
+    def at(cls, folder: str | Path | Place) -> "Look":
+        """Give a look at a folder, by its path or address."""
+        return cls(Place.of(folder))
+
+    def picture(self) -> Picture:
+        """Give the picture of this moment."""
+        trials = read_trials(self.place)
+        try:
+            self._load_sweep()
+            driver = self._driver()
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"{self.place}: expected to read it, got: {reason}") from None
+        runs = read_runs(self.place)
+        if self._ids is not None:
+            n_others = len(trials)
+            trials = trials[trials["config_id"].isin(self._ids)]
+            n_others -= len(trials)
+        else:
+            n_others = 0
+        last_run = runs[-1] if runs else {}
+        picture = self._counted(trials, driver, last_run)
+        notes = [_who(driver, last_run), *_errors(trials), *self._doubts]
+        if n_others:
+            notes.append(f"{n_others} more rows are of earlier versions of the search space")
+        if driver.is_running and driver.report and driver.report.dashboard:
+            notes.append(f"Ray's dashboard: {driver.report.dashboard}")
+        is_all = picture.n_total is not None and picture.n_ended >= picture.n_total
+        is_left = not is_all or picture.counts.get("failed")
+        if is_left and not driver.is_running and last_run.get("command"):
+            notes.append(f"go on with: {resume_command(last_run['command'])}")
+        return replace(picture, notes=notes)
+
+    def _load_sweep(self) -> None:
+        """Count what is to do, anew where the search space has changed."""
+        try:
+            content = (self.place / "sweep.yaml").read_bytes()
+        except FileNotFoundError:
+            self._ids, self._n_total = None, None
+            self._doubts = ["no sweep.yaml: how much is to do is not known"]
+            return
+        if content == self._sweep_yaml:
+            return
+        self._sweep_yaml = content
+        try:
+            sweep = sweep_from("sweep.yaml", content)
+            self._ids, self._doubts = frozenset(c.id for c in sweep.configs), []
+            self._n_total = len(self._ids)
+            self._objective = sweep.search.objective
+            if sweep.space is not None:  # what is suggested is not known beforehand
+                self._ids = None
+                self._n_total = sweep.search.n_samples * len(sweep.space.seeds)
+        except InputError as error:  # another version's, or damaged
+            self._ids, self._n_total = None, None
+            self._doubts = [f"how much is to do is not known: {error}"]
+
+    def _driver(self) -> _Driver:
+        holder = find_holder(self.place)
+        if holder is None:
+            return _Driver(None, False)
+        file = self.place / STATUS_FILE
+        try:
+            report = DriverReport.from_bytes(file.read_bytes())
+            age_s = max(0.0, (datetime.now(UTC) - file.written_at()).total_seconds())
+        except FileNotFoundError:
+            report, age_s = None, 0.0
+        if report is not None and report.driver != holder.name:
+            report = None  # of an earlier driver
+        is_running = holder.is_alive
+        if is_running is None and report is not None and age_s < _FRESH_S:
+            is_running = True
+        return _Driver(holder, is_running, report, age_s)
+
+    def _counted(
+        self, trials: pd.DataFrame, driver: _Driver, last_run: Mapping[str, Any]
+    ) -> Picture:
+        counts = Counter(trials["status"].tolist())
+        n_total, (metric, mode) = self._n_total, self._objective
+        since = _time(last_run.get("start"))
+        ended = trials["ended_at"].dropna()
+        until = pd.Timestamp.now(UTC) if driver.is_running else _end(ended, last_run)
+        elapsed_s = max(0.0, (until - since).total_seconds()) if since and until else 0.0
+        picture = Picture(
+            title=self.place.name,
+            n_total=n_total,
+            counts=counts,
+            n_running=0,
+            elapsed_s=elapsed_s,
+            metric=metric,
+            best=best_of(trials, metric, mode),
+            history=_history(trials, since, metric, mode),
+        )
+        if since and until:
+            window_s = min(elapsed_s, _RATE_S) if driver.is_running else elapsed_s
+            n_lately = int((ended > until - pd.Timedelta(seconds=window_s)).sum())
+            per_min = 60 * n_lately / window_s if n_lately and window_s else None
+            picture = replace(picture, per_min=per_min)
+        return _with_driver(picture, driver) if driver.is_running else picture
+
+
+def _with_driver(picture: Picture, driver: _Driver) -> Picture:
+    """Add what workers do and when it ends: by the driver's estimate, else by the rate."""
+    n_left = max(0, (picture.n_total or 0) - picture.n_ended)
+    left_s = 60 * n_left / picture.per_min if picture.per_min and picture.n_total else None
+    report = driver.report
+    if report is None or driver.report_age_s > _FRESH_S:
+        return replace(picture, left_s=left_s)
+    if report.left_s is not None:
+        left_s = max(0.0, report.left_s - driver.report_age_s)
+    return replace(
+        picture,
+        left_s=left_s,
+        n_running=report.n_running,
+        workers=[replace(w, heard_s=w.heard_s + driver.report_age_s) for w in report.workers],
+    )
+
+
+def _who(driver: _Driver, last_run: Mapping[str, Any]) -> str:
+    """Say whether a driver runs, and which."""
+    if driver.holder is None:
+        return _last(last_run, "no driver is running")
+    name = driver.holder.name
+    if driver.is_running:
+        since = _time(last_run.get("start"))
+        line = f"{name} runs it"
+        line += f" since {since.astimezone():%Y-%m-%d %H:%M}" if since else ""
+        if driver.report and driver.report_age_s > _FRESH_S:
+            line += f"; it last said {show_duration(driver.report_age_s)} ago what it does"
+        return line
+    if driver.is_running is False and last_run.get("end"):  # its lock says nothing of its end
+        return _last(last_run, "no driver is running")
+    if driver.is_running is False:
+        return f"no driver is running: {name} ended without giving the folder back"
+    line = f"{name} holds the folder; whether it still runs can't be told from here"
+    if driver.report:
+        line += f" (its last sign: {show_duration(driver.report_age_s)} ago)"
+    return line
+
+
+def _last(last_run: Mapping[str, Any], text: str) -> str:
+    end = _time(last_run.get("end"))
+    return f"{text}; the last one ended {end.astimezone():%Y-%m-%d %H:%M}" if end else text
+
+
+def _errors(trials: pd.DataFrame) -> list[str]:
+    """Give the errors of failed configurations, the most frequent first."""
+    failed = trials[trials["status"] == "failed"]
+    if failed.empty:
+        return []
+    groups = failed.fillna({"error": "no reason given"}).groupby("error")["config_id"]
+    errors = sorted(groups, key=lambda item: -len(item[1]))
+    lines = [
+        f"{len(ids)} failed: {error}" if len(ids) > 1 else f"{ids.iloc[0]} failed: {error}"
+        for error, ids in errors[:_MOST_ERRORS]
+    ]
+    if len(errors) > _MOST_ERRORS:
+        n_more = sum(len(ids) for _, ids in errors[_MOST_ERRORS:])
+        lines.append(f"{n_more} more failed with other errors (column error of trials)")
+    return lines
+
+
+def _history(
+    trials: pd.DataFrame, since: datetime | None, metric: str, mode: str | None
+) -> list[tuple[float, float]]:
+    """Give the best value so far, with the seconds of the last run when it was reached."""
+    if metric not in trials:  # of a damaged sweep.yaml
+        return []
+    rows = trials[trials["status"] == "finished"]
+    rows = rows.dropna(subset=[metric, "ended_at"]).sort_values("ended_at")
+    if rows.empty or since is None:
+        return []
+    seconds = (rows["ended_at"] - since).dt.total_seconds().clip(lower=0.0)
+    values = rows[metric]
+    best = values.cummin() if is_lower_better(metric, mode) else values.cummax()
+    steps = pd.DataFrame({"seconds": seconds, "best": best}).drop_duplicates("best")
+    # What earlier runs reached stands at the start of this one.
+    steps = steps.drop_duplicates("seconds", keep="last")
+    return list(zip(steps["seconds"].tolist(), steps["best"].tolist(), strict=True))
+
+
+def _end(ended: pd.Series, last_run: Mapping[str, Any]) -> datetime | None:
+    """Tell when a run ended: by the manifest, else by its last row."""
+    return _time(last_run.get("end")) or (None if ended.empty else ended.max().to_pydatetime())
+
+
+def _time(text: Any) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(text)
+    except (TypeError, ValueError):
+        return None
+    return time if time.tzinfo else time.replace(tzinfo=UTC)

@@ -1,0 +1,76 @@
+"""Entry point of ``python -m raysweep.status``."""
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.live import Live
+
+from raysweep.errors import InputError
+from raysweep.monitor.snapshot import Look
+from raysweep.monitor.terminal import WIDEST, Display, Picture, lines_of, show_status
+
+_APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+_TALLEST = 200
+"""Lines of a picture that may scroll away."""
+
+
+@_APP.command()
+def status(
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="A sweep's folder, or its address (s3://...).")
+    ],
+    watch: Annotated[
+        float | None,
+        typer.Option(min=0.5, metavar="SECONDS", help="Look again every so often, until ctrl-c."),
+    ] = None,
+) -> None:
+    """Show how far a sweep is, while it runs or afterwards; needs no more than its folder.
+
+    Exit codes: 0, 2 for what is no folder of a sweep.
+    """
+    try:
+        look = Look.at(folder)
+        picture = look.picture()
+        console = Console(highlight=False)
+        if watch is None:
+            _print(console, picture)
+        else:
+            _watch(console, look, picture, watch)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(0)
+
+
+def _print(console: Console, picture: Picture) -> None:
+    if not sys.stdout.isatty():
+        console.width = WIDEST
+    is_ascii = console.options.ascii_only
+    for line in lines_of(picture, min(WIDEST, console.width), _TALLEST, is_ascii):
+        console.print(line, soft_wrap=True)
+
+
+def _watch(console: Console, look: Look, picture: Picture, every_s: float) -> None:
+    if not sys.stdout.isatty():  # a line each time
+        while True:
+            print(show_status(picture), flush=True)
+            time.sleep(every_s)
+            picture = look.picture()
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            live.update(Display(picture), refresh=True)
+            time.sleep(every_s)
+            picture = look.picture()
+
+
+def main() -> None:
+    """Run the command line."""
+    _APP()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Packs: configurations that train together, each distinct stage once. Knows nothing of Ray."""

@@ -1,0 +1,271 @@
+"""What a configuration looked at: its replay buffer, and reconstructions beside the originals.
+
+Tables hold no images. A configuration gives the same numbers whenever it is trained, so it is
+trained again here, by itself and on the CPU; ``differences`` tells whether the numbers are the
+same. What the stage store has of it trains nothing.
+
+Letters: N samples, D input size, C classes.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source, data_folder, load_source
+from raysweep.learning.data.task_sequences import pixel_order, scaled
+from raysweep.learning.models.forward import decode, encode
+from raysweep.learning.replay.buffers import Buffer
+from raysweep.learning.rules import loss_weights
+from raysweep.learning.stacked.functional import sigmoid
+from raysweep.learning.stacked.optimizers import LaneState, stack_views
+from raysweep.learning.stage_graph import Stage, stages_of, trains_decoder
+from raysweep.packs.run import PackRun
+from raysweep.packs.stage_cache.entries import STORE, StageStore
+
+_Array = NDArray[np.float64]
+_Whole = NDArray[np.int64]
+_TIMES = ("duration_s", "n_stored_stages")
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """The last replay buffer: images (N, D) in [0, 1], label probabilities (N, C), tasks (N,).
+
+    Pixels are in the places that the source has them in. Tasks count from 1 and are 0 where none
+    is known: what one generator of several tasks makes, and a reservoir, belong to none. Of
+    permuted tasks they are then told by the permutation whose inverse gives the smoothest image;
+    ``is_guessed`` says so.
+    """
+
+    images: _Array
+    labels: _Array
+    tasks: _Whole
+    is_guessed: bool = False
+
+
+@dataclass(frozen=True)
+class Reconstructed:
+    """Test images (N, D) of a task, with labels (N,), and what the decoder makes of the mean of z.
+
+    ``of_task`` is the task that the decoder learned last. Pixels are in [0, 1] and in the places
+    that the source has them in.
+    """
+
+    task: int
+    of_task: int
+    originals: _Array
+    images: _Array
+    labels: _Whole
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What ``examples`` gives; ``outcome`` is the configuration's row of ``trials`` as it is here.
+
+    ``shape`` is that of an image: height, width and, of colour images, 3. ``replayed`` is None
+    without replay, and where training diverged before.
+    """
+
+    config: Config
+    shape: tuple[int, ...]
+    outcome: dict[str, Any]
+    replayed: Replayed | None
+    reconstructed: tuple[Reconstructed, ...]
+
+
+def examples(
+    config: Config,
+    data: Path | None = None,
+    sweep: Path | None = None,
+    n: int = 10,
+    n_threads: int = 1,
+) -> Examples:
+    """Train one configuration and give its last replay buffer and ``n`` reconstructions a task.
+
+    ``data`` is the data folder, ``sweep`` the folder of a sweep: the stage store beside it, if
+    any, is read. A trial has as many threads as CPUs; the last bits depend on it. Raises
+    ``InputError`` where the data is not to be had.
+    """
+    source = load_source(config.source, data_folder(data))
+    wanted = [stage.fingerprint for stage in [*fills_of(config)[-1:], *_decoders(config)]]
+    with _as_in_a_worker(n_threads), torch.no_grad():
+        run = PackRun([config], source, store=_store(sweep), wanted=wanted)
+        outcome: dict[str, Any] = {}
+        while not run.is_done:
+            for row in run.advance().trials:
+                outcome = row
+        return Examples(
+            config,
+            image_shape(config.n_inputs),
+            outcome,
+            _replayed(config, run),
+            tuple(_reconstructed(config, run, source, n)),
+        )
+
+
+def has_examples(config: Config) -> bool:
+    """Tell whether a configuration has images to show: it replays, or learns to reconstruct."""
+    return bool(fills_of(config) or _decoders(config))
+
+
+def fills_of(config: Config) -> list[Stage]:
+    """List the stages of a configuration that fill its replay buffer."""
+    return [stage for stage in stages_of(config) if stage.kind == "fill_buffer"]
+
+
+def differences(row: Mapping[Any, Any], outcome: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Compare a row of ``trials`` with an outcome; map what differs to its value in either.
+
+    Times do not count, nor do columns that the row does not have.
+    """
+    pairs = {
+        name: (_known(row[name]), _known(value))
+        for name, value in outcome.items()
+        if name in row and name not in _TIMES
+    }
+    return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def in_turn(labels: _Whole, n: int) -> _Whole:
+    """Choose ``n`` samples, of each label in turn the next one; give their indices by label."""
+    ranks = np.zeros(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        ranks[members] = np.arange(len(members))
+    chosen: _Whole = np.lexsort((labels, ranks))[:n]
+    return chosen[np.lexsort((chosen, labels[chosen]))]
+
+
+def image_shape(n_inputs: int) -> tuple[int, ...]:
+    """Give the shape of images of D pixels: square, else square in three colours, else near it."""
+    side = isqrt(n_inputs)
+    if side**2 == n_inputs:
+        return side, side
+    if n_inputs % 3 == 0 and isqrt(n_inputs // 3) ** 2 == n_inputs // 3:
+        return isqrt(n_inputs // 3), isqrt(n_inputs // 3), 3
+    height = next(rows for rows in range(side, 0, -1) if n_inputs % rows == 0)
+    return height, n_inputs // height
+
+
+@contextlib.contextmanager
+def _as_in_a_worker(n_threads: int) -> Iterator[None]:
+    """Compute as ``PackTrainable`` does, and leave the process as it was."""
+    threads, flushes = torch.get_num_threads(), float(torch.tensor(1e-40) * 1) == 0
+    torch.set_num_threads(n_threads)
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushes)
+
+
+def _store(sweep: Path | None) -> StageStore | None:
+    """Open the store beside a sweep to read it: with no room nothing is written."""
+    if sweep is None:
+        return None
+    folder = sweep.absolute().parent / STORE
+    return StageStore(folder, max_bytes=0) if folder.is_dir() else None
+
+
+def _decoders(config: Config) -> list[Stage]:
+    """List the stages that leave the decoders of images with the last say, a task's or all."""
+    stages = stages_of(config)
+    if config.has_vae:
+        generators = [stage for stage in stages if stage.kind == "train_generator"]
+        return generators if config.generator == "per_task" else generators[-1:]
+    if config.model != "vib" or loss_weights(config)[0] == 0:
+        return []
+    return [s for s in stages if s.is_first or (s.is_classifier and trains_decoder(config))][-1:]
+
+
+def _replayed(config: Config, run: PackRun) -> Replayed | None:
+    fills = fills_of(config)
+    buffer = run.output(fills[-1].fingerprint) if fills else None
+    if not isinstance(buffer, Buffer):
+        return None
+    images = buffer.images.double().numpy()
+    tasks = _tasks_of(config, buffer, fills[-1].task)
+    is_guessed = config.tasks == "perm_mnist" and bool((tasks == 0).any())
+    if is_guessed:
+        candidates = range(1, fills[-1].task + 1)
+        roughness = [_roughness(_upright(config, task, images)) for task in candidates]
+        tasks = 1 + np.stack(roughness).argmin(0)
+    for task in np.unique(tasks):
+        of_task = tasks == task
+        images[of_task] = _upright(config, int(task), images[of_task])
+    return Replayed(images, buffer.labels.double().numpy(), tasks, is_guessed)
+
+
+def _tasks_of(config: Config, buffer: Buffer, n_tasks: int) -> _Whole:
+    """Give the task of each sample (N,), 0 where it is not known."""
+    groups: _Whole = buffer.groups.numpy()
+    if n_tasks == 1:
+        return np.ones_like(groups)
+    if config.replay == "generative":
+        return groups + 1 if config.generator == "per_task" else np.zeros_like(groups)
+    if config.selection == "reservoir":
+        return np.zeros_like(groups)
+    return groups + 1 if config.selection == "random" else groups // config.n_classes + 1
+
+
+def _upright(config: Config, task: int, images: _Array) -> _Array:
+    """Put the pixels of a task's images (N, D) where the source has them."""
+    order = pixel_order(config, task, images.shape[1])
+    return images if order is None else images[:, np.argsort(order.numpy())]
+
+
+def _roughness(images: _Array) -> _Array:
+    """Sum up how much neighbouring pixels of images (N, D) differ, (N,)."""
+    grid = images.reshape(len(images), *image_shape(images.shape[1]))
+    axes = tuple(range(1, grid.ndim))
+    return sum((np.abs(np.diff(grid, axis=axis)).sum(axes) for axis in (1, 2)), np.zeros(len(grid)))
+
+
+def _reconstructed(config: Config, run: PackRun, source: Source, n: int) -> Iterator[Reconstructed]:
+    stages = _decoders(config)
+    for stage in stages:
+        state = run.output(stage.fingerprint)
+        if not isinstance(state, LaneState):
+            continue
+        # A decoder of its own for each task, or one that has gone through all tasks so far.
+        for task in [stage.task] if len(stages) > 1 else range(1, stage.task + 1):
+            test = run.scene.tasks[task - 1].test
+            chosen = in_turn(test.labels.numpy(), n)
+            pixels = scaled(test.images[torch.from_numpy(chosen)], run.scene.dtype)
+            made = _decoded(config, run, state, pixels, stage.is_classifier)
+            yield Reconstructed(
+                task,
+                stage.task,
+                _upright(config, task, pixels.double().numpy()),
+                _upright(config, task, made.double().numpy()),
+                test.labels.numpy()[chosen],
+            )
+
+
+def _decoded(
+    config: Config, run: PackRun, state: LaneState, pixels: torch.Tensor, is_vib: bool
+) -> torch.Tensor:
+    """Encode images (N, D), decode the mean of z."""
+    views = stack_views([state])
+    if is_vib:
+        latent = encode(views, run.scene.inputs(pixels), config.nonlinearity, "encoder")
+        logits = decode(views, latent.mu, config.nonlinearity, "rec_decoder")
+    else:
+        latent = encode(views, pixels, "relu", "vae_encoder")
+        logits = decode(views, latent.mu, "relu", "vae_decoder")
+    return sigmoid(logits)[0]
+
+
+def _known(value: Any) -> Any:
+    """Give a value of a table, None for null."""
+    is_null = value is None or value != value or str(value) == "<NA>"  # noqa: PLR0124 (NaN)
+    return None if is_null else value

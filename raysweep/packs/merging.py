@@ -1,0 +1,105 @@
+"""Runs that stand at one epoch become one: their lanes fill the seats of those that stopped.
+
+A lane's numbers do not depend on its company, so runs of one pack key that have done the same
+epochs of the same group go on together as if they had been one from the start.
+"""
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from raysweep.learning.config import Config
+from raysweep.learning.stage_graph import group_stages, stages_of, turn_of
+
+State = dict[str, Any]
+_LISTS = ("lanes", "last_finite", "optimizer_steps")
+
+
+def joined(states: Sequence[State], configs: Sequence[Config]) -> State:
+    """Join what ``PackRun.state`` gave of several runs into the state of a run of ``configs``.
+
+    ``configs`` are those of the runs that have not ended. All runs have the same ``turn``.
+    """
+    assert len({state["turn"] for state in states}) == 1
+    # Not what a configuration left behind that has ended: of a stage that it shared with one that
+    # goes on in another run, its run has a part only.
+    needed = [_open_stages(state, configs) for state in states]
+    ids = {config.id for config in configs}
+    turns = [turn_of(group[0]) for group in group_stages(configs)]
+    turn = tuple(json.loads(states[0]["turn"])[0])
+    groups, of_groups = [], []
+    for state, names in zip(states, needed, strict=True):
+        # None of its lanes goes on where all that it trained have ended since.
+        if state["group"] and set(state["group"]["lanes"]) & names:
+            groups.append(state["group"])
+            of_groups.append(names)
+    return {
+        "configs": [config.id for config in configs],
+        "position": next(i for i, other in enumerate(turns) if other >= turn),
+        "turn": states[0]["turn"],
+        "group": _joined_groups(groups, of_groups) if groups else None,
+        **{
+            name: _united([state[name] for state in states], needed)
+            for name in ("served", "records", "models", "buffers")
+        },
+        "reported": [],
+        # Decided after the state's epoch, and not carried out yet.
+        "stops": {i: stop for state in states for i, stop in state["stops"].items() if i in ids},
+    }
+
+
+def _open_stages(state: State, configs: Sequence[Config]) -> set[str]:
+    """Give the stages (fingerprints) of a run's configurations that have not ended."""
+    ids = set(state["configs"]) - set(state["reported"])
+    return {stage.fingerprint for c in configs if c.id in ids for stage in stages_of(c)}
+
+
+def _united(
+    parts: Sequence[Mapping[str, Any]], needed: Sequence[Collection[str]]
+) -> dict[str, Any]:
+    """Unite what is kept by stage; of a stage that several need, the first that is whole."""
+    united: dict[str, Any] = {}
+    for part, names in zip(parts, needed, strict=True):
+        for fingerprint, kept in part.items():
+            # A run in which no configuration goes on with a model's moments keeps none.
+            is_better = fingerprint not in united or _has_moments(kept, united[fingerprint])
+            if fingerprint in names and is_better:
+                united[fingerprint] = kept
+    return united
+
+
+def _has_moments(kept: Any, other: Any) -> bool:
+    """Tell whether a model has the optimiser's moments, and another of the same stage has none."""
+    return "moments" in kept and bool(kept["moments"]) and not other["moments"]
+
+
+def _joined_groups(groups: Sequence[State], needed: Sequence[Collection[str]]) -> State:
+    """Put the rows of each lane below one another; a stage that several runs have comes once."""
+    rows, seen = [], set[str]()
+    for group, names in zip(groups, needed, strict=True):
+        new = [f in names and f not in seen for f in group["lanes"]]
+        seen |= set(group["lanes"]) & set(names)
+        rows.append([k for k, is_new in enumerate(new) if is_new])
+
+    def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        return torch.cat([t[kept] for t, kept in zip(tensors, rows, strict=True)])
+
+    first = groups[0]
+    return {
+        **{
+            name: [g[name][k] for g, kept in zip(groups, rows, strict=True) for k in kept]
+            for name in _LISTS
+        },
+        "epochs": first["epochs"],
+        "steps": first["steps"],
+        "flat": stacked([group["flat"] for group in groups]),
+        **{
+            name: {key: stacked([group[name][key] for group in groups]) for key in first[name]}
+            for name in ("history", "moments")
+        },
+        "average": None
+        if first["average"] is None
+        else stacked([group["average"] for group in groups]),
+    }

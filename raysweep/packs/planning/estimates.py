@@ -1,0 +1,228 @@
+"""Estimates of a pack before it runs: seconds, bytes, and how many packs a machine holds."""
+
+import math
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import NamedTuple
+
+from raysweep.learning.config import Config
+from raysweep.learning.data.source_shapes import SOURCES
+from raysweep.learning.stage_graph import (
+    Pack,
+    Stage,
+    StageKind,
+    epochs_of,
+    stages_of,
+    trains_decoder,
+)
+from raysweep.learning.training import BLOCK_STEPS
+from raysweep.settings.execution import Resources
+
+_TINY = 1e-9
+_FIXED_SHARE = 0.03
+_MEMORY_FIXED = 40 * 10**6
+_CHUNK = 500
+_LATENT, _IMAGE = 8, 5
+"""Numbers that a step keeps of a row: of each latent dimension, of each reconstructed pixel."""
+
+
+class Speed(NamedTuple):
+    """What time goes into, in seconds.
+
+    ``step_s`` is what a step takes beside its lanes' arithmetic (Python, kernel launches),
+    ``multiply_s`` one multiply-add of a product, ``value_s`` one input value of a batch outside
+    of products, ``epoch_s`` a report to the driver, ``pack_s`` the change from pack to pack.
+    """
+
+    step_s: float
+    multiply_s: float
+    value_s: float
+    epoch_s: float
+    pack_s: float
+
+
+CPU = Speed(step_s=0.4e-3, multiply_s=1 / 35e9, value_s=3e-9, epoch_s=0.02, pack_s=0.1)
+"""One core of an AMD EPYC with torch 2.14: products run at 70 GFLOP/s, two for a multiply-add."""
+GPU = Speed(step_s=1e-3, multiply_s=1 / 5e12, value_s=5e-12, epoch_s=0.02, pack_s=0.1)
+"""Products of small layers in float32; estimated, not measured."""
+
+
+def _layer_sizes(*widths: int) -> int:
+    return sum((a + 1) * b for a, b in pairwise(widths))
+
+
+def n_parameters(config: Config, kind: StageKind) -> int:
+    """Count the parameters one lane of a training stage holds."""
+    z, rec = config.n_bottleneck, config.rec_decoder_widths
+    if kind == "train_generator":
+        encoder = _layer_sizes(config.n_inputs, *reversed(rec), 2 * z)
+        return encoder + _layer_sizes(z, *rec, config.n_inputs)
+    hidden = (config.n_inputs, *config.encoder_widths)
+    if config.is_deterministic:
+        return _layer_sizes(*hidden, *config.class_decoder_widths, config.n_classes)
+    classifier = _layer_sizes(*hidden, 2 * z) + _layer_sizes(
+        z, *config.class_decoder_widths, config.n_classes
+    )
+    if config.model == "vib":
+        classifier += _layer_sizes(z, *rec, config.n_inputs)
+    return classifier
+
+
+def _n_of_task(config: Config) -> int:
+    """Estimate a task's training samples."""
+    n_train, _, _, n_classes = SOURCES[config.source]
+    n_of_task = n_train * 2 // n_classes if config.tasks == "split_mnist" else n_train
+    return min(config.task_samples or n_of_task, n_of_task)
+
+
+def _n_train(config: Config) -> int:
+    """Estimate the training samples of an epoch."""
+    return _n_of_task(config) * (config.n_tasks if config.experiment == "joint" else 1)
+
+
+def _lane_s(config: Config, stage: Stage, speed: Speed) -> float:
+    """Estimate the seconds of a stage's arithmetic, one lane."""
+    n_samples = epochs_of(config, stage) * _n_train(config) * (2 if stage.parent("buffer") else 1)
+    # Forward, and backward to inputs and to weights.
+    n_multiplies = 3 * n_parameters(config, stage.kind)
+    if stage.is_classifier and stage.parent("buffer") and config.retrieval != "cycle":
+        n_multiplies *= 2  # a probe with new data, and candidates through two models
+    return n_samples * (n_multiplies * speed.multiply_s + config.n_inputs * speed.value_s)
+
+
+def fixed_s(pack: Pack, speed: Speed = CPU) -> float:
+    """Estimate the seconds that a pack takes however few lanes it has."""
+    config = pack.configs[0]
+    n_steps = -(-_n_train(config) // config.batch_size)
+    return speed.pack_s + pack.n_epochs * (speed.epoch_s + n_steps * speed.step_s)
+
+
+def cost(pack: Pack, speed: Speed = CPU) -> float:
+    """Estimate a pack's seconds on one core (or GPU), to start the longest pack first."""
+    config = pack.configs[0]
+    trained = [group for group in pack.groups if group[0].kind != "fill_buffer"]
+    return fixed_s(pack, speed) + sum(
+        len(group) * _lane_s(config, group[0], speed) for group in trained
+    )
+
+
+def useful_lanes(pack: Pack, speed: Speed = CPU) -> int:
+    """Give the fewest lanes like a pack's at which its fixed cost is a few percent of its time."""
+    fixed = fixed_s(pack, speed)
+    return math.ceil(fixed / (_FIXED_SHARE * (cost(pack, speed) - fixed)))
+
+
+def _shared_bytes(config: Config) -> int:
+    n_test = SOURCES[config.source].n_test
+    if config.tasks == "split_mnist":
+        n_test = n_test * 2 // SOURCES[config.source].n_classes
+    n_joint = _n_train(config) if config.experiment == "joint" else 0  # beside the single tasks
+    n_images = config.n_tasks * (_n_of_task(config) + n_test) + n_joint
+    return n_images * config.n_inputs + _MEMORY_FIXED
+
+
+def lanes_within(memory: int, pack: Pack) -> int:
+    """Give the most lanes like a pack's that fit into ``memory`` bytes; at least 1."""
+    shared = _shared_bytes(pack.configs[0])
+    return max(1, (memory - shared) * len(pack.configs) // (memory_bytes(pack) - shared))
+
+
+def memory_bytes(pack: Pack) -> int:
+    """Estimate a pack's peak memory in a worker, beside what torch itself takes.
+
+    float32 throughout: of the group that needs most what its lanes take and what later groups
+    still need of earlier ones; a block of batches, the tasks' images, and a constant.
+    """
+    config = pack.configs[0]
+    of_stage = {stage.fingerprint: c for c in pack.configs for stage in stages_of(c)}
+    peak = 0
+    needed: set[str] = set()
+    kept = _kept(pack, of_stage)
+    for i in range(len(pack.groups) - 1, -1, -1):
+        group = pack.groups[i]
+        needed |= {parent for stage in group for _, parent in stage.parents}
+        # One lane that is needed keeps its whole stack.
+        held = sum(
+            n
+            for earlier, n in zip(pack.groups[:i], kept, strict=False)
+            if any(stage.fingerprint in needed for stage in earlier)
+        )
+        own = of_stage[group[0].fingerprint]
+        floats = _filled if group[0].kind == "fill_buffer" else _trained
+        peak = max(peak, held + len(group) * floats(own, group[0]))
+    block = BLOCK_STEPS * 2 * config.batch_size * (config.n_bottleneck + config.n_inputs // 4)
+    return 4 * (peak + block) + _shared_bytes(config)
+
+
+def _kept(pack: Pack, of_stage: Mapping[str, Config]) -> list[int]:
+    """Count the numbers that each group's output holds."""
+    n_moments = (
+        2 if any(c.keeps_optimizer_state or c.generator == "continual" for c in pack.configs) else 0
+    )
+    sizes = []
+    for group in pack.groups:
+        config, stage = of_stage[group[0].fingerprint], group[0]
+        if stage.kind == "fill_buffer":
+            size = _buffer_rows(config, stage.task) * (config.n_inputs + config.n_classes)
+        else:
+            size = n_parameters(config, stage.kind) * (1 + n_moments)
+        sizes.append(len(group) * size)
+    return sizes
+
+
+def _buffer_rows(config: Config, n_tasks: int) -> int:
+    return config.n_replay * (1 if config.n_replay_scope == "total" else n_tasks)
+
+
+def _trained(config: Config, stage: Stage) -> int:
+    """Count the numbers that a lane of a training stage takes at most."""
+    n, d, c = config.batch_size, config.n_inputs, config.n_classes
+    p = n_parameters(config, stage.kind)
+    rec = sum(config.rec_decoder_widths)
+    classifier = sum(config.encoder_widths) + sum(config.class_decoder_widths)
+    z = config.n_noise if stage.is_classifier else config.n_bottleneck
+    decodes = not stage.is_classifier or (
+        config.model == "vib" and (stage.is_first or trains_decoder(config))
+    )
+    hidden = (classifier if stage.is_classifier else rec) + (rec if decodes else 0)
+    row = 2 * hidden + _LATENT * z + 4 * c + (_IMAGE * d if decodes else 0)
+    # Values, gradients, moments and what an update needs for a moment.
+    total = 6 * p + n * row
+    if stage.is_classifier:
+        total += _CHUNK * 2 * (hidden + 2 * z)  # tested
+        total += 4 * p if config.ema_decay else 0
+    if stage.parent("buffer") is None:
+        return total
+    n_copies = 3 if config.normalize and stage.is_classifier else 1
+    total += n * (row + 2 * d) + n_copies * _buffer_rows(config, stage.task - 1) * (d + c)
+    if not stage.is_classifier or config.retrieval == "cycle":
+        return total
+    total += 3 * p + n * row  # the virtual step
+    if config.retrieval == "mir":
+        return total + config.n_candidates * (d + c + 2 * (hidden + 2 * z))
+    generator = n_parameters(config, "train_generator") if config.has_vae else p
+    return total + p + generator + n * (8 * d + 3 * rec + 6 * classifier + 12 * z)
+
+
+def _filled(config: Config, stage: Stage) -> int:
+    """Count the numbers that a lane takes at most while its buffer is filled."""
+    rows = _buffer_rows(config, stage.task) * (config.n_inputs + config.n_classes)
+    if config.replay == "simple":
+        return 2 * rows
+    kinds: list[StageKind] = ["train_task", "train_generator"] if config.has_vae else ["train_task"]
+    stacks = sum(n_parameters(config, kind) for kind in kinds)
+    return (
+        3 * rows
+        + stacks
+        + _buffer_rows(config, stage.task) * max(config.rec_decoder_widths, default=0)
+    )
+
+
+def slots_on(resources: Resources, n_cpus: float, n_gpus: float) -> int:
+    """Count how many packs fit on one machine at once."""
+    by_cpu = int(n_cpus / resources.cpu + _TINY)
+    if not resources.gpu:
+        return by_cpu
+    if resources.gpu < 1:  # a fraction lies on one GPU
+        return min(by_cpu, int(n_gpus) * int(1 / resources.gpu + _TINY))
+    return min(by_cpu, int(n_gpus / resources.gpu + _TINY))

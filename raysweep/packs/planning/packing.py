@@ -1,0 +1,200 @@
+"""Packs: which configurations train together, and how evenly they fill the slots."""
+
+import heapq
+import math
+from collections.abc import Container, Iterable, Sequence
+from dataclasses import dataclass
+
+from raysweep.learning.config import Config
+from raysweep.learning.stage_graph import Pack, pack_key, stages_of
+from raysweep.packs.planning.estimates import (
+    CPU,
+    GPU,
+    Speed,
+    cost,
+    lanes_within,
+    memory_bytes,
+    useful_lanes,
+)
+
+LANES_CPU = (16, 64)
+"""Bounds of the planner's choice: up to the first, prefix mates cost nothing beside each other;
+beyond the second a pack's rows and its loss with its worker grow for nothing."""
+LANES_GPU = (32, 128)
+
+_WAVES = (1, 2, 3, 4, 6, 8)
+"""Packs a slot that the planner tries, the fewest first."""
+_EVEN = 0.05
+"""Slots idle at the end for this share of the sweep are well filled."""
+_GAIN = 0.02
+"""More packs must shorten the sweep by this share: they train shared stages more often."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep will run: packs, longest first, and counts of their stages.
+
+    ``length_s`` estimates how long the packs take when each slot, once free, takes the longest
+    pack left; ``idle_s`` how long the slot that ends first then waits for the one that ends last.
+    That is at most the length of one pack: the one that ends last.
+    """
+
+    packs: tuple[Pack, ...]
+    n_stages: int
+    n_distinct_stages: int
+    n_run_stages: int
+    length_s: float = 0.0
+    idle_s: float = 0.0
+
+
+def make_plan(
+    configs: Sequence[Config],
+    n_slots: int = 1,
+    max_lanes: int | None = None,
+    alone: Container[str] = (),
+    memory: int | None = None,
+    has_gpu: bool = False,
+) -> Plan:
+    """Put each configuration into exactly one pack.
+
+    ``n_slots`` is how many packs can run at once, ``memory`` the bytes that each of them may take
+    (None: enough), ``has_gpu`` whether they run on a GPU. ``max_lanes`` fixes the largest number of
+    configurations in a pack whatever it costs; None lets the planner choose: as many lanes as
+    shapes and memory make worth while, in more packs where slots would idle. Configurations that
+    share their first stages go into one pack where it has room. Those with an id in ``alone`` get a
+    pack each.
+    """
+    speed = GPU if has_gpu else CPU
+    lone = [Pack((config,)) for config in configs if config.id in alone]
+    keys = _by_key(config for config in configs if config.id not in alone)
+    if max_lanes:
+        packs = lone + [pack for families in keys for pack in _cut(families, max_lanes)]
+    else:
+        bounds = LANES_GPU if has_gpu else LANES_CPU
+        limits = [_most_lanes(families, memory, speed, bounds) for families in keys]
+        packs = _balance(keys, limits, lone, n_slots, speed)
+    costs = {id(pack): cost(pack, speed) for pack in packs}
+    packs.sort(key=lambda pack: costs[id(pack)], reverse=True)
+    length_s, idle_s = simulate([costs[id(pack)] for pack in packs], n_slots)
+    n_stages = sum(len(stages_of(config)) for config in configs)
+    n_distinct = len({stage.fingerprint for config in configs for stage in stages_of(config)})
+    n_run = sum(len(group) for pack in packs for group in pack.groups)
+    return Plan(tuple(packs), n_stages, n_distinct, n_run, length_s, idle_s)
+
+
+_Families = list[list[Config]]
+"""The configurations of one pack key; prefix mates share a list."""
+
+_SHARED_FIRST = ("train_generator_1", "train_task_1", "fill_buffer_1")
+"""Stages by which configurations are put side by side: the dearest to share first."""
+
+
+def _by_key(configs: Iterable[Config]) -> list[_Families]:
+    keys: dict[str, list[Config]] = {}
+    for config in configs:
+        keys.setdefault(pack_key(config), []).append(config)
+    return [_in_families(members) for members in keys.values()]
+
+
+def _in_families(configs: Sequence[Config]) -> _Families:
+    families: dict[str, list[Config]] = {}
+    rank: dict[str, int] = {}
+    for config in configs:
+        for stage in stages_of(config):
+            rank.setdefault(stage.fingerprint, len(rank))
+
+    def shared(config: Config) -> list[int]:
+        by_name = {stage.name: rank[stage.fingerprint] for stage in stages_of(config)}
+        return [by_name.get(name, -1) for name in _SHARED_FIRST]
+
+    for config in sorted(configs, key=shared):
+        families.setdefault(stages_of(config)[0].fingerprint, []).append(config)
+    return list(families.values())
+
+
+def _cut(families: _Families, limit: int) -> list[Pack]:
+    """Cut into packs of at most ``limit``, not between prefix mates where that is possible."""
+    chunks: list[list[Config]] = [[]]
+    for family in families:
+        size = math.ceil(len(family) / math.ceil(len(family) / limit))
+        for start in range(0, len(family), size):
+            piece = family[start : start + size]
+            if len(chunks[-1]) + len(piece) > limit and chunks[-1]:
+                chunks.append([])
+            chunks[-1].extend(piece)
+    return [Pack(tuple(chunk)) for chunk in chunks]
+
+
+_SIZE_SETTINGS = (
+    "replay",
+    "n_replay",
+    "n_replay_scope",
+    "generator",
+    "retrieval",
+    "n_candidates",
+)
+"""Settings of lanes by which their memory differs."""
+
+
+def _most_lanes(
+    families: _Families, memory: int | None, speed: Speed, bounds: tuple[int, int]
+) -> int:
+    least, most = bounds
+    # One member of each kind that differs in memory, the one with most stages first.
+    members = (config for family in families for config in family)
+    kinds = {tuple(getattr(c, name) for name in _SIZE_SETTINGS): c for c in members}
+    packs = sorted((Pack((c,)) for c in kinds.values()), key=lambda pack: -pack.n_epochs)
+    lanes = min(max(useful_lanes(packs[0], speed), least), most)
+    if memory is None:
+        return lanes
+    return min(lanes, *(lanes_within(memory, pack) for pack in packs))
+
+
+def _balance(
+    keys: Sequence[_Families],
+    limits: Sequence[int],
+    lone: Sequence[Pack],
+    n_slots: int,
+    speed: Speed,
+) -> list[Pack]:
+    """Cut each key into packs of at most its limit so that the slots end together.
+
+    Tries larger numbers of packs only while slots would idle at the end. A cut is kept if the
+    sweep gets shorter by it, stages that it makes to be trained twice included.
+    """
+    sizes = [sum(map(len, families)) for families in keys]
+    whole = [cost(Pack(tuple(c for f in families for c in f)), speed) for families in keys]
+    lone_costs = [cost(pack, speed) for pack in lone]
+    best: list[Pack] = []
+    best_length = math.inf
+    for waves in _WAVES:
+        share = (sum(whole) + sum(lone_costs)) / (n_slots * waves)
+        packs = list(lone)
+        for families, limit, size, seconds in zip(keys, limits, sizes, whole, strict=True):
+            n_packs = min(size, max(math.ceil(size / limit), math.ceil(seconds / share - 1e-6)))
+            packs += _cut(families, math.ceil(size / n_packs))
+        costs = lone_costs + [cost(pack, speed) for pack in packs[len(lone) :]]
+        length, idle = simulate(costs, n_slots)
+        if length < (1 - _GAIN) * best_length:
+            best, best_length = packs, length
+        if idle <= _EVEN * length or len(packs) == sum(sizes) + len(lone):
+            break
+    return best
+
+
+def simulate(costs: Sequence[float], n_slots: int) -> tuple[float, float]:
+    """Hand out packs, the longest first, each to the slot that is free first.
+
+    Gives when the last slot ends, and how long before that the first one has ended (0 for a slot
+    without a pack), in the unit of ``costs``.
+    """
+    ends = [0.0] * n_slots
+    for seconds in sorted(costs, reverse=True):
+        heapq.heapreplace(ends, ends[0] + seconds)
+    return max(ends), max(ends) - min(ends)
+
+
+def memory_of(plan: Plan, n_slots: int) -> tuple[int, int]:
+    """Give the largest pack's memory and that of the ``n_slots`` largest together, in bytes."""
+    sizes = sorted((memory_bytes(pack) for pack in plan.packs), reverse=True)
+    return (sizes[0] if sizes else 0), sum(sizes[:n_slots])

@@ -1,0 +1,160 @@
+"""What a pack reports: rows for the tables, by their column names."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from raysweep.learning.training.loss_monitor import Divergence
+from raysweep.settings.stopping import Stop
+
+Row = dict[str, Any]
+
+
+@dataclass
+class Report:
+    """What one epoch of a pack gives: rows for the tables, by their column names.
+
+    A row of ``trials`` has the outcome only: the driver adds settings, times and versions.
+    ``prepare_s`` has the time spent on the stage store, too.
+    """
+
+    epochs: list[Row] = field(default_factory=list)
+    accuracy: list[Row] = field(default_factory=list)
+    trials: list[Row] = field(default_factory=list)
+    train_s: float = 0.0
+    prepare_s: float = 0.0
+
+
+@dataclass
+class Record:
+    """What is kept of a finished or diverged stage for the rows of its configurations."""
+
+    seconds: float = 0.0  # charged to each configuration that has the stage
+    accuracy: list[float] = field(default_factory=list)
+    """Test accuracy on each task after the stage; empty unless it ends the learning of a task."""
+    initial_accuracy: list[float] = field(default_factory=list)
+    """Test accuracy on each task before any training; on the first stage's record."""
+    test_accuracy: list[float] = field(default_factory=list)
+    """Test accuracy by epoch, as in ``epochs``; of stages that train a classifier."""
+    rec_loss: float | None = None
+    label_entropy: float | None = None
+    divergence: Divergence | None = None
+    is_done: bool = False
+    is_stored: bool = False
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    """Metrics by epoch, while they are to go into the store."""
+
+
+def accuracy_rows(config_id: str, after_task: int, accuracies: Sequence[float]) -> list[Row]:
+    """Give the rows of ``accuracy`` after a task: ``accuracies`` on each task, from the first."""
+    return [
+        {"config_id": config_id, "after_task": after_task, "on_task": on_task, "accuracy": accuracy}
+        for on_task, accuracy in enumerate(accuracies, 1)
+    ]
+
+
+def trial_row(records: Sequence[Record], divergence: Divergence | None) -> Row:
+    """Give the outcome of a configuration by the records of its stages, in their order."""
+    status = "diverged" if divergence else "finished"
+    row = _so_far(records, status)
+    if divergence:
+        return row | {
+            "diverged_stage": divergence.stage,
+            "diverged_epoch": divergence.epoch,
+            "diverged_step": divergence.step,
+            "last_finite_loss": divergence.last_finite_loss,
+        }
+    matrix = [r.accuracy for r in records if r.accuracy]
+    rec_losses = [r.rec_loss for r in records if r.rec_loss is not None]
+    entropies = [r.label_entropy for r in records if r.label_entropy is not None]
+    initial = next((r.initial_accuracy for r in records if r.initial_accuracy), None)
+    by_epoch = next((r.test_accuracy for r in reversed(records) if r.test_accuracy), None)
+    return row | {
+        **accuracy_summary(matrix, initial),
+        **best_epoch(by_epoch),
+        "reconstruction_loss": rec_losses[0] if rec_losses else None,
+        "replay_label_entropy": entropies[-1] if entropies else None,
+    }
+
+
+def stopped_row(records: Sequence[Record], stop: Stop) -> Row:
+    """Give the outcome of a configuration that stopped early."""
+    row = _so_far(records, "stopped")
+    return row | {"stopped_rung": stop.rung, "stopped_reason": stop.reason}
+
+
+def _so_far(records: Sequence[Record], status: str) -> Row:
+    return {
+        "status": status,
+        "duration_s": sum(record.seconds for record in records),
+        "n_stored_stages": sum(record.is_stored for record in records),
+    }
+
+
+def best_epoch(test_accuracy: Sequence[float] | None) -> Row:
+    """Give the largest of the test accuracies by epoch, and its epoch from 1: the first of equals.
+
+    It is chosen on test samples: an optimistic figure, for comparison with published ones.
+    """
+    if not test_accuracy:
+        return {"best_accuracy": None, "best_epoch": None}
+    best = max(test_accuracy)
+    return {"best_accuracy": best, "best_epoch": test_accuracy.index(best) + 1}
+
+
+def accuracy_summary(
+    matrix: Sequence[Sequence[float]], initial: Sequence[float] | None = None
+) -> dict[str, float | None]:
+    """Summarise R, where ``matrix[t - 1][i - 1]`` is the accuracy on task i after task t of T.
+
+    ``initial[i - 1]`` is b_i, the accuracy on task i before any training. Joint training learns
+    all tasks at once: its R is the row T alone, and what speaks of a sequence is null.
+
+    - ``average_accuracy``: mean over i of R[T, i] (ACC of Lopez-Paz and Ranzato 2017, arXiv
+      1706.08840, section 2).
+    - ``backward_transfer``: mean over i < T of R[T, i] - R[i, i] (BWT, there).
+    - ``forward_transfer``: mean over i > 1 of R[i - 1, i] - b_i (FWT, there); null without b.
+    - ``forgetting``: mean over i < T of max over t < T of R[t, i], minus R[T, i] (Chaudhry et al.
+      2018, arXiv 1801.10112). It may be negative. Mammoth takes the maximum over t <= T (never
+      negative), Avalanche R[i, i] in its place (the negative of ``backward_transfer``).
+    - ``learning_accuracy``: mean over i of R[i, i] (Riemer et al. 2019, arXiv 1810.11910).
+    - ``average_incremental_accuracy``: mean over t of the mean over i <= t of R[t, i] (Rebuffi et
+      al. 2017, arXiv 1611.07725, section 4, for tasks of equal size).
+
+    For one task forgetting and transfers are null.
+    """
+    last = matrix[-1]
+    n_tasks = len(last)
+    assert len(matrix) in {1, n_tasks}
+    is_joint = len(matrix) < n_tasks
+    summary = {
+        "average_accuracy": fmean(last),
+        "forgetting": None,
+        "first_task_accuracy_initial": None if is_joint else matrix[0][0],
+        "first_task_accuracy_final": last[0],
+        "last_task_accuracy": last[-1],
+        "backward_transfer": None,
+        "forward_transfer": None,
+        "learning_accuracy": None,
+        "average_incremental_accuracy": None,
+    }
+    if is_joint:
+        return summary
+    learned = [matrix[i][i] for i in range(n_tasks)]
+    summary["learning_accuracy"] = fmean(learned)
+    seen = [fmean(row[: t + 1]) for t, row in enumerate(matrix)]
+    summary["average_incremental_accuracy"] = fmean(seen)
+    if n_tasks == 1:
+        return summary
+    best = [max(row[i] for row in matrix[:-1]) for i in range(n_tasks - 1)]
+    summary["forgetting"] = _mean_difference(best, last[:-1])
+    summary["backward_transfer"] = _mean_difference(last[:-1], learned[:-1])
+    if initial:
+        ahead = [matrix[i - 1][i] for i in range(1, n_tasks)]
+        summary["forward_transfer"] = _mean_difference(ahead, initial[1:])
+    return summary
+
+
+def _mean_difference(some: Sequence[float], others: Sequence[float]) -> float:
+    return fmean(a - b for a, b in zip(some, others, strict=True))

@@ -1,0 +1,267 @@
+"""The files of the stage store: one safetensors file an entry, checked on reading.
+
+An entry is named after its stage's fingerprint and after everything else that can change a bit of
+its result (``environment``). torch takes seconds to import, and the driver only counts entries:
+only what a worker calls imports it.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raysweep.atomic import TEMPORARY, write_atomically
+from raysweep.learning.data.sources import Source
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+STORE = ".stages"
+"""Name of the store's folder in the folder of all sweeps; no sweep can have it."""
+
+_FORMAT = 1
+_SUFFIX = ".safetensors"
+_ABANDONED_S = 3600.0
+_FULL = 0.9
+"""Share of the limit that entries may take after some were removed, so that few writes look."""
+_LOOK_AFTER = 1 / 64
+"""Share of the room found last that may be written before looking again: others write, too."""
+_BLANK = "0" * 64
+_COMPUTING = (
+    "learning",
+    "packs/run.py",
+    "packs/records.py",
+    "packs/rows.py",
+    "packs/merging.py",
+    "packs/stage_cache/pack_cache.py",
+    "tune/scheduling/trainable.py",
+)
+"""The code that a stage's numbers, and the form of its entry, come from."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a stage gave: ``record``, plain values for the tables, and ``tensors`` by name (CPU)."""
+
+    record: dict[str, Any]
+    tensors: "dict[str, Tensor]"
+
+
+class StageStore:
+    """The entries in one folder, for any number of processes at once.
+
+    ``max_bytes`` limits the folder: the entries that were not used for longest go first. An error
+    in writing is put into ``failure``, in one line, and nothing more is written: what can't be
+    kept is computed again, no more.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.failure: str | None = None
+        self._n_room = 0
+        self._n_written = 0
+
+    def path(self, stage: str, environment: Mapping[str, Any]) -> Path:
+        """Give where the entry of a stage (its fingerprint) is, or would be."""
+        text = json.dumps(environment, sort_keys=True)
+        return self.folder / f"{stage}-{_digest(text.encode())[:16]}{_SUFFIX}"
+
+    def read(self, stage: str, environment: Mapping[str, Any]) -> Entry | None:
+        """Read the entry of a stage, or None: there is none, or none that can be trusted.
+
+        An entry that is damaged or another stage's is removed.
+        """
+        path = self.path(stage, environment)
+        try:
+            data = path.read_bytes()
+        except OSError:
+            return None
+        try:
+            entry = _decode(data, stage, environment)
+        except (MemoryError, ImportError):  # nothing is wrong with the entry
+            return None
+        except Exception:  # noqa: BLE001 (whatever is wrong with it, the stage is computed again)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        with contextlib.suppress(OSError):  # of a store that can only be read
+            os.utime(path)
+        return entry
+
+    def write(
+        self, stage: str, environment: Mapping[str, Any], entry: Entry, replaces: bool = False
+    ) -> None:
+        """Write the entry of a stage; one that is there stays unless the new one ``replaces`` it.
+
+        Never raises ``OSError``: see ``failure``.
+        """
+        path = self.path(stage, environment)
+        if self.failure:
+            return
+        try:
+            if path.exists() and not replaces:
+                return
+            data = _encode(stage, environment, entry)
+            if len(data) > self.max_bytes:
+                return
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, data)
+            self._make_room(len(data))
+        except OSError as error:
+            self.failure = (
+                f"{self.folder}: expected to keep stages there, got: {error.strerror or error}; "
+                f"training goes on without"
+            )
+
+    def _make_room(self, n_bytes: int) -> None:
+        """Remove the entries used least lately if there are too many, and what writers left."""
+        self._n_written += n_bytes
+        if self._n_written < _LOOK_AFTER * self._n_room:
+            return
+        now = time.time()
+        found: list[tuple[float, int, str]] = []
+        with os.scandir(self.folder) as files:
+            for file in files:
+                with contextlib.suppress(FileNotFoundError):
+                    stat = file.stat()
+                    is_temporary = file.name.startswith(TEMPORARY)
+                    if is_temporary and now - stat.st_mtime > _ABANDONED_S:
+                        Path(file.path).unlink()
+                    elif file.name.endswith(_SUFFIX) and not is_temporary:
+                        found.append((stat.st_mtime, stat.st_size, file.path))
+        total = sum(size for _, size, _ in found)
+        if total > self.max_bytes:
+            for _, size, name in sorted(found):
+                if total <= _FULL * self.max_bytes:
+                    break
+                Path(name).unlink(missing_ok=True)
+                total -= size
+        self._n_room, self._n_written = self.max_bytes - total, 0
+
+
+def stored_stages(folder: Path) -> set[str]:
+    """List the fingerprints of the stages in a store, whatever they were computed with."""
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 (names are all it takes)
+    except OSError:
+        return set()
+    return {
+        name.partition("-")[0]
+        for name in names
+        if name.endswith(_SUFFIX) and not name.startswith(TEMPORARY)
+    }
+
+
+def environment(source: Source, device: "torch.device", dtype: "torch.dtype") -> dict[str, Any]:
+    """Say what beside its settings can change a bit of a stage's result, in this process.
+
+    Raised versions, another processor, edited code, other data: each makes other entries. The
+    code counts to the letter, since nobody is made to raise ``STAGE_VERSION`` while trying
+    something out.
+    """
+    import torch
+
+    is_cuda = device.type == "cuda"
+    return {
+        "format": _FORMAT,
+        "code": _code(),
+        "torch": str(torch.__version__),
+        "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
+        "processor": _processor(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "mkl": os.environ.get("MKL_CBWR", ""),
+        "n_threads": torch.get_num_threads(),
+        "dtype": str(dtype),
+        "matmul_precision": torch.get_float32_matmul_precision(),
+        "flushes_denormals": float(torch.tensor(1e-40) * 1) == 0,
+        "data": _digest(*_data(source)),
+    }
+
+
+def _digest(*parts: bytes) -> str:
+    state = hashlib.blake2b(digest_size=32)
+    for part in parts:
+        state.update(len(part).to_bytes(8, "little"))
+        state.update(part)
+    return state.hexdigest()
+
+
+@lru_cache(maxsize=1)  # what the process has imported, not what is edited meanwhile
+def _code() -> str:
+    root = Path(__file__).parents[2]
+    files = []
+    for name in _COMPUTING:
+        path = root / name
+        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return _digest(
+        *(
+            part
+            for file in files
+            for part in (str(file.relative_to(root)).encode(), file.read_bytes())
+        )
+    )
+
+
+def _data(source: Source) -> list[bytes]:
+    arrays = (source.train_images, source.train_labels, source.test_images, source.test_labels)
+    shapes = json.dumps([source.name, source.mean, source.sd, [array.shape for array in arrays]])
+    return [shapes.encode(), *(array.tobytes() for array in arrays)]
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    # Hypervisors give one name to processors of different abilities; ARM gives no name.
+    telling = ("model name", "flags", "Features", "CPU part")
+    found = sorted({line for line in lines if line.startswith(telling)})
+    return _digest(platform.machine().encode(), *(line.encode() for line in found))
+
+
+def _sealed(digest: str) -> bytes:
+    """Give how the digest stands in the header; inside a JSON text quotes would be escaped."""
+    return f'"blake2b":"{digest}"'.encode()
+
+
+def _encode(stage: str, environment: Mapping[str, Any], entry: Entry) -> bytes:
+    """Lay out an entry: a safetensors file whose header holds the digest of the whole file.
+
+    The digest is taken with zeros in its own place.
+    """
+    import torch
+    from safetensors.torch import save
+
+    content = {"stage": stage, "environment": dict(environment), "record": entry.record}
+    tensors = {
+        # Copies: safetensors refuses views of one memory.
+        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+        for name, tensor in entry.tensors.items()
+    }
+    data = save(tensors, metadata={"content": json.dumps(content), "blake2b": _BLANK})
+    assert data.count(_sealed(_BLANK)) == 1
+    return data.replace(_sealed(_BLANK), _sealed(_digest(data)), 1)
+
+
+def _decode(data: bytes, stage: str, environment: Mapping[str, Any]) -> Entry:
+    """Read what ``_encode`` gave; raises an exception of any kind for anything else."""
+    from safetensors.torch import load
+
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    metadata = header["__metadata__"]
+    digest = metadata["blake2b"]
+    if _digest(data.replace(_sealed(digest), _sealed(_BLANK), 1)) != digest:
+        raise ValueError("damaged")
+    content = json.loads(metadata["content"])
+    if content["stage"] != stage or content["environment"] != environment:
+        raise ValueError("another stage's")
+    return Entry(content["record"], load(data))

@@ -1,0 +1,247 @@
+"""A sweep's folder: its names, its lock, and the files beside the tables."""
+
+import contextlib
+import json
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from raysweep.atomic import TEMPORARY
+from raysweep.errors import InputError
+from raysweep.tables.locks import LOCK, FileLock, Lease, Lock, Say, clear_probes
+from raysweep.tables.paths import Place, copy_all, delete_all
+from raysweep.tables.reader import OURS
+from raysweep.tables.schemas import TABLES
+
+_SCRATCH = ".tune"
+
+
+class WriteError(Exception):
+    """Say in one line that the results can't be written: where and why."""
+
+    def __init__(self, place: object, error: OSError | str) -> None:
+        where, why = place, error
+        if isinstance(error, OSError):
+            where, why = error.filename or place, error.strerror or str(error)
+        super().__init__(f"{where}: expected to write results, got: {why}")
+
+
+def check_name(name: str) -> str:
+    """Refuse a sweep name that would leave the results folder or hide in it."""
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+        raise InputError(
+            f"--name: expected letters, digits, '.', '_', '-' (not first '.' or '-'), got {name!r} "
+            f"(without --name it is the file's name)"
+        )
+    return name
+
+
+class ResultsFolder:
+    """One sweep's folder, and the lock that lets one driver write at a time.
+
+    ``place`` is a path or an address (``s3://BUCKET/NAME``). Raises ``InputError`` for an address
+    that can't be one.
+    """
+
+    def __init__(self, place: str | Path | Place) -> None:
+        self.place = Place.of(place)
+        self._lock: Lock | None = None
+        self._remover: ThreadPoolExecutor | None = None
+
+    @property
+    def path(self) -> Path:
+        """The folder's local path; only for one that is local."""
+        assert self.place.local is not None, f"{self.place} has no local path"
+        return self.place.local
+
+    @property
+    def logs(self) -> Path:
+        """Local folder of the tracebacks of failed packs."""
+        return self.path / "logs"
+
+    @property
+    def scratch(self) -> Place:
+        """Folder of Ray Tune's files and the checkpoints of running packs."""
+        return self.place / _SCRATCH
+
+    def storage(self) -> tuple[str, fs.FileSystem | None]:
+        """Give where Ray Tune keeps its files: a path and its file system, None for local ones.
+
+        Raises ``OSError`` if a store can't be reached.
+        """
+        scratch = self.scratch
+        return scratch.key, None if scratch.local is not None else scratch.filesystem
+
+    def remove_tree(self, path: str) -> None:
+        """Remove a folder of Ray Tune's, named as in ``storage``; in a store some time later.
+
+        An error is none here: what is left goes with the rest at the end.
+        """
+        if self.place.local is not None:
+            Place(Path(path)).delete_tree()
+            return
+        scratch, filesystem = self.storage()
+        assert path.startswith(f"{scratch}/"), f"{path} is not in {scratch}"
+        if self._remover is None:
+            self._remover = ThreadPoolExecutor(1, "raysweep-remover")
+        self._remover.submit(filesystem.delete_dir, path)  # type: ignore[union-attr]
+
+    def open(self, is_fresh: bool = False, say: Say | None = None) -> Place | None:
+        """Make the folder and take its lock; with ``is_fresh`` move an old one aside.
+
+        Gives where the old folder was moved to, if any. In a store this may wait up to 75 s for
+        the lease of a driver that was killed, and says so through ``say``. Raises ``InputError``
+        if the folder can't be written, belongs to something else, or another driver holds it.
+        """
+        try:
+            self._refuse_foreign()
+            if self.place.local is None:
+                return self._open_in_store(is_fresh, say)
+            return self._open_locally(self.place.local, is_fresh)
+        except OSError as error:
+            raise InputError(
+                f"{self.place}: expected a folder that can be written, "
+                f"got: {error.strerror or error}; choose another with --results"
+            ) from None
+
+    def _open_locally(self, path: Path, is_fresh: bool) -> Place | None:
+        path.mkdir(parents=True, exist_ok=True)
+        self._take(FileLock(path))
+        moved = self._move_aside(path) if is_fresh else None
+        self.scratch.delete_tree()  # of a killed driver
+        for name in TABLES:
+            (path / "parts" / name).mkdir(parents=True, exist_ok=True)
+        for stale in path.rglob(f"{TEMPORARY}*"):
+            stale.unlink(missing_ok=True)
+        return moved
+
+    def _open_in_store(self, is_fresh: bool, say: Say | None) -> Place | None:
+        self._take(Lease(self.place), say)
+        clear_probes(self.place)
+        self.scratch.delete_tree()
+        return self._copy_aside() if is_fresh else None
+
+    def _take(self, lock: Lock, say: Say | None = None) -> None:
+        lock.take(say)
+        self._lock = lock
+
+    def _refuse_foreign(self) -> None:
+        names = self.place.names()
+        is_ours = OURS & set(names) or all(name.startswith(LOCK) for name in names)
+        if self.place.is_file() or not is_ours:
+            raise InputError(
+                f"{self.place}: expected no folder or that of a sweep, got something else; "
+                f"choose another with --name or --results"
+            )
+
+    def _aside(self) -> Place:
+        return self.place.with_name(f"{self.place.name}.{datetime.now():%Y%m%d-%H%M%S}")
+
+    def _move_aside(self, path: Path) -> Place | None:
+        content = sorted(
+            (entry for entry in path.iterdir() if entry.name != LOCK),
+            key=lambda entry: not entry.name.startswith("trials"),
+        )
+        if not content:
+            return None
+        moved = self._aside()
+        assert moved.local is not None
+        moved.local.mkdir()
+        for entry in content:
+            entry.rename(moved.local / entry.name)
+        return moved
+
+    def _copy_aside(self) -> Place | None:
+        """Copy everything in a store, and only then delete it.
+
+        The rows of trials go first: a row of theirs must never be there without those that it
+        vouches for, or they would not be trained again after a crash.
+        """
+        names = [name for name in self.place.tree() if name != LOCK]
+        if not names:
+            return None
+        moved = self._aside()
+        copy_all((self.place / name, moved / name) for name in names)
+        vouching = [name for name in names if name.startswith(("trials.", "parts/trials/"))]
+        delete_all(self.place / name for name in vouching)
+        delete_all(self.place / name for name in names if name not in vouching)
+        return moved
+
+    def expect_lock(self) -> None:
+        """Raise ``WriteError`` if another driver has the folder now, ``OSError`` if unknown."""
+        holder = self._lock.holder() if self._lock else None
+        if holder:
+            raise WriteError(self.place, f"{holder} holds the folder now, this driver lost it")
+
+    def close(self) -> None:
+        """Remove Ray's files and give the lock back, if it was taken."""
+        if not self._lock:
+            return
+        if self._remover:
+            self._remover.shutdown(cancel_futures=True)
+            self._remover = None
+        with contextlib.suppress(OSError):
+            if not self._lock.holder():  # else they are another driver's
+                self.scratch.delete_tree()
+        self._lock.release()
+        self._lock = None
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file of the folder atomically. Raises ``WriteError``."""
+        try:
+            (self.place / name).write_bytes(text.encode())
+        except OSError as error:
+            raise WriteError(self.place, error) from None
+
+    def write_log(self, name: str, text: str) -> Place:
+        """Write a log of a failure and give its place. Raises ``OSError``."""
+        if self.place.local is not None:
+            self.logs.mkdir(exist_ok=True)
+        log = self.place / "logs" / name
+        log.write_bytes(text.encode())
+        return log
+
+    def add_run(self, run: Mapping[str, Any]) -> None:
+        """Put a run into ``manifest.json``, in place of an entry with the same start.
+
+        Raises ``WriteError``.
+        """
+        place = self.place / "manifest.json"
+        try:
+            runs = _runs(place, run["start"])
+            content = json.dumps({"runs": [*runs, dict(run)]}, indent=2) + "\n"
+            place.write_bytes(content.encode())
+        except OSError as error:
+            raise WriteError(self.place, error) from None
+
+
+def read_runs(folder: str | Path | Place) -> list[dict[str, Any]]:
+    """Give the runs in a folder's ``manifest.json``, oldest first; none if it can't be read."""
+    try:
+        runs = json.loads((Place.of(folder) / "manifest.json").read_bytes())["runs"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
+
+
+def resume_command(command: Sequence[str]) -> str:
+    """Give the command that goes on where this one stopped."""
+    return shlex.join(word for word in command if word != "--fresh")
+
+
+def _runs(manifest: Place, other_than: str) -> list[dict[str, Any]]:
+    """Give the runs in a manifest but for one; a damaged manifest is moved aside."""
+    try:
+        content = json.loads(manifest.read_bytes())
+        return [entry for entry in content["runs"] if entry["start"] != other_than]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError):
+        manifest.move(manifest.with_name("manifest.json.damaged"))
+        return []

@@ -1,0 +1,285 @@
+"""One driver at a time on a sweep's folder: a file lock, or a lease in an object store."""
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import re
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Protocol
+
+from raysweep.errors import InputError
+from raysweep.tables.paths import Place
+
+LOCK = ".lock"
+_PROBE = ".lock-"
+RENEW_S = 15.0
+"""How often a driver renews its lease."""
+STALE_S = 60.0
+"""A lease that was not renewed for so long may be taken."""
+_SETTLE_S = 1.0
+"""How long to wait before looking whether another driver took the lease at the same moment."""
+_LOOK_S = 2.0
+_CLOCK_S = 10.0
+"""By how much the clock may have been set since the machine started."""
+_MARGIN_S = 2.0
+"""Stores give times in whole seconds."""
+
+Say = Callable[[str], None]
+
+
+class Lock(Protocol):
+    """The right to write in a folder."""
+
+    def take(self, say: Say | None = None) -> None:
+        """Take it; raise ``InputError`` if another driver holds it, ``OSError`` if none can be."""
+
+    def holder(self) -> str | None:
+        """Name the one who holds it instead of this process, if so."""
+
+    def release(self) -> None:
+        """Give it back."""
+
+
+def _held(folder: object, holder: str, more: str = "") -> InputError:
+    return InputError(
+        f"{folder}: expected no other driver on this folder, but {holder} holds it{more}; "
+        f"wait for it, or use another --name"
+    )
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a folder, by what stands in its lock.
+
+    ``is_alive`` is None where that can't be told from here: for a process on another host.
+    """
+
+    name: str
+    is_alive: bool | None
+
+
+def find_holder(folder: Place) -> Holder | None:
+    """Tell who holds a folder, or was killed while it did; None if nobody. Takes no lock.
+
+    A lease's age goes by the store's clock and this machine's. Raises ``OSError`` if the store
+    can't be asked.
+    """
+    lock = folder / LOCK
+    try:
+        content, written = lock.read_bytes(), lock.written_at()
+    except FileNotFoundError:
+        return None
+    if folder.local is None:
+        age_s = (datetime.now(UTC) - written).total_seconds()
+        return Holder(_name(content), age_s < STALE_S)
+    name = content.decode(errors="replace").strip()
+    return Holder(name, _is_alive(name, written)) if name else None
+
+
+def _is_alive(name: str, since: datetime) -> bool | None:
+    """Tell whether a process of this host runs and is not a later one with the same number."""
+    found = re.fullmatch(r"process (\d+) on (.*)", name)
+    if not found or found[2] != socket.gethostname():
+        return None
+    pid = int(found[1])
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    began = _began(pid)
+    return began is None or began <= since.timestamp() + _CLOCK_S
+
+
+def _began(pid: int) -> float | None:
+    """Tell when a process began, in seconds of the clock; None where the system does not say.
+
+    One that has ended and that nobody has asked for its exit code has not begun: infinity.
+    """
+    try:
+        state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        if state in ("Z", "X"):
+            return math.inf
+        ticks = int(numbers[18])
+        booted = re.search(r"^btime (\d+)", Path("/proc/stat").read_text(), re.MULTILINE)
+        return int(booted[1]) + ticks / os.sysconf("SC_CLK_TCK") if booted else None
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def this_process() -> str:
+    """Name this process, as in a lock."""
+    return f"process {os.getpid()} on {socket.gethostname()}"
+
+
+class FileLock:
+    """A lock on a local file, which ends with its process."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file: IO[str] | None = None
+
+    def take(self, say: Say | None = None) -> None:
+        """Take it or raise ``InputError`` at once."""
+        lock = (self._folder / LOCK).open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "another process"
+            raise _held(self._folder, holder) from None
+        lock.truncate(0)
+        lock.write(this_process())
+        lock.flush()
+        self._file = lock
+
+    def holder(self) -> str | None:
+        """Give None: nobody can take it away."""
+        return None
+
+    def release(self) -> None:
+        """Give it back."""
+        if self._file:
+            # Its process may live on: see `find_holder`.
+            with contextlib.suppress(OSError):
+                self._file.truncate(0)
+            self._file.close()
+            self._file = None
+
+
+class Lease:
+    """A lock in an object store: an object that a thread renews, or else it goes stale.
+
+    No clock is trusted but the store's and this process's measure of time. Where two drivers take
+    a stale lease at one moment, the one that wrote last has it. A store has no way to write on a
+    condition, so a driver that sleeps between a look at its lease and a write may write once more.
+    """
+
+    def __init__(self, folder: Place) -> None:
+        self._folder = folder
+        self._object = folder / LOCK
+        self._token = uuid.uuid4().hex
+        self._is_over = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def take(self, say: Say | None = None) -> None:
+        """Take it; wait for one that is not renewed until it is stale, at most 75 s.
+
+        Says through ``say`` that it waits. Raises ``InputError`` if another driver renews it,
+        ``OSError`` if the store can't be asked.
+        """
+        held = self._read()
+        if held is not None:
+            self._wait(held, say)
+        self._write()
+        try:
+            time.sleep(_SETTLE_S)
+            winner = self.holder()
+            if winner:
+                raise _held(self._folder, winner)
+        except BaseException:
+            self._give_back()
+            raise
+        self._thread = threading.Thread(target=self._renew, name="raysweep-lease", daemon=True)
+        self._thread.start()
+
+    def _wait(self, held: bytes, say: Say | None) -> None:
+        left = STALE_S - self._age_s()
+        if left <= 0:
+            return
+        name = _name(held)
+        if say:
+            say(
+                f"{self._folder}: {name} holds it; its lease ends in {left:.0f} s unless it is "
+                f"alive: waiting"
+            )
+        until = time.monotonic() + left + _MARGIN_S
+        while (rest := until - time.monotonic()) > 0:
+            time.sleep(min(_LOOK_S, rest))
+            now = self._read()
+            if now is None:
+                return
+            if now != held:
+                raise _held(self._folder, _name(now), " and has just renewed its lease")
+
+    def _age_s(self) -> float:
+        """Give the age of the lease by the store's clock, which an object written now tells."""
+        probe = self._folder / f"{_PROBE}{self._token}"
+        probe.write_bytes(b"")
+        try:
+            return (probe.written_at() - self._object.written_at()).total_seconds()
+        except FileNotFoundError:
+            return STALE_S
+        finally:
+            probe.delete()
+
+    def _read(self) -> bytes | None:
+        try:
+            return self._object.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _write(self) -> None:
+        lease = {
+            "holder": this_process(),
+            "token": self._token,
+            "time": datetime.now(UTC).isoformat(),
+        }
+        self._object.write_bytes(json.dumps(lease).encode())
+
+    def _renew(self) -> None:
+        while not self._is_over.wait(RENEW_S):
+            # An error shows when the driver writes its rows; a later try may still be in time.
+            with contextlib.suppress(OSError):
+                if self.holder():
+                    return
+                self._write()
+
+    def holder(self) -> str | None:
+        """Name the one who holds it instead; asks the store, raises ``OSError`` if that fails."""
+        held = self._read()
+        if held is None:
+            return "nobody"
+        return None if _field(held, "token") == self._token else _name(held)
+
+    def release(self) -> None:
+        """Give it back, if it is still this driver's; a lease that stays goes stale."""
+        self._is_over.set()
+        if self._thread:
+            self._thread.join()
+            self._thread = None
+            self._give_back()
+
+    def _give_back(self) -> None:
+        with contextlib.suppress(OSError):
+            if not self.holder():
+                self._object.delete()
+
+
+def clear_probes(folder: Place) -> None:
+    """Delete what drivers left that were killed while they asked for the time."""
+    for name in folder.names():
+        if name.startswith(_PROBE):
+            (folder / name).delete()
+
+
+def _field(lease: bytes, name: str) -> str | None:
+    try:
+        value = json.loads(lease)[name]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return value if isinstance(value, str) else None
+
+
+def _name(lease: bytes) -> str:
+    return _field(lease, "holder") or "another process"

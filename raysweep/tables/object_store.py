@@ -1,0 +1,189 @@
+"""Addresses of object stores, the connection to them, and their errors in one line."""
+
+import os
+import re
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from functools import lru_cache
+from typing import NamedTuple, TypeVar
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from pyarrow import fs
+
+from raysweep.errors import InputError
+from raysweep.user_text.values import near
+
+SCHEMES = ("s3", "gs", "file")
+_OPTIONS = {
+    "s3": ("endpoint_override", "region", "scheme", "tls_ca_file_path"),
+    "gs": ("endpoint_override", "scheme"),
+}
+_SECRET = re.compile(r"key|secret|token|password|credential", re.IGNORECASE)
+_CREDENTIALS = {
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or have a profile in ~/.aws",
+    "gs": "set GOOGLE_APPLICATION_CREDENTIALS to a file with credentials",
+}
+# Three attempts at each request, so that a wrong address or no network shows within 30 s.
+_CONNECT_S, _ANSWER_S, _ATTEMPTS = 5.0, 6.0, 3
+_PATIENCE_S = 30.0
+_LONGEST_REASON = 200
+
+T = TypeVar("T")
+
+
+class Address(NamedTuple):
+    """An address taken apart; ``key`` is the path in the bucket, ``query`` the text after "?"."""
+
+    scheme: str
+    bucket: str
+    key: str
+    query: str
+
+
+class StoreError(OSError):
+    """Say in one line what a store answered; ``is_passing`` if a later attempt may go well."""
+
+    def __init__(self, text: str, is_passing: bool = False) -> None:
+        super().__init__(text)
+        self.is_passing = is_passing
+
+
+def take_apart(text: str) -> Address:
+    """Take an address apart.
+
+    Raises ``InputError`` for an unknown scheme or option, a missing bucket, and for credentials:
+    an address stands in logs and in the manifest.
+    """
+    shown = without_secrets(text)
+    try:
+        split = urlsplit(text)
+    except ValueError as error:
+        raise InputError(f"{shown}: expected an address, got: {error}") from None
+    scheme = split.scheme
+    if scheme not in SCHEMES:
+        raise InputError(
+            f"{shown}: expected a folder, or an address that starts with "
+            f"{', '.join(f'{known}://' for known in SCHEMES)}, got {scheme}://"
+            f"{near(scheme, list(SCHEMES))}"
+        )
+    if scheme == "file":
+        if split.netloc not in ("", "localhost") or split.query:
+            raise InputError(f"{shown}: expected file:///FOLDER; give the folder's absolute path")
+        return Address(scheme, "", unquote(split.path), "")
+    options = parse_qsl(split.query, keep_blank_values=True)
+    is_secret = any(_SECRET.search(name) or "@" in value for name, value in options)
+    if "@" in split.path or set("@:") & set(split.netloc) or is_secret:
+        raise InputError(
+            f"{shown}: expected an address without credentials, since it stands in logs and in "
+            f"the manifest; {_CREDENTIALS[scheme]}"
+        )
+    if not split.netloc or split.fragment:
+        raise InputError(f"{shown}: expected {scheme}://BUCKET/FOLDER, without '#'")
+    for name, value in options:
+        if name not in _OPTIONS[scheme] or not value:
+            raise InputError(
+                f"{shown}: expected after '?' values of {', '.join(_OPTIONS[scheme])}, "
+                f"got {name}{near(name, list(_OPTIONS[scheme]))}"
+            )
+    return Address(scheme, split.netloc, unquote(split.path).strip("/"), split.query)
+
+
+def without_secrets(text: str) -> str:
+    """Give an address with what may be credentials replaced by ``***``."""
+    start, mark, query = text.partition("?")
+    start = re.sub(r"(?<=://).*@", "***@", start)  # secret keys have slashes, too
+    start = re.sub(r"(?<=://)[^/@]*:[^@]*$", "***", start)
+    known = {name for names in _OPTIONS.values() for name in names}
+    shown = (
+        f"{name}={re.sub(r'.*@', '***@', value) if name in known else '***'}"
+        for name, value in parse_qsl(query, keep_blank_values=True)
+    )
+    return start + mark + "&".join(shown)
+
+
+@lru_cache(maxsize=64)
+def connect(scheme: str, bucket: str, query: str) -> fs.FileSystem:
+    """Give the file system of a bucket, with credentials from where its tools take them.
+
+    Raises ``OSError`` if the bucket's region is asked for and the store can't be reached.
+    """
+    options = dict(parse_qsl(query))
+    endpoint = options.get("endpoint_override")
+    if scheme == "s3" and not endpoint:  # as Amazon's own tools do
+        named = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+        endpoint = next(filter(None, named), None)
+    if endpoint and "://" in endpoint:
+        protocol, _, endpoint = endpoint.partition("://")
+        options.setdefault("scheme", protocol)
+    endpoint = endpoint.rstrip("/") if endpoint else None
+    if scheme == "gs":
+        return fs.GcsFileSystem(
+            endpoint_override=endpoint,
+            scheme=options.get("scheme"),
+            retry_time_limit=timedelta(seconds=_CONNECT_S * _ATTEMPTS),
+        )
+    return fs.S3FileSystem(
+        endpoint_override=endpoint,
+        scheme=options.get("scheme"),
+        region=options.get("region") or _region(bucket, endpoint),
+        tls_ca_file_path=options.get("tls_ca_file_path"),
+        connect_timeout=_CONNECT_S,
+        request_timeout=_ANSWER_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        allow_delayed_open=True,  # else a small object takes three requests instead of one put
+    )
+
+
+def _region(bucket: str, endpoint: str | None) -> str | None:
+    """Give the region of a bucket of Amazon's, None where the environment says it."""
+    if any(os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")):
+        return None
+    return "us-east-1" if endpoint else str(fs.resolve_s3_region(bucket))
+
+
+def explained(scheme: str, bucket: str, error: Exception) -> StoreError:
+    """Give a store's error in one line, with what to do where the user can mend it."""
+    text = " ".join(str(error).split())
+    google = re.search(r"with a last message of (.*?)(?: error_info=|$)", text)
+    reason = google[1] if google else text.partition(" Details: ")[2] or text
+    if "NO_SUCH_BUCKET" in text or "Bucket not found" in text or "not found: Bucket" in text:
+        return no_bucket(scheme, bucket)
+    if re.search(
+        r"ACCESS_DENIED|INVALID_ACCESS_KEY|SIGNATURE_DOES_NOT_MATCH|INVALID_CLIENT_TOKEN|"
+        r"EXPIRED|UNAUTHORIZED|UNAUTHENTICATED|OAuth2|HTTP status 40[013]|PERMISSION_DENIED|"
+        r"credential",
+        text,
+        re.IGNORECASE,
+    ):
+        return StoreError(
+            f"the store refuses the credentials for bucket {bucket} "
+            f"({reason[:_LONGEST_REASON]}); {_CREDENTIALS[scheme]}"
+        )
+    if re.search(r"NETWORK_CONNECTION|UNAVAILABLE|DEADLINE|Could not (connect|resolve)", text):
+        return StoreError(f"no connection to the store ({reason[:_LONGEST_REASON]})", True)
+    is_passing = bool(re.search(r"SLOW_DOWN|THROTTL|INTERNAL|HTTP status 5|TIMEOUT", text))
+    return StoreError(text[:_LONGEST_REASON], is_passing)
+
+
+def no_bucket(scheme: str, bucket: str) -> StoreError:
+    """Say that a bucket is missing."""
+    return StoreError(
+        f"no bucket {bucket} in the store; make it first, or mend the address ({scheme}://BUCKET/…)"
+    )
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Do something with a store; try again for half a minute where it can't be reached.
+
+    So a short loss of the network ends no sweep. Raises what the last attempt raised.
+    """
+    until, pause = time.monotonic() + _PATIENCE_S, 1.0
+    while True:
+        try:
+            return action()
+        except StoreError as error:
+            if not error.is_passing or time.monotonic() + pause > until:
+                raise
+        time.sleep(pause)
+        pause *= 2

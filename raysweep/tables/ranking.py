@@ -1,0 +1,216 @@
+"""The best configurations, by mean over seeds."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, NamedTuple
+
+from raysweep.errors import InputError
+from raysweep.user_text.values import near
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SETTING = "config/"
+"""Start of the names of columns that hold settings."""
+LOWER_IS_BETTER = frozenset(
+    {"forgetting", "reconstruction_loss", "replay_label_entropy", "last_finite_loss", "duration_s"}
+)
+
+
+def is_lower_better(metric: str, mode: str | None = None) -> bool:
+    """Tell the direction of a metric: as ``mode`` says, ``max`` or ``min``.
+
+    Without it losses, forgetting, entropy and durations are minimised.
+    """
+    if mode is not None:
+        return mode == "min"
+    return metric in LOWER_IS_BETTER or metric.endswith("loss")
+
+
+class Summary(NamedTuple):
+    """What ``summarise`` gives; ``sd`` and ``half_width`` are None for one value."""
+
+    mean: float
+    sd: float | None
+    half_width: float | None
+    n: int
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Sum up a measure over seeds: mean, sd (of n - 1), 95 % interval (mean +- half-width), n.
+
+    The interval is Student's, for values from one normal distribution: with few seeds the 1.96 of
+    a normal interval would be too narrow. Expects at least one value.
+    """
+    n = len(values)
+    if n == 1:
+        return Summary(values[0], None, None, n)
+    sd = stdev(values)
+    return Summary(fmean(values), sd, sd * half_width_in_sd(n), n)
+
+
+@cache
+def half_width_in_sd(n: int) -> float:
+    """Give t(0.975, n - 1) / sqrt(n); NaN for one value."""
+    if n < 2:
+        return math.nan
+    from scipy.stats import t
+
+    return float(t.ppf(0.975, n - 1)) / math.sqrt(n)
+
+
+def metrics_of(trials: "pd.DataFrame") -> list[str]:
+    """List the columns of ``trials`` that measure an outcome: numbers that are no settings."""
+    return [
+        name
+        for name in trials.columns
+        if trials[name].dtype.kind == "f" and not name.startswith(SETTING)
+    ]
+
+
+def check_metric(trials: "pd.DataFrame", metric: str) -> None:
+    """Raise ``InputError`` for a metric that is no column of numbers of ``trials``."""
+    metrics = metrics_of(trials)
+    if metric not in metrics:
+        hint = near(metric, metrics) or f"; known: {', '.join(metrics)}"
+        raise InputError(f"metric: expected a column of numbers of trials, got {metric!r}{hint}")
+
+
+def varied_settings(trials: "pd.DataFrame") -> list[str]:
+    """List the columns of settings that differ among rows, but for the seed.
+
+    One whose values only rename those of an earlier one is left out; where a value of its own was
+    drawn for each row that can't be told, and it stays.
+    """
+    settings = [name for name in trials.columns if name.startswith(SETTING)]
+    varied = [
+        name
+        for name in settings
+        if name != SETTING + "seed" and trials[name].nunique(dropna=False) > 1
+    ]
+    n_distinct = len(trials[varied].drop_duplicates()) if varied else 0
+    is_drawn = {
+        name
+        for name in varied
+        if trials[name].dtype.kind in "fi" and trials[name].nunique(dropna=False) == n_distinct > 2
+    }
+    return [
+        name
+        for i, name in enumerate(varied)
+        if (name in is_drawn and len(varied) > 1) or not _repeats(trials, name, varied[:i])
+    ]
+
+
+def mean_over_seeds(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "pd.DataFrame":
+    """Take the mean of a metric over the finished rows of each group.
+
+    Gives the columns ``by``, then ``mean``, ``sd`` and ``ci95`` as ``summarise`` does, and the
+    counts ``n_finished``, ``n_diverged`` and ``n``. Groups come in the order of their first rows;
+    where none has finished the mean is null. Raises ``InputError`` for a metric that is no column
+    of numbers.
+    """
+    check_metric(trials, metric)
+    is_finished = trials["status"] == "finished"
+    counted = trials[[*by]].assign(
+        _value=trials[metric].where(is_finished), _is_diverged=trials["status"] == "diverged"
+    )
+    means = (
+        counted.groupby([*by], dropna=False, sort=False)
+        .agg(
+            mean=("_value", "mean"),
+            sd=("_value", "std"),
+            n_finished=("_value", "count"),
+            n_diverged=("_is_diverged", "sum"),
+            n=("_value", "size"),
+        )
+        .reset_index()
+    )
+    means["ci95"] = means["sd"] * means["n_finished"].map(half_width_in_sd)
+    return means[[*by, "mean", "sd", "ci95", "n_finished", "n_diverged", "n"]]
+
+
+def best_of(trials: "pd.DataFrame", metric: str, mode: str | None = None) -> float | None:
+    """Give the best value of a metric among finished rows, None if there is none.
+
+    ``mode`` is ``max`` or ``min``, None for what is usual for the metric.
+    """
+    if metric not in trials:
+        return None
+    values = trials.loc[trials["status"] == "finished", metric]
+    best = values.min() if is_lower_better(metric, mode) else values.max()
+    return None if math.isnan(best) else float(best)
+
+
+def ranked(
+    trials: "pd.DataFrame", metric: str, by: Sequence[str], mode: str | None = None
+) -> "pd.DataFrame":
+    """Give ``mean_over_seeds`` with the best group first, never by a lucky seed.
+
+    Groups with the most finished seeds (of all groups) come first, by their mean; after them
+    those with fewer, by number and then by mean: where seeds diverged, failed or are to come, the
+    mean of the others is no fair match for that of all. ``mode`` is ``max`` or ``min``, None for
+    what is usual for the metric. The index counts from 0.
+    """
+    is_ascending = is_lower_better(metric, mode)
+    return mean_over_seeds(trials, metric, by).sort_values(
+        ["n_finished", "mean"],
+        ascending=[False, is_ascending],
+        kind="stable",
+        ignore_index=True,
+    )
+
+
+def leaderboard(
+    trials: "pd.DataFrame",
+    metric: str = "average_accuracy",
+    n: int = 10,
+    mode: str | None = None,
+) -> "pd.DataFrame":
+    """Rank settings by the mean of a metric over their finished seeds, as ``ranked`` does.
+
+    Gives up to ``n`` rows: ``mean``, ``sd`` and ``ci95`` as ``summarise`` does (null for one seed),
+    ``seeds`` (finished / all) and the settings that differ among all rows of ``trials``, with
+    ``sweep`` where they are of several sweeps.
+    """
+    sweeps = ["sweep"] if "sweep" in trials and trials["sweep"].nunique() > 1 else []
+    varied = sweeps + varied_settings(trials)
+    by = varied or [name for name in trials.columns if name.startswith(SETTING)][:1]
+    board = ranked(trials, metric, by, mode)
+    board = board[board["n_finished"] > 0].head(n).reset_index(drop=True)
+    counts = zip(board["n_finished"], board["n"], strict=True)
+    board["seeds"] = [f"{done}/{all_}" for done, all_ in counts]
+    board = board.rename(columns={name: name.removeprefix(SETTING) for name in varied})
+    names = [name.removeprefix(SETTING) for name in varied]
+    return board[["mean", "sd", "ci95", "seeds", *names]]
+
+
+def _repeats(trials: "pd.DataFrame", name: str, earlier: list[str]) -> bool:
+    """Tell whether a setting only renames the values of an earlier one."""
+    return any(
+        len(trials[[name, other]].drop_duplicates())
+        == trials[name].nunique(dropna=False)
+        == trials[other].nunique(dropna=False)
+        for other in earlier
+    )
+
+
+def format_leaderboard(board: "pd.DataFrame", metric: str = "average_accuracy") -> str:
+    """Lay a leaderboard out as text, a line a row."""
+    if board.empty:
+        return "no configuration has finished yet"
+    shown = board.rename(columns={"mean": metric})
+    if shown["sd"].isna().all():
+        shown = shown.drop(columns=["sd", "ci95"])
+    return as_text(shown, (metric, "sd", "ci95"))
+
+
+def as_text(board: "pd.DataFrame", measures: Sequence[str]) -> str:
+    """Lay rows out as text, numbered from 1; ``measures`` are columns of four decimals."""
+    shown = board.set_axis(range(1, len(board) + 1), axis="index")
+    formats: dict[str, Callable[[float], str]] = {
+        str(name): "{:g}".format for name in shown if shown[name].dtype.kind == "f"
+    }
+    formats |= {name: "{:.4f}".format for name in measures if name in shown}
+    return shown.to_string(formatters=formats, na_rep="-")

@@ -1,0 +1,228 @@
+"""Readers of the tables, safe while a sweep is writing them."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from raysweep.errors import InputError
+from raysweep.tables import checksums
+from raysweep.tables.paths import Place, read_all
+from raysweep.tables.schemas import TABLES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_ATTEMPTS = 100
+_PAUSE_S = 0.05
+_LOOKS_AT_DAMAGE = 5
+OURS = frozenset({"parts", "sweep.yaml", ".lock"})
+"""Names that tell the folder of a sweep."""
+
+
+class TableFiles(NamedTuple):
+    """The content of a table's files: of the folded one, if any, and the parts, oldest first."""
+
+    folded: pa.Table | None
+    parts: dict[Place, pa.Table]
+
+
+def read_trials(folder: str | Path | Place) -> "pd.DataFrame":
+    """Read the table ``trials``: a row for each configuration that has ended.
+
+    ``folder`` is a sweep's, as a path or an address (``s3://BUCKET/NAME``). Raises ``InputError``
+    if there is none, a file is damaged, or the store can't be read; the other readers too.
+    """
+    return _read(folder, "trials")
+
+
+def read_epochs(folder: str | Path | Place) -> "pd.DataFrame":
+    """Read the table ``epochs``: a row for each configuration, stage and epoch."""
+    return _read(folder, "epochs")
+
+
+def read_accuracy(folder: str | Path | Place) -> "pd.DataFrame":
+    """Read the table ``accuracy``: a row for each configuration, task learned and task tested."""
+    return _read(folder, "accuracy")
+
+
+def statuses(folder: str | Path | Place) -> dict[str, tuple[str, int]]:
+    """Map the id of each configuration that has ended to its status and attempt.
+
+    Looks through the files of the other tables, too, and raises ``InputError`` for a damaged one:
+    better before a run than when it folds them.
+    """
+    place = Place.of(folder)
+    for name in TABLES:
+        if name != "trials":
+            _asked(place, name, columns=[])
+    table = read_arrow(place, "trials", ["config_id", "status", "attempt"])
+    if place.local is None and not len(table):
+        _expect_bucket(place, "trials")
+    rows = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
+    return {config_id: (status, attempt) for config_id, status, attempt in rows}
+
+
+def _read(folder: str | Path | Place, table: str) -> "pd.DataFrame":
+    place = Place.of(folder)
+    if place.local is not None and not (
+        (place.local / "parts").is_dir() or (place.local / f"{table}.parquet").exists()
+    ):
+        raise _no_sweep(place, table)
+    frame: pd.DataFrame = read_arrow(place, table).to_pandas()
+    if place.local is None and frame.empty:
+        _expect_sweep(place, table)
+    return frame
+
+
+def _no_sweep(place: Place, table: str) -> InputError:
+    return InputError(
+        f"{place}: expected the folder of a sweep (with {table}.parquet), found none there; "
+        f"`python -m raysweep.tune FILE` makes one"
+    )
+
+
+def _expect_sweep(place: Place, table: str) -> None:
+    try:
+        names = place.names()
+    except OSError as error:
+        raise _unreadable(place, table, error) from None
+    if not OURS & set(names):
+        _expect_bucket(place, table)
+        raise _no_sweep(place, table)
+
+
+def _expect_bucket(place: Place, table: str) -> None:
+    try:
+        place.expect_bucket()
+    except OSError as error:
+        raise _unreadable(place, table, error) from None
+
+
+def _unreadable(place: Place, table: str, error: OSError) -> InputError:
+    reason = error.strerror or error
+    return InputError(f"{place}: expected to read {table}, got: {reason}")
+
+
+def part_files(place: Place, table: str) -> list[Place]:
+    """List the part files of a table, oldest first. Raises ``OSError``."""
+    folder = place / "parts" / table
+    return [
+        folder / name
+        for name in folder.names()
+        if name.startswith("part-") and name.endswith(".parquet")
+    ]
+
+
+def read_arrow(
+    folder: str | Path | Place, table: str, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Read the folded file and the parts of a table; of rows with one key the last counts.
+
+    Raises ``InputError`` as ``read_trials`` does; where there are no files the table is empty.
+    """
+    place = Place.of(folder)
+    found = _asked(place, table, columns)
+    tables = ([] if found.folded is None else [found.folded]) + list(found.parts.values())
+    return unite(place, table, tables, columns)
+
+
+def _asked(place: Place, table: str, columns: Sequence[str] | None) -> TableFiles:
+    try:
+        return read_files(place, table, columns)
+    except OSError as error:
+        raise _unreadable(place, table, error) from None
+
+
+def read_files(folder: Place, table: str, columns: Sequence[str] | None = None) -> TableFiles:
+    """Read all files of a table as they are at one moment.
+
+    Raises ``InputError`` for a damaged file, ``OSError`` if the folder can't be read.
+    """
+    n_damaged = 0
+    for _ in range(_ATTEMPTS):
+        # Parts first: one that is folded meanwhile is gone when it is opened, and we start over.
+        parts = part_files(folder, table)
+        try:
+            folded = _folded(folder / f"{table}.parquet", table, columns)
+            contents = read_all(parts)
+            return TableFiles(
+                folded,
+                {
+                    part: _decode(part, table, content, columns)
+                    for part, content in zip(parts, contents, strict=True)
+                },
+            )
+        except FileNotFoundError:
+            time.sleep(_PAUSE_S)
+        except InputError:
+            # A store's file that is replaced between the request for its size and the one for
+            # its content is read in part.
+            n_damaged += 1
+            if folder.local is not None or n_damaged == _LOOKS_AT_DAMAGE:
+                raise
+            time.sleep(_PAUSE_S)
+    raise InputError(f"{folder}: expected to read {table}, but its files keep changing; try again")
+
+
+def _folded(path: Place, table: str, columns: Sequence[str] | None) -> pa.Table | None:
+    if path.local is not None and not path.exists():
+        return None
+    try:
+        return _decode(path, table, path.read_bytes(), columns)
+    except FileNotFoundError:
+        if path.local is not None:
+            raise
+        return None  # a store has no moment without the file once it is there
+
+
+def _decode(path: Place, table: str, content: bytes, columns: Sequence[str] | None) -> pa.Table:
+    try:
+        return checksums.decode(content, columns)
+    except checksums.DamagedError as error:
+        # A row of `trials` vouches for those of the other tables: they are not trained again.
+        way_on = (
+            "delete it and run the sweep again: it trains what the file held"
+            if table == "trials"
+            else f"delete it to go on without its rows of {table}, or train all again with --fresh"
+        )
+        raise InputError(
+            f"{path}: expected a whole Parquet file, got a damaged one ({error}); {way_on}"
+        ) from None
+
+
+def unite(
+    folder: Place, name: str, tables: Sequence[pa.Table], columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Put a table's files into one table; of rows with one key the last counts.
+
+    Raises ``InputError`` where a column has two types.
+    """
+    schema = TABLES[name].arrow
+    empty = schema.empty_table().select(columns) if columns else schema.empty_table()
+    try:
+        table = pa.concat_tables([empty, *tables], promote_options="permissive")
+    except pa.ArrowException as error:
+        raise InputError(
+            f"{folder}: expected {name} with one type for each column, got: {error}; "
+            f"use another --name or --fresh"
+        ) from None
+    if not tables:
+        return table
+    key = TABLES[name].key
+    indexed = {column: _codes(table[column]) for column in key}
+    indexed["row"] = pa.chunked_array([np.arange(len(table))])
+    last = pa.table(indexed).group_by([*key]).aggregate([("row", "max")])["row_max"]
+    if len(last) == len(table):
+        return table
+    return table.take(last.combine_chunks().sort())
+
+
+def _codes(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Give whole numbers in place of texts: grouping by them takes a third of the time."""
+    if not pa.types.is_string(column.type):
+        return column
+    return pa.chunked_array([column.combine_chunks().dictionary_encode().indices])

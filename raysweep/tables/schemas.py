@@ -1,0 +1,292 @@
+"""The tables: every column with its type, its unit and a sentence."""
+
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from raysweep.errors import InputError
+from raysweep.learning.config import Config
+from raysweep.learning.rules import ADDED, loss_weights
+from raysweep.learning.setting_types import show_widths
+from raysweep.settings.grid import check_value
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: name, Arrow type, and what it holds with its unit."""
+
+    name: str
+    type: pa.DataType
+    description: str
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """A table: one row per ``key``."""
+
+    name: str
+    key: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+    @cached_property
+    def arrow(self) -> pa.Schema:
+        """The schema that every file of the table is written with."""
+        return pa.schema([(column.name, column.type) for column in self.columns])
+
+
+_TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
+_TIME = pa.timestamp("us", tz="UTC")
+_PER_SAMPLE = "mean per training sample, nats"
+
+
+def _arrow_type(annotation: Any) -> pa.DataType:
+    if annotation is bool:
+        return pa.bool_()
+    if annotation is int:
+        return _WHOLE
+    if annotation is float:
+        return _REAL
+    return _TEXT
+
+
+def _config_schema() -> tuple[Column, ...]:
+    return tuple(
+        Column(f"config/{name}", _arrow_type(field.annotation), field.description or "")
+        for name, field in Config.model_fields.items()
+    )
+
+
+_TRIALS = (
+    Column("config_id", _TEXT, "Hash of the configuration's canonical JSON."),
+    Column(
+        "status",
+        _TEXT,
+        "`finished`, `diverged`, `stopped` or `failed`; metrics are null unless finished.",
+    ),
+    Column("average_accuracy", _REAL, "Mean test accuracy over all tasks after the last one."),
+    Column(
+        "forgetting",
+        _REAL,
+        "Mean over the tasks before the last of their best earlier test accuracy minus the final"
+        " one (Chaudhry et al. 2018); null for one task and for joint training.",
+    ),
+    Column(
+        "first_task_accuracy_initial",
+        _REAL,
+        "Test accuracy on task 1 after task 1; null for joint training.",
+    ),
+    Column("first_task_accuracy_final", _REAL, "Test accuracy on task 1 after the last task."),
+    Column("last_task_accuracy", _REAL, "Test accuracy on the last task after it."),
+    Column(
+        "backward_transfer",
+        _REAL,
+        "Mean over the tasks before the last of their final test accuracy minus the one right after"
+        " they were learned (BWT of Lopez-Paz and Ranzato 2017); null for one task and for joint"
+        " training.",
+    ),
+    Column(
+        "forward_transfer",
+        _REAL,
+        "Mean over the tasks from the second of their test accuracy right before they were learned"
+        " minus the one before any training (FWT of Lopez-Paz and Ranzato 2017); null for one task,"
+        " for joint training, and where nothing was measured before training.",
+    ),
+    Column(
+        "learning_accuracy",
+        _REAL,
+        "Mean over the tasks of the test accuracy right after they were learned (Riemer et al."
+        " 2019); null for joint training.",
+    ),
+    Column(
+        "average_incremental_accuracy",
+        _REAL,
+        "Mean over the tasks of the mean test accuracy, right after a task, on all tasks learned by"
+        " then (Rebuffi et al. 2017); null for joint training.",
+    ),
+    Column(
+        "best_accuracy",
+        _REAL,
+        "Largest test accuracy by epoch (of `epochs`) in the last stage that trains a classifier;"
+        " chosen on test samples: an optimistic figure, as in the published single-task sweep.",
+    ),
+    Column("best_epoch", _WHOLE, "Epoch of `best_accuracy`, from 1; the earliest of equals."),
+    Column(
+        "reconstruction_loss",
+        _REAL,
+        "Binary cross-entropy of the reconstruction of task 1 in the last epoch of the decoder"
+        " (VIB) or the VAE, summed over pixels, mean per training sample, nats; null where nothing"
+        " learns to reconstruct.",
+    ),
+    Column(
+        "replay_label_entropy",
+        _REAL,
+        "Mean entropy of the labels in the last replay buffer, nats; null without replay.",
+    ),
+    Column("diverged_stage", _TEXT, "Stage in which the loss exploded; null unless diverged."),
+    Column("diverged_epoch", _WHOLE, "Epoch of that stage, from 1."),
+    Column("diverged_step", _WHOLE, "Step of that stage, from 1 and over its epochs."),
+    Column(
+        "last_finite_loss",
+        _REAL,
+        "Last finite total loss of that stage, mean per sample; null if there was none.",
+    ),
+    Column(
+        "stopped_rung",
+        _WHOLE,
+        "Epochs of the classifier, over all tasks, after which the configuration stopped early;"
+        " null unless stopped. `epochs` may have later ones, of a run that ended early.",
+    ),
+    Column("stopped_reason", _TEXT, "Why it stopped early, in one line."),
+    Column("error", _TEXT, "Why the configuration failed, in one line; null unless failed."),
+    Column("n_train_samples", _WHOLE, "Training samples, over all tasks."),
+    Column("n_test_samples", _WHOLE, "Test samples, over all tasks."),
+    Column("weight_rec", _REAL, "Weight of the reconstruction in task 1, from beta_1."),
+    Column("weight_kl", _REAL, "Weight of the KL term in task 1, from beta_1 and beta_2."),
+    Column(
+        "duration_s",
+        _REAL,
+        "Training seconds charged to the configuration: a stage's time is divided equally among"
+        " its lanes and the configurations that share a lane. A stage from the stage store adds"
+        " nothing: it took no training now.",
+    ),
+    Column(
+        "n_stored_stages",
+        _WHOLE,
+        "How many of the configuration's stages were taken from the stage store (`stages: keep`)"
+        " instead of run (after a lost worker its pack's own, too); null if it failed.",
+    ),
+    Column("started_at", _TIME, "When the configuration's pack started, UTC."),
+    Column("ended_at", _TIME, "When the configuration ended, UTC."),
+    Column("host", _TEXT, "Host that ended the configuration."),
+    Column("device", _TEXT, "`cpu` or the name of the GPU."),
+    Column("attempt", _WHOLE, "1, or more after lost workers and failed runs."),
+    Column("raysweep_version", _TEXT, "Version of raysweep in the worker."),
+    Column("torch_version", _TEXT, "Version of torch in the worker."),
+)
+
+_EPOCHS = (
+    Column("config_id", _TEXT, "Configuration, as in `trials`."),
+    Column("stage", _TEXT, "Stage, such as `train_task_1` or `train_generator_1`."),
+    Column("epoch", _WHOLE, "Epoch of the stage, from 1."),
+    Column("task", _WHOLE, "Task whose data is new in the stage, from 1."),
+    Column("n_steps", _WHOLE, "Steps in the epoch."),
+    Column("n_samples", _WHOLE, "New samples seen in the epoch."),
+    Column("loss", _REAL, "Total loss as minimised, weights applied, mean per sample."),
+    Column("class_loss", _REAL, f"Cross-entropy on new data, {_PER_SAMPLE}."),
+    Column("kl_loss", _REAL, f"KL term on new data, unweighted, {_PER_SAMPLE}."),
+    Column(
+        "rec_loss",
+        _REAL,
+        f"Reconstruction's binary cross-entropy, unweighted, summed over pixels, {_PER_SAMPLE};"
+        " null where its weight is 0.",
+    ),
+    Column("replay_class_loss", _REAL, "Cross-entropy, mean per replayed sample, nats."),
+    Column("replay_kl_loss", _REAL, "KL term, unweighted, mean per replayed sample, nats."),
+    Column(
+        "replay_rec_loss",
+        _REAL,
+        "Reconstruction's binary cross-entropy, unweighted, summed over pixels, mean per replayed"
+        " sample, nats; null but for a continual generator.",
+    ),
+    Column("train_accuracy", _REAL, "Share of correct predictions while training, on new data."),
+    Column(
+        "test_accuracy",
+        _REAL,
+        "Test accuracy on the stage's task after the epoch; in joint training the mean over tasks.",
+    ),
+    Column(
+        "average_accuracy",
+        _REAL,
+        "Mean test accuracy over the tasks learned so far, this one included; null unless"
+        " `early_stopping` is set.",
+    ),
+    Column(
+        "duration_s",
+        _REAL,
+        "Seconds of the epoch, divided among the configurations it served; null where the stage"
+        " was taken from the stage store.",
+    ),
+)
+
+_ACCURACY = (
+    Column("config_id", _TEXT, "Configuration, as in `trials`."),
+    Column(
+        "after_task",
+        _WHOLE,
+        "Task learned last, from 1; 0 before any training. Joint training learns all tasks at once:"
+        " the number of tasks.",
+    ),
+    Column("on_task", _WHOLE, "Task tested, from 1; later tasks too."),
+    Column("accuracy", _REAL, "Test accuracy, 0 to 1."),
+)
+
+TABLES: dict[str, TableSchema] = {
+    "epochs": TableSchema("epochs", ("config_id", "stage", "epoch"), _EPOCHS),
+    "accuracy": TableSchema("accuracy", ("config_id", "after_task", "on_task"), _ACCURACY),
+    "trials": TableSchema(
+        "trials", ("config_id",), (*_TRIALS[:2], *_config_schema(), *_TRIALS[2:])
+    ),
+}
+"""The tables by name, in the order they are written: a row of ``trials`` comes last, so it
+vouches for the others of its configuration."""
+
+
+def config_columns(config: Config) -> dict[str, Any]:
+    """Give what a configuration contributes to its row of ``trials``."""
+    row: dict[str, Any] = {"config_id": config.id}
+    for name, value in config.model_dump().items():
+        row[f"config/{name}"] = show_widths(value) if isinstance(value, tuple) else value
+    row["weight_rec"], row["weight_kl"] = loss_weights(config)
+    return row
+
+
+def config_of(row: "Mapping[Any, Any] | pd.Series[Any]") -> Config:
+    """Rebuild the configuration of a row of ``trials``, the inverse of ``config_columns``.
+
+    ``row`` maps columns to values, as a dict or as a pandas Series of a DataFrame's row. Settings
+    that came after the row was written may be missing or null. Raises ``InputError`` where others
+    are, where a value is none, and where the settings are not those that ``config_id`` stands for.
+    """
+    config_id = row.get("config_id")
+    where = f"configuration {config_id}"
+    values = {}
+    for name in Config.model_fields:
+        column = f"config/{name}"
+        value = _plain(row.get(column))
+        if value is not None:
+            values[name] = check_value(name, _widths_or(name, value), f"{where}: {column}")
+        elif name not in ADDED:
+            raise InputError(
+                f"{where}: expected a value in the column {column} of its row, found none; "
+                f"read trials with raysweep.results.read_trials"
+            )
+    try:
+        config = Config(**values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if config.id != config_id:
+        raise InputError(
+            f"{where}: expected its settings in its row of trials, found those of {config.id}; "
+            f"was the table edited, or written by another version of raysweep?"
+        )
+    return config
+
+
+def _plain(value: Any) -> Any:
+    """Turn a table's value into Python's own; None for null."""
+    value = value.item() if hasattr(value, "item") else value
+    return None if str(value) in ("nan", "<NA>") else value  # no setting can be NaN
+
+
+def _widths_or(name: str, value: Any) -> Any:
+    """Read widths from how ``show_widths`` writes them; give other settings' values as they are."""
+    if typing.get_origin(Config.model_fields[name].annotation) is not tuple:
+        return value
+    return str(value).split("-") if value else ()

@@ -1,0 +1,129 @@
+"""The only writer of a sweep's tables: part files, folded now and then."""
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+
+from raysweep.errors import InputError
+from raysweep.tables import checksums
+from raysweep.tables.folder import ResultsFolder, WriteError
+from raysweep.tables.object_store import patiently
+from raysweep.tables.paths import Place, delete_all
+from raysweep.tables.reader import TableFiles, part_files, read_files, unite
+from raysweep.tables.schemas import TABLES
+
+_FOLD_AFTER_PARTS = 200
+
+
+class Writer:
+    """Collect rows and append them to a sweep's tables as immutable part files.
+
+    Rows are acknowledged when ``flush`` returns. ``fold`` turns parts into one file a table.
+    Raises ``WriteError`` if the folder can't be read.
+    """
+
+    def __init__(self, folder: ResultsFolder) -> None:
+        self.folder = folder
+        self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
+        self._n_written = 0
+        # Later runs sort after earlier ones even if the clock was set back.
+        try:
+            earlier = {name: part_files(folder.place, name) for name in TABLES}
+        except OSError as error:
+            raise WriteError(folder.place, error) from None
+        self._n_parts = {name: len(parts) for name, parts in earlier.items()}
+        names = [part.name for parts in earlier.values() for part in parts]
+        latest = max((int(name.split("-")[1]) for name in names), default=0)
+        self._run = max(time.time_ns(), latest + 1)
+
+    def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Collect rows of a table; keys are its columns, absent ones are null."""
+        names = set(TABLES[table].arrow.names)
+        for row in rows:
+            unknown = set(row) - names
+            assert not unknown, f"{table} has no column {sorted(unknown)}"
+        self._rows[table].extend(dict(row) for row in rows)
+
+    def flush(self) -> None:
+        """Write the collected rows, a part a table, ``trials`` last.
+
+        Raises ``WriteError``, also if another driver has taken the folder; rows that were not
+        written are kept for the next call.
+        """
+        if any(self._rows.values()):
+            self._expect_lock()
+        for name, schema in TABLES.items():
+            rows, self._rows[name] = self._rows[name], []
+            if not rows:
+                continue
+            self._n_written += 1
+            part = f"part-{self._run:020d}-{self._n_written:08d}.parquet"
+            place = self.folder.place / "parts" / name / part
+            try:
+                content = checksums.encode(pa.Table.from_pylist(rows, schema=schema.arrow))
+                _write(place, content)
+                self._n_parts[name] += 1
+            except BaseException as error:
+                self._rows[name] = rows
+                if isinstance(error, OSError):
+                    raise WriteError(self.folder.place, error) from None
+                raise
+        for name in TABLES:
+            if self._n_parts[name] >= _FOLD_AFTER_PARTS:
+                self._fold_table(name)
+
+    def _expect_lock(self) -> None:
+        try:
+            patiently(self.folder.expect_lock)
+        except OSError as error:
+            raise WriteError(self.folder.place, error) from None
+
+    def fold(self) -> None:
+        """Fold the parts of every table into ``<table>.parquet``, written even if empty.
+
+        Raises ``WriteError``.
+        """
+        self.flush()
+        for name in TABLES:
+            self._fold_table(name)
+
+    def _fold_table(self, name: str) -> None:
+        place = self.folder.place
+        try:
+            found = patiently(lambda: read_files(place, name))
+            if found.folded is not None and not found.parts:
+                return
+            self._write_folded(name, found)
+            self._n_parts[name] = 0
+        except OSError as error:
+            raise WriteError(place, error) from None
+        except InputError as error:  # a file was damaged since the run began
+            raise WriteError(place, str(error)) from None
+
+    def _write_folded(self, name: str, found: TableFiles) -> None:
+        place = self.folder.place
+        parts = list(found.parts.values())
+        earlier = [] if found.folded is None else [found.folded]
+        content = checksums.encode(unite(place, name, [*earlier, *parts]))
+        self._expect_lock()
+        _write(place / f"{name}.parquet", content)
+        if place.local is None and len(unite(place, name, parts)) == sum(map(len, parts)):
+            delete_all(found.parts)
+            return
+        # The oldest first: of two rows with one key the later one must not go before the other,
+        # or that one would count, if this is where the driver is killed.
+        for part in found.parts:
+            part.delete()
+
+
+def _write(place: Place, content: bytes) -> None:
+    """Write a file, trying again for a while where a store can't be reached."""
+    patiently(lambda: place.write_bytes(content))
+
+
+def now() -> str:
+    """Give the time in UTC as ISO 8601 text."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

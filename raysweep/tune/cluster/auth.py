@@ -1,0 +1,76 @@
+"""Who may join: Ray's token, and the ends of a run that are no fault of the search space."""
+
+import contextlib
+import os
+import secrets
+from pathlib import Path
+
+from raysweep.errors import InputError
+
+_MODE = "RAY_AUTH_MODE"
+_TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 (the name of an environment variable)
+_TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105
+
+
+def prepare_token(is_local: bool, is_without: bool) -> None:
+    """Have Ray authenticate by token, in this process and those it starts.
+
+    Call it before Ray is imported. A cluster that starts here makes a token of its own where there
+    is none. ``is_without`` leaves everything as the environment says. Raises ``InputError`` where
+    authentication is switched off, or there is no token for a running cluster.
+    """
+    if is_without:
+        return
+    mode = os.environ.get(_MODE)
+    if mode is not None and mode.lower() != "token":
+        raise InputError(
+            f"{_MODE}: expected token or nothing, got {mode!r}: without tokens whoever reaches "
+            f"Ray's ports can run code here; unset it, or say --without-token"
+        )
+    _protect(_token_file())
+    if is_local and not _has_token():
+        # Ray would write a new one where only its own clusters look for it. One that no file holds
+        # also works where the home folder can't be written.
+        os.environ[_TOKEN] = secrets.token_hex(32)
+    if not is_local and not _has_token():
+        raise InputError(
+            f"--address (or RAY_ADDRESS): expected the cluster's token in {_token_file()} or "
+            f"{_TOKEN}, found none; copy it from the cluster's head (`ray get-auth-token` prints "
+            f"it there), or say --without-token if the cluster has none"
+        )
+    os.environ[_MODE] = "token"
+
+
+def refuse_open(modes: dict[str, bool], address: str) -> None:
+    """Raise ``InputError`` if a node (``modes`` by host) does not ask for a token."""
+    for host, has_token in modes.items():
+        if not has_token:
+            raise InputError(
+                f"--address (or RAY_ADDRESS): expected a cluster that asks for a token, but "
+                f"{host} of {address} lets anyone run code; start its nodes with {_MODE}=token "
+                f"(docs/clusters.md), or say --without-token"
+            )
+
+
+def _token_file() -> Path:
+    named = os.environ.get(_TOKEN_PATH)
+    if named:
+        return Path(named)
+    try:
+        return Path.home() / ".ray" / "auth_token"
+    except RuntimeError:  # no home
+        return Path(".ray") / "auth_token"
+
+
+def _has_token() -> bool:
+    try:
+        return bool(os.environ.get(_TOKEN)) or bool(_token_file().read_text().strip())
+    except OSError:
+        return False
+
+
+def _protect(token: Path) -> None:
+    """Let only its owner read a token; ``ray get-auth-token`` writes it readable by all."""
+    with contextlib.suppress(OSError):
+        if token.stat().st_mode & 0o077:
+            token.chmod(0o600)

@@ -1,0 +1,202 @@
+"""Starting or joining Ray, quietly."""
+
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raysweep.errors import InputError, NothingRunsError
+from raysweep.settings.execution import Resources
+from raysweep.tables.paths import Place
+from raysweep.tune.cluster.auth import prepare_token, refuse_open
+from raysweep.tune.cluster.nodes import (
+    Node,
+    ask_nodes,
+    nodes_up,
+    refuse_other_versions,
+    this_machine,
+    wait_for_nodes,
+)
+
+_QUIET = {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    "TUNE_ONLY_STORE_CHECKPOINT_SCORE_ATTRIBUTE": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_THRESHOLD_S": "60",
+    # Packs that Ray may be asked to place at once; a searcher would get one by one.
+    "TUNE_MAX_PENDING_TRIALS_PG": "200",
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+}
+_OBJECT_STORE_SPARE = 256 * 2**20
+_ANSWER_S = 10.0
+_SETTINGS, _FRAME_HEADER = 4, 9
+_HTTP2_OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
+"""A client's preface and an empty settings frame (RFC 9113, section 3.4)."""
+
+
+class Cluster(NamedTuple):
+    """What a cluster has: its nodes, and whether all of them see the driver's scratch folder.
+
+    ``dashboard`` is the address of Ray's, None without one: those that start here have none.
+    """
+
+    nodes: list[Node]
+    sees_scratch: bool
+    dashboard: str | None = None
+
+
+@dataclass(frozen=True)
+class Joining:
+    """How to come by a cluster: one that starts here, or a running one at ``address``.
+
+    ``scratch`` is the driver's folder that nodes may see. ``n_nodes`` of those that can run a pack
+    of these ``resources`` are waited for, for at most ``wait_s`` seconds. ``is_without_token``
+    allows a cluster that asks for none.
+    """
+
+    address: str | None
+    scratch: Place
+    n_data_bytes: int
+    resources: Resources
+    n_nodes: int | None = None
+    wait_s: float = 600.0
+    is_without_token: bool = False
+    is_verbose: bool = False
+
+
+def _refuse_silence(address: str) -> None:
+    """Raise ``OSError`` where nothing answers as Ray's server would: Ray would ask on for ever.
+
+    A gRPC server opens each connection with a settings frame (RFC 9113, sections 3.4 and 6.5).
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "://" in address:
+        return
+    with socket.create_connection((host, int(port)), timeout=_ANSWER_S) as connection:
+        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
+            return
+        connection.sendall(_HTTP2_OPENING)
+        answer = b""
+        while len(answer) < _FRAME_HEADER:
+            received = connection.recv(_FRAME_HEADER - len(answer))
+            if not received:
+                break
+            answer += received
+    if len(answer) < _FRAME_HEADER or answer[3] != _SETTINGS:
+        raise ConnectionError("something else listens there")
+
+
+def _note_small_memory(n_bytes: int, say: Callable[[str], None]) -> None:
+    """Say that Ray will put its object store on disk, as it does where memory is short."""
+    try:
+        free = shutil.disk_usage("/dev/shm").free  # noqa: S108 (the shared memory)
+    except OSError:
+        return
+    if free < n_bytes:
+        say(
+            f"note: /dev/shm has {free / 1e6:.0f} MB free, and Ray wants {n_bytes / 1e6:.0f} MB: "
+            f"it keeps the data on disk, which is slower (in a container: --shm-size=1g)"
+        )
+
+
+def _options(joining: Joining) -> dict[str, Any]:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    address = joining.address or os.environ.get("RAY_ADDRESS")
+    if address is None:
+        # Not whatever `ray start` has left on this machine.
+        options["address"] = "local"
+        options["include_dashboard"] = False
+        options["object_store_memory"] = 2 * joining.n_data_bytes + _OBJECT_STORE_SPARE
+        n_allowed = int(this_machine().n_cpus)
+        if n_allowed < (os.cpu_count() or 1):  # Ray counts those that are not allowed, too
+            options["num_cpus"] = n_allowed
+        return options
+    options["address"] = address
+    if "://" in address:
+        raise InputError(
+            f"--address: expected HOST:PORT or auto, got {address!r}; run the "
+            f"command on the cluster (ray job submit, or on its head with --address auto)"
+        )
+    # Other nodes run this very code.
+    options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[2])]}
+    return options
+
+
+def _start(joining: Joining, options: dict[str, Any], is_local: bool) -> str | None:
+    """Start or join Ray; give the address of its dashboard, if it has one."""
+    import ray
+    from ray._private import worker
+
+    if not joining.is_verbose and hasattr(worker, "print_to_stdstream"):
+        # Ray prints each lost worker at length, past its own log settings.
+        worker.print_to_stdstream = lambda *_, **__: None
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        _refuse_silence(options["address"])
+        context = ray.init(**options)
+        signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which aborts
+    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
+        reason = " ".join(str(error).split())[:200]
+        if is_local:
+            raise NothingRunsError(
+                f"expected Ray to start on this machine, got: {reason}"
+            ) from None
+        if "Failed to connect" in reason:  # it listens, but does not let us in
+            reason += "; if it is one, its token may be another than ours"
+        raise InputError(
+            f"--address (or RAY_ADDRESS): expected a running Ray cluster at "
+            f"{options['address']}, got: {reason}"
+        ) from None
+    return f"http://{context.dashboard_url}" if context.dashboard_url else None
+
+
+@contextmanager
+def connect(joining: Joining, say: Callable[[str], None]) -> Iterator[Cluster]:
+    """Start Ray on this machine, or join a running cluster; give what it has.
+
+    Unless ``is_verbose``, Ray prints nothing. Raises ``InputError`` where there is no cluster, or
+    one that lets anyone in; ``NothingRunsError`` where Ray can't start, nodes do not come, or have
+    other versions.
+    """
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    is_local = joining.address is None and "RAY_ADDRESS" not in os.environ
+    prepare_token(is_local, joining.is_without_token)
+    options = _options(joining)
+    if is_local:
+        _note_small_memory(options["object_store_memory"], say)
+    dashboard = _start(joining, options, is_local)
+    import ray
+
+    try:
+        if is_local:  # as a dry run has it
+            here = this_machine()
+            memories = (here.memory, here.gpu_memory)
+            nodes = [Node(node.n_cpus, node.n_gpus, *memories) for node in nodes_up()]
+            yield Cluster(nodes, sees_scratch=True, dashboard=dashboard)
+            return
+        if joining.n_nodes:
+            wait_for_nodes(joining.n_nodes, joining.resources, joining.wait_s, say)
+        answers = ask_nodes(joining.scratch)
+        if not joining.is_without_token:
+            refuse_open({a.host: a.has_token for a in answers}, options["address"])
+        refuse_other_versions(answers)
+        cards = [a.gpu_memory for a in answers if a.gpu_memory]
+        card = min(cards, default=None)
+        nodes = [n._replace(gpu_memory=card if n.n_gpus else None) for n in nodes_up()]
+        is_seen = len(answers) == len(nodes) and all(a.sees for a in answers)
+        yield Cluster(nodes, is_seen, dashboard)
+    finally:
+        ray.shutdown()

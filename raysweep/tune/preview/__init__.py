@@ -1,0 +1,1 @@
+"""The dry run: time, memory and table sizes in advance."""

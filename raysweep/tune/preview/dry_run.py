@@ -1,0 +1,113 @@
+"""What a dry run says beyond the plan: time, hours of processors and GPUs, size of the tables."""
+
+import math
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
+
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source
+from raysweep.learning.stage_graph import Pack
+from raysweep.monitor.terminal import show_duration
+from raysweep.packs.planning.packing import simulate
+from raysweep.settings.execution import Resources
+from raysweep.settings.sweep import Sweep
+from raysweep.tune.preview.measuring import Measured, measure
+from raysweep.tune.preview.table_size import n_bytes, n_rows
+from raysweep.tune.reporting.summary import lay_out
+from raysweep.tune.search.suggestions import Known, pack_like
+
+START_S = 10.0
+"""Start and end of a sweep on one machine beside its packs: Ray, a worker, torch in it
+(docs/performance.md: a sweep of one configuration less its training took 9.9 s)."""
+
+
+def look_ahead(
+    packs: Sequence[Pack],
+    sources: Mapping[str, Source],
+    data: Path,
+    resources: Resources,
+    n_slots: int,
+    stored: Container[str],
+    say: Callable[[str], None],
+) -> None:
+    """Print how long packs will take, by a few steps of training, and what they will write.
+
+    In place of the time it says why there is none: data that is not in ``sources`` (a dry run
+    downloads nothing into the folder ``data``), or an error in training. ``stored`` has the
+    fingerprints in the stage store.
+    """
+    if not packs:
+        return
+    lines = {}
+    if missing := {pack.configs[0].source for pack in packs} - set(sources):
+        names = ", ".join(sorted(missing))
+        lines["time"] = f"no estimate: a dry run downloads nothing, and {data} lacks {names}"
+    else:
+        say("training a few steps of each shape, to tell how long all will take")
+        try:
+            lines = _time(measure(packs, sources, resources), resources, n_slots)
+        except Exception as error:  # noqa: BLE001 (said in one line: the plan stands without it)
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            lines["time"] = f"no estimate: the steps that were to tell failed: {reason}"
+    stages = (stage for pack in packs for group in pack.groups for stage in group)
+    if "measured" in lines and any(stage.fingerprint in stored for stage in stages):
+        lines["measured"] += "; what comes from the stage store is not taken off"
+    lines["tables"] = _tables([config for pack in packs for config in pack.configs])
+    print(lay_out(lines))
+
+
+def hours(seconds: Sequence[float], resources: Resources) -> tuple[float, float]:
+    """Give the CPU-hours and the GPU-hours of packs that take so many seconds each."""
+    total_h = math.fsum(seconds) / 3600
+    return resources.cpu * total_h, resources.gpu * total_h
+
+
+def _time(measured: Measured, resources: Resources, n_slots: int) -> dict[str, str]:
+    packs_s, _ = simulate(measured.seconds, n_slots)
+    cpu_h, gpu_h = hours(measured.seconds, resources)
+    n_used = min(n_slots, len(measured.seconds))
+    slots = "1 slot" if n_used == 1 else f"{n_used} slots"
+    how = f"steps of {measured.n_measured} of {measured.n_shapes} shapes, one pack at a time, on "
+    if resources.gpu and measured.device == "cpu":
+        how += "this machine's CPU: torch sees no GPU here, and one would take less"
+    else:
+        how += "the CPU" if measured.device == "cpu" else measured.device
+    if 0 < resources.gpu < 1 and measured.device != "cpu":
+        how += "; packs that share a GPU take turns, so it may be longer"
+    if measured.n_measured < measured.n_shapes:
+        how += "; the others by their estimated cost"
+    return {
+        "time": f"about {show_duration(packs_s + START_S)} on {slots}, {START_S:.0f} s of it for "
+        f"Ray's start; {_show(cpu_h)} CPU-hours, {_show(gpu_h)} GPU-hours",
+        "measured": how,
+    }
+
+
+def _show(amount_h: float) -> str:
+    return "under 0.001" if 0 < amount_h < 0.001 else f"{amount_h:.3g}"
+
+
+def _tables(configs: Sequence[Config]) -> str:
+    rows = n_rows(configs)
+    counts = ", ".join(f"{rows[name]:,} of {name}" for name in reversed(rows))
+    size = n_bytes(configs)
+    shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+    return f"rows to come: {counts}; about {shown}"
+
+
+def packs_of_search(sweep: Sweep, known: Known, lanes: int, limit: int | None) -> tuple[Pack, ...]:
+    """Make packs as a search will fill them, in size and number, of its examples."""
+    assert sweep.space is not None
+    n_seeds = len(sweep.space.seeds)
+    n_suggestions = max(0, sweep.search.n_samples - len(known.ended))
+    n_left = min(n_suggestions * n_seeds, limit or n_suggestions * n_seeds)
+    packs: list[Pack] = []
+    n_of_seed = math.ceil(n_left / n_seeds)
+    for _ in sweep.space.seeds:  # seeds are not mixed in a pack
+        for start in range(0, n_of_seed, lanes):
+            size = min(lanes, n_of_seed - start, n_left)
+            if size:
+                example = sweep.examples[len(packs) % len(sweep.examples)]
+                packs.append(pack_like(example, size, sum(len(p.configs) for p in packs)))
+            n_left -= size
+    return tuple(packs)

@@ -1,0 +1,257 @@
+"""How long packs will take: a few steps of one pack of each shape, trained here and now.
+
+torch takes seconds to import, and the driver has no other use for it: only functions import it.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source
+from raysweep.learning.rules import loss_weights
+from raysweep.learning.stage_graph import Pack, Stage, epochs_of, pack_key, stages_of
+from raysweep.packs.planning.estimates import CPU, GPU, cost
+from raysweep.settings.execution import Resources
+
+if TYPE_CHECKING:
+    from raysweep.learning.training.context import Scene
+    from raysweep.learning.training.loop import TrainGroup
+
+MOST_S = 60.0
+"""What all shapes may take together: beyond it no further one is started."""
+_SHAPE_S = 3.0
+"""What the timed steps of one shape take together, about; a group takes one step at least."""
+_WARM_UPS = {"cpu": 3, "cuda": 6}
+"""Steps before the clock starts; on a GPU the fourth is captured as a graph."""
+_BETWEEN_LOOKS = {"cpu": 1, "cuda": 8}
+"""Steps between two looks at the clock, for which a GPU must be waited for."""
+_N_TESTED = 1000
+"""Test samples that are evaluated for the clock: for the others it takes as long each."""
+_SPEEDLESS = ("seed", "shuffle_tasks", "first_task_identity")
+"""Settings of the pack key that change no speed."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The seconds that each pack takes in a worker, and what they were measured on.
+
+    ``device`` is ``cpu`` or the GPU's name. Packs of shapes that were not measured are as long as
+    their estimated cost says, at the speed of the others.
+    """
+
+    seconds: tuple[float, ...]
+    device: str
+    n_shapes: int
+    n_measured: int
+
+
+def shape_of(pack: Pack) -> str:
+    """Give the text that packs share if one's speed tells the other's.
+
+    It is their key but for seeds, the kinds of replay of their lanes, and how many lanes, in
+    quarters, skip a part of their products: without a reconstruction, with a frozen encoder.
+    """
+    settings = json.loads(pack_key(pack.configs[0]))
+    settings = {name: v for name, v in settings.items() if name not in _SPEEDLESS}
+    kinds = sorted({(c.replay, c.retrieval, c.generator) for c in pack.configs})
+    n_rec = sum(loss_weights(c)[0] > 0 for c in pack.configs)
+    n_frozen = sum(c.freeze_encoder for c in pack.configs)
+    quarters = [round(4 * n / len(pack.configs)) for n in (n_rec, n_frozen)]
+    return json.dumps([settings, kinds, quarters])
+
+
+def measure(
+    packs: Sequence[Pack],
+    sources: Mapping[str, Source],
+    resources: Resources,
+    most_s: float = MOST_S,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Measured:
+    """Measure how long packs take with what ``resources`` give to each, one pack at a time.
+
+    Of each shape the dearest pack is measured, dear shapes first, until ``most_s`` seconds are
+    over; others are longer or shorter as their estimated cost is. Nothing is kept, and no file is
+    written. Packs with less than a processor each take turns, so they take longer by as much.
+    ``clock`` gives seconds: ``time.process_time`` those of a processor, whatever else the
+    machine does. Raises what training raises.
+    """
+    import torch
+
+    has_gpu = resources.gpu > 0 and torch.cuda.is_available()
+    speed = GPU if has_gpu else CPU
+    costs = [cost(pack, speed) for pack in packs]
+    shapes: dict[str, list[int]] = {}
+    for i, pack in enumerate(packs):
+        shapes.setdefault(shape_of(pack), []).append(i)
+    by_cost = sorted(shapes.values(), key=lambda members: -sum(costs[i] for i in members))
+    factors: list[float] = []  # seconds that passed for each estimated one
+    start = clock()
+    with _as_in_a_worker(resources):
+        for members in by_cost:
+            if factors and clock() - start > most_s:
+                break
+            dearest = max(members, key=costs.__getitem__)
+            pack = packs[dearest]
+            seconds = _pack_s(pack, sources[pack.configs[0].source], has_gpu, clock)
+            seconds += speed.pack_s + pack.n_epochs * speed.epoch_s
+            factors.append(seconds / costs[dearest])
+    measured = {i: f for members, f in zip(by_cost, factors, strict=False) for i in members}
+    share = 1.0 if has_gpu else min(1.0, resources.cpu)
+    known = sum(costs[i] for i in measured)
+    usual = sum(costs[i] * f for i, f in measured.items()) / known if known else 1.0
+    return Measured(
+        tuple(c * measured.get(i, usual) / share for i, c in enumerate(costs)),
+        torch.cuda.get_device_name() if has_gpu else "cpu",
+        len(shapes),
+        len(factors),
+    )
+
+
+@contextmanager
+def _as_in_a_worker(resources: Resources) -> Iterator[None]:
+    """Give torch as many threads as a worker's has, and leave its settings as they were."""
+    import torch
+
+    n_threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
+    torch.set_num_threads(max(1, math.floor(resources.cpu)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.cuda.empty_cache()  # nothing where CUDA was not used
+
+
+def _pack_s(pack: Pack, source: Source, has_gpu: bool, clock: Callable[[], float]) -> float:
+    """Measure the seconds of a pack's own work: data, steps, tests, buffers.
+
+    Groups of the first two tasks are run; a later task's takes as long as task 2's.
+    """
+    import torch
+
+    from raysweep.learning.data.task_sequences import make_tasks
+    from raysweep.learning.training.context import Scene
+
+    config = pack.configs[0]
+    device = torch.device("cuda" if has_gpu else "cpu")
+    torch.backends.cuda.matmul.allow_tf32 = config.tf32
+    start = clock()
+    tasks = make_tasks(config, source, device)
+    scene = Scene(config, tasks, source.mean, source.sd, device)
+    total = clock() - start
+    of_stage = {stage.fingerprint: c for c in pack.configs for stage in stages_of(c)}
+    early = [group for group in pack.groups if group[0].task <= 2 or group[0].is_first]
+    timer = _Timer(scene, of_stage, _SHAPE_S / len(early), clock)
+    # Of each stage up to task 2: a lane's seconds.
+    lane_s: dict[str, float] = {}
+    for group in early:
+        seconds = timer.run(group)
+        total += seconds
+        lane_s |= {stage.fingerprint: seconds / len(group) for stage in group}
+    for group in pack.groups:
+        if group[0].fingerprint not in lane_s:
+            total += len(group) * lane_s[_like(group[0], of_stage).fingerprint]
+    return total
+
+
+def _like(stage: Stage, of_stage: Mapping[str, Config]) -> Stage:
+    """Give the stage of task 2 that is to it what ``stage`` is to a later task."""
+    mates = stages_of(of_stage[stage.fingerprint])
+    return next(mate for mate in mates if mate.kind == stage.kind and mate.task == 2)
+
+
+class _Timer:
+    """Run groups of stages one after another, in a few steps each, and tell how long they take.
+
+    A stage begins with what its parents left after these few steps.
+    """
+
+    def __init__(
+        self,
+        scene: "Scene",
+        of_stage: Mapping[str, Config],
+        limit_s: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self._scene, self._of_stage, self._limit_s = scene, of_stage, limit_s
+        self._kind, self._clock = scene.device.type, clock
+        self._models: dict[str, Any] = {}
+        self._buffers: dict[str, Any] = {}
+
+    def run(self, group: Sequence[Stage]) -> float:
+        """Run a group; give the seconds of all its epochs, with the tests between and after."""
+        from raysweep.learning.replay.filling import fill_buffers
+        from raysweep.learning.training.context import Lane
+        from raysweep.learning.training.loop import TrainGroup
+
+        kept = self._models, self._buffers
+        lanes = [Lane.of(stage, self._of_stage[stage.fingerprint], *kept) for stage in group]
+        if group[0].kind == "fill_buffer":
+            start = self._now()
+            buffers = fill_buffers(self._scene, lanes)
+            seconds = self._now() - start
+            self._buffers |= {s.fingerprint: b for s, b in zip(group, buffers, strict=True)}
+            return seconds
+        trained = TrainGroup(self._scene, lanes)
+        seconds = epochs_of(self._scene.config, group[0]) * self._epoch_s(trained)
+        if trained.is_classifier:
+            seconds += self._n_tests(group[0], len(group)) * self._test_s(trained)
+        states = trained.lane_states()
+        self._models |= {
+            lane.stage.fingerprint: state for lane, state in zip(trained.lanes, states, strict=True)
+        }
+        return seconds
+
+    def _now(self) -> float:
+        import torch
+
+        if self._kind == "cuda":
+            torch.cuda.synchronize()
+        return self._clock()
+
+    def _epoch_s(self, group: "TrainGroup") -> float:
+        """Time the batches' draw and some steps; give the seconds of a whole epoch."""
+        steps = group.begin_epoch()
+        self._time(steps[: _WARM_UPS[self._kind]])
+        start = self._now()
+        steps = group.begin_epoch()
+        draw_s = self._now() - start
+        return draw_s + len(steps) * self._time(steps)
+
+    def _time(self, steps: Sequence[Callable[[], None]]) -> float:
+        """Run steps until the limit; give the seconds of one."""
+        start = self._now()
+        seconds, n_done = 0.0, 0
+        for n_done, step in enumerate(steps, 1):
+            step()
+            if n_done % _BETWEEN_LOOKS[self._kind] == 0:
+                seconds = self._now() - start
+                if seconds > self._limit_s:
+                    return seconds / n_done
+        return (self._now() - start) / n_done
+
+    def _n_tests(self, stage: Stage, n_lanes: int) -> float:
+        """Count the tests of all lanes on one task: after epochs, at the end and before any."""
+        n_tasks, epochs = len(self._scene.tasks), epochs_of(self._scene.config, stage)
+        n_tests = (
+            epochs * n_tasks + n_tasks if stage.kind == "train_joint" else epochs + n_tasks - 1
+        )
+        return n_tests + (n_tasks / n_lanes if stage.is_first else 0)
+
+    def _test_s(self, group: "TrainGroup") -> float:
+        """Time a part of a test; give the seconds of a whole one, in the mean over tasks."""
+        from raysweep.learning.data.task_sequences import Samples
+        from raysweep.learning.training.evaluation import accuracy
+
+        views, tests = group.parameters.views, [task.test for task in self._scene.tasks]
+        part = Samples(tests[0].images[:_N_TESTED], tests[0].labels[:_N_TESTED])
+        for purpose in ("warm-up", "clock"):
+            start = self._now()
+            accuracy(self._scene, views, part, (purpose,))
+            seconds = self._now() - start
+        return seconds / len(part) * sum(map(len, tests)) / len(tests)

@@ -1,0 +1,37 @@
+"""How a run ended: the last lines of the command, and its exit code."""
+
+import sys
+
+from raysweep.settings.sweep import Sweep
+from raysweep.tables.paths import Place
+from raysweep.tables.reader import statuses
+from raysweep.tune.options import ExitCode
+from raysweep.tune.scheduling.budgets import ALIKE, End
+from raysweep.tune.scheduling.ledger import Ledger
+
+
+def verdict(sweep: Sweep, place: Place, n_unasked: int, end: End, resume: str) -> ExitCode:
+    """Say what is missing or failed, and how to go on; give the exit code.
+
+    ``n_unasked`` counts the configurations that a search is still to suggest, ``end`` tells why
+    the run ended early, if it did.
+    """
+    ledger = Ledger(statuses(place))
+    n_failed = len(ledger.failed(sweep))
+    n_missing = len(ledger.missing(sweep)) - n_failed + n_unasked
+    logs = place / "logs"
+    if end.common_error:
+        print(
+            f"error: {ALIKE} configurations in a row failed with one message: {end.common_error} "
+            f"(see {logs}); {n_missing} are missing; mend it, then go on with: {resume}",
+            file=sys.stderr,
+        )
+        return ExitCode.SOME_FAILED
+    if n_missing:
+        why = end.over or "interrupted"
+        print(f"{why}: {n_missing} configurations are missing; go on with: {resume}")
+        return ExitCode.INTERRUPTED
+    if n_failed:
+        print(f"{n_failed} failed, see {logs}; try them again with: {resume}")
+        return ExitCode.SOME_FAILED
+    return ExitCode.ENDED

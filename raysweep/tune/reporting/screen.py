@@ -1,0 +1,66 @@
+"""What the driver says, and the display of its progress."""
+
+import os
+import sys
+import time
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from raysweep.monitor.terminal import Display
+from raysweep.tune.reporting.progress import Progress
+
+_PLAIN_EVERY_S = 30.0
+_LIVE_EVERY_S = 0.25
+_NOTEBOOK = "JPY_PARENT_PID"
+"""Environment variable of what a notebook runs: it looks like a terminal and shows only lines."""
+
+
+class Screen:
+    """Shows a display that changes on a terminal, a line every 30 s elsewhere, nothing if quiet."""
+
+    def __init__(self, verbosity: int) -> None:
+        self._verbosity = verbosity
+        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        # Not the console's word for it: FORCE_COLOR makes it take a pipe for a terminal.
+        self._is_live = (
+            sys.stderr.isatty()
+            and self._console.is_terminal
+            and not self._console.is_dumb_terminal
+            and _NOTEBOOK not in os.environ
+        )
+        self._live: Live | None = None
+        self._shown = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Print a line of what is going on (not if quiet)."""
+        if self._verbosity >= 0:
+            self._console.print(Text(text))
+
+    def detail(self, text: str) -> None:
+        """Print a line only if verbose."""
+        if self._verbosity > 0:
+            self._console.print(Text(text))
+
+    def update(self, progress: Progress) -> None:
+        """Show the progress if it is time to."""
+        if self._verbosity < 0:
+            return
+        every_s = _LIVE_EVERY_S if self._is_live else _PLAIN_EVERY_S
+        if time.monotonic() - self._shown < every_s:
+            return
+        if not self._is_live:
+            self._console.print(Text(progress.line()))
+        else:
+            if self._live is None:
+                self._live = Live(console=self._console, auto_refresh=False, transient=True)
+                self._live.start()
+            self._live.update(Display(progress.picture()), refresh=True)
+        self._shown = time.monotonic()
+
+    def close(self) -> None:
+        """Take the display away."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None

@@ -1,0 +1,1 @@
+"""Packs through Ray Tune: queue, collector, what is left of earlier runs."""

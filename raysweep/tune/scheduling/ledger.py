@@ -1,0 +1,42 @@
+"""What is done of a sweep, and what is to train."""
+
+from dataclasses import dataclass
+
+from raysweep.learning.config import Config
+from raysweep.settings.sweep import Sweep
+
+
+def stays(sweep: Sweep) -> frozenset[str]:
+    """Give the statuses that a run leaves as they are.
+
+    A configuration that stopped early is done as long as the sweep stops some early.
+    """
+    return frozenset({"finished", "diverged"} | ({"stopped"} if sweep.early_stopping else set()))
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What is done: the status and attempt of each configuration that has a row."""
+
+    rows: dict[str, tuple[str, int]]
+
+    def status(self, config: Config) -> str:
+        """Give a configuration's status, ``missing`` without a row."""
+        return self.rows.get(config.id, ("missing", 0))[0]
+
+    def attempts(self, config: Config) -> int:
+        """Count the attempts so far."""
+        return self.rows.get(config.id, ("missing", 0))[1]
+
+    def ended(self, sweep: Sweep) -> list[Config]:
+        """List the configurations that a run leaves as they are."""
+        return [config for config in sweep.configs if self.status(config) in stays(sweep)]
+
+    def failed(self, sweep: Sweep) -> set[str]:
+        """Give the ids of the configurations that failed and are to be tried again."""
+        return {config.id for config in sweep.configs if self.status(config) == "failed"}
+
+    def missing(self, sweep: Sweep) -> list[Config]:
+        """List the configurations that need training."""
+        done = {config.id for config in self.ended(sweep)}
+        return [config for config in sweep.configs if config.id not in done]

@@ -1,0 +1,229 @@
+"""The packs that wait, as Ray Tune's searcher: halves of a pack that failed join in mid-run."""
+
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.search import Searcher
+
+from raysweep.learning.config import Config
+from raysweep.learning.stage_graph import Pack, pack_key
+from raysweep.packs.planning.estimates import cost
+from raysweep.tune.scheduling.trainable import TRIAL
+
+LOST_WORKERS = 3
+"""How often in a row, without an epoch in between, a pack of several may lose its worker."""
+LOST_ALONE = 8
+"""The same for a single configuration: after that it has failed."""
+
+
+@dataclass
+class Job:
+    """A pack on its way through the sweep.
+
+    ``n_tries`` counts how often it, and packs it was part of, had to be taken up again so far,
+    ``n_lost`` how often in a row without an epoch in between; ``heard`` is when its worker last
+    gave a sign (``time.monotonic``). ``checkpoint`` is its state after an epoch, if one was kept,
+    ``states`` are the files of those that were set aside and go on as this one, or with
+    ``is_paused`` of one that an earlier run left, of which ``share_before`` (0 to 1) was done there
+    (None until its worker has told). ``n_seats`` is the
+    number of configurations that it began with, or that of the largest it was joined of; ``turn``
+    is where it stands while it is set aside.
+    """
+
+    name: str
+    pack: Pack
+    n_tries: int = 0
+    n_lost: int = 0
+    heard: float = field(default_factory=time.monotonic)
+    ended: set[str] = field(default_factory=set)
+    checkpoint: tune.Checkpoint | None = None
+    states: tuple[Path, ...] = ()
+    is_paused: bool = False
+    share_before: float | None = None
+    n_seats: int = 0
+    turn: str | None = None
+
+    def __post_init__(self) -> None:
+        self.cost = cost(self.pack)
+        self.n_seats = self.n_seats or len(self.pack.configs)
+        self.key = pack_key(self.pack.configs[0])
+
+    @property
+    def n_open(self) -> int:
+        """How many configurations have not ended."""
+        return len(self.pack.configs) - len(self.ended)
+
+    @property
+    def work(self) -> float:
+        """What this run has to do of it, in the unit of ``cost``."""
+        return self.cost * (1 - (self.share_before or 0.0))
+
+    @property
+    def open_configs(self) -> list[Config]:
+        """The configurations that have not ended."""
+        return [c for c in self.pack.configs if c.id not in self.ended]
+
+    @property
+    def may_lose(self) -> int:
+        """How many workers it may lose in a row."""
+        return LOST_WORKERS if self.n_open > 1 else LOST_ALONE
+
+    def halves(self) -> list["Job"]:
+        """Make two jobs of the configurations that have not ended, in their order."""
+        configs = self.open_configs
+        middle = (len(configs) + 1) // 2
+        return [
+            Job(f"{self.name}.{i}", Pack(tuple(part)), self.n_tries + 1)
+            for i, part in enumerate((configs[:middle], configs[middle:]), 1)
+        ]
+
+
+class JobQueue:
+    """The jobs that wait or run; each leaves when all of its configurations have their rows.
+
+    With a ``folder`` for their states, jobs that have lost half of their seats may be set aside:
+    those that stand at one epoch go on as one when they fill the seats of one, or nothing else
+    waits. ``n_at_once`` gives how many jobs may be out (None: any number): Tune takes as many as
+    it gets, long before it runs them.
+    """
+
+    folder: Path | None = None
+
+    def __init__(self, packs: Iterable[Pack], n_at_once: Callable[[], int] | None = None) -> None:
+        self._waiting = deque(Job(pack.configs[0].id, pack) for pack in packs)
+        self.jobs = {job.name: job for job in self._waiting}
+        """All jobs that have not left, by name."""
+        self.n_at_once = n_at_once
+        self._out: set[str] = set()
+        self._aside: dict[tuple[str, str], list[Job]] = defaultdict(list)
+        self._n_joined = 0
+
+    def next(self) -> Job | None:
+        """Take the next job, None if there is none or enough are out."""
+        if self.n_at_once is not None and len(self._out) >= self.n_at_once():
+            return None
+        job = self._join(is_full=True)
+        job = job or (self._waiting.popleft() if self._waiting else None)
+        job = job or self._fill() or self._join(is_full=False)
+        if job:
+            self._out.add(job.name)
+        return job
+
+    def _fill(self) -> Job | None:
+        """Make a job; a queue that has more than it was given overrides."""
+        return None
+
+    def has_more(self, key: str) -> bool:
+        """Tell whether a job of a pack key waits, or is set aside."""
+        others = (*self._waiting, *(job for jobs in self._aside.values() for job in jobs))
+        return any(job.key == key for job in others)
+
+    def state_file(self, job: Job, n_left: int) -> Path | None:
+        """Give the file for a job's state if it should be set aside with ``n_left`` lanes left."""
+        if self.folder is None or not 0 < n_left <= job.n_seats / 2 or not self.has_more(job.key):
+            return None
+        return self.folder / f"{job.name}.pt"
+
+    def set_aside(self, job: Job) -> None:
+        """Keep a job whose state was written, until others stand where it stands."""
+        assert job.turn is not None
+        self._out.discard(job.name)
+        self._aside[job.key, job.turn].append(job)
+
+    def _join(self, is_full: bool) -> Job | None:
+        """Make one job of those set aside at one epoch: of as many as fill its seats, or of all."""
+        for place, jobs in self._aside.items():
+            n_seats = max((job.n_seats for job in jobs), default=0)
+            if not jobs or (is_full and sum(job.n_open for job in jobs) < n_seats):
+                continue
+            taken: list[Job] = []
+            while jobs and sum(job.n_open for job in (*taken, jobs[0])) <= n_seats:
+                taken.append(jobs.pop(0))
+            self._aside[place] = jobs
+            self._n_joined += 1
+            whole = Job(
+                f"{taken[0].pack.configs[0].id}-{self._n_joined}",
+                Pack(tuple(config for job in taken for config in job.open_configs)),
+                max(job.n_tries for job in taken),
+                states=tuple(path for job in taken for path in job.states),
+                n_seats=n_seats,
+            )
+            for job in taken:
+                self.leave(job)
+            self.jobs[whole.name] = whole
+            return whole
+        return None
+
+    def go_on(self, jobs: Sequence[Job]) -> None:
+        """Put jobs in front that an earlier run left."""
+        self._waiting.extendleft(reversed(jobs))
+        self.jobs.update({job.name: job for job in jobs})
+
+    def again(self, job: Job) -> None:
+        """Put a job that was taken back in front."""
+        self._out.discard(job.name)
+        self._waiting.appendleft(job)
+
+    def split(self, job: Job) -> list[Job]:
+        """Let a job's halves take its place, in front."""
+        halves = job.halves()
+        self.leave(job)
+        self.jobs.update({half.name: half for half in halves})
+        self._waiting.extendleft(reversed(halves))
+        return halves
+
+    def tell(self, row: Mapping[str, Any]) -> None:
+        """Hear the row of a configuration that ended; a queue that learns from it overrides."""
+
+    def leave(self, job: Job) -> None:
+        """Note that nothing is left to do for a job."""
+        self.jobs.pop(job.name, None)
+        self._out.discard(job.name)
+
+    def __len__(self) -> int:
+        return len(self.jobs)
+
+
+class QueueSearcher(Searcher):
+    """Hand jobs to Ray Tune one by one.
+
+    Tune copies a grid for each trial that it makes of it (6 s for 625 packs, profiled), and a grid
+    can't grow. Tune saves its searcher for a restore that is never used: nothing is written.
+    """
+
+    def __init__(self, queue: JobQueue, config_of: Callable[[Job], Mapping[str, Any]]) -> None:
+        super().__init__()
+        self._queue = queue
+        self._config_of = config_of
+
+    def suggest(self, trial_id: str) -> Any:
+        """Give the next job's config, None to be asked again, or that all is done."""
+        job = self._queue.next()
+        if job is not None:
+            return {TRIAL: dict(self._config_of(job))}
+        return None if len(self._queue) else str(Searcher.FINISHED)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Do nothing: the collector keeps the queue."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Do nothing: what is done stands in the tables."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "QueueSearcher":
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return QueueSearcher, (JobQueue(()), dict)
+
+
+def job_name(trial: tune.experiment.Trial) -> str:
+    """Give the name of the job that a trial runs."""
+    name: str = trial.config[TRIAL]["key"]
+    return name

@@ -1,0 +1,167 @@
+"""What is left of a sweep, as packs for the room that there is."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from raysweep.errors import NothingRunsError
+from raysweep.learning.config import Config
+from raysweep.packs.planning.estimates import cost
+from raysweep.packs.planning.packing import Plan, make_plan
+from raysweep.packs.stage_cache.entries import StageStore, stored_stages
+from raysweep.settings.execution import Resources
+from raysweep.settings.sweep import Sweep
+from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.ranking import best_of
+from raysweep.tables.reader import read_trials
+from raysweep.tune.cluster.gpu_share import choose_share
+from raysweep.tune.cluster.nodes import Node, memory_a_pack, n_slots_of
+from raysweep.tune.reporting.progress import Progress
+from raysweep.tune.reporting.screen import Screen
+from raysweep.tune.reporting.summary import describe_plan
+from raysweep.tune.scheduling.ledger import Ledger
+from raysweep.tune.search.suggestions import Known, describe, lanes_of, make_queue
+
+if TYPE_CHECKING:
+    from raysweep.tune.scheduling.queue import Job, JobQueue
+    from raysweep.tune.search.early_stopping import LaneStopper
+    from raysweep.tune.search.search_queue import SearchQueue
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where packs run: the nodes, what each pack gets and why, and how many run at once."""
+
+    nodes: Sequence[Node]
+    resources: Resources
+    why: str
+
+    @classmethod
+    def of(cls, sweep: Sweep, configs: Sequence[Config], nodes: Sequence[Node]) -> "Room":
+        """Give the room for packs of configurations."""
+        wanted = sweep.resources
+        if wanted.is_gpu_auto and configs:
+            return cls(nodes, *choose_share(wanted, configs, nodes))
+        why = f"cpu {wanted.cpu:g}, gpu {wanted.gpu:g} for each pack, as set"
+        return cls(nodes, wanted, why)
+
+    @property
+    def n_slots(self) -> int:
+        """How many packs run at once; 0 if no node has what one needs."""
+        return n_slots_of(self.resources, self.nodes)
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that a pack may take, None if unknown."""
+        return memory_a_pack(self.resources, self.nodes)
+
+    def expect_slots(self, file: str) -> None:
+        """Refuse resources that no node has; ``file`` is the search space."""
+        if self.n_slots:
+            return
+        largest = max(self.nodes, key=lambda node: (node.n_gpus, node.n_cpus))
+        raise NothingRunsError(
+            f"{file}: resources: expected at most what one node has "
+            f"(cpu {largest.n_cpus:g}, gpu {largest.n_gpus:g}), got cpu {self.resources.cpu:g}, "
+            f"gpu {self.resources.gpu:g}; lower resources.cpu or resources.gpu, or wait for nodes "
+            f"that are to come with --wait-for-nodes"
+        )
+
+
+@dataclass
+class Work:
+    """What a run of a sweep has to do: at most ``limit`` configurations of those not done."""
+
+    sweep: Sweep
+    folder: ResultsFolder
+    ledger: Ledger
+    store: StageStore | None
+    limit: int | None
+    screen: Screen
+    title: str
+
+    @cached_property
+    def missing(self) -> list[Config]:
+        """The configurations that need training."""
+        return self.ledger.missing(self.sweep)
+
+    def plan(self, room: Room, paused: "Sequence[Job]" = ()) -> Plan:
+        """Plan what is missing and not paused: new ones first, failed ones in a pack each."""
+        going_on = {config.id for job in paused for config in job.pack.configs}
+        missing = [config for config in self.missing if config.id not in going_on]
+        failed = self.ledger.failed(self.sweep)
+        todo = sorted(missing, key=lambda config: config.id in failed)
+        todo = todo if self.limit is None else todo[: self.limit - len(going_on)]
+        n_slots, has_gpu = max(1, room.n_slots), room.resources.gpu > 0
+        return make_plan(todo, n_slots, self.sweep.pack, failed, room.memory, has_gpu=has_gpu)
+
+    def describe(self, plan: Plan, room: Room, n_paused: int = 0) -> str:
+        """Describe a plan."""
+        stored = stored_stages(self.store.folder) if self.store else None
+        n_done = len(self.sweep.configs) - len(self.missing)
+        n_slots = max(1, room.n_slots)
+        return describe_plan(self.sweep, plan, n_slots, n_done, room.why, stored, n_paused)
+
+    def packs(self, room: Room) -> "tuple[JobQueue, Progress]":
+        """Plan what is missing, and give the queue of its packs."""
+        from raysweep.tune.scheduling.queue import JobQueue
+
+        paused = self._paused(room, self.sweep.pack)
+        plan = self.plan(room, paused)
+        packs = [*(job.pack for job in paused), *plan.packs]
+        work, n_planned = sum(map(cost, packs)), sum(len(pack.configs) for pack in packs)
+        n_paused = sum(len(job.pack.configs) for job in paused)
+        if plan.packs or not paused:
+            self.screen.detail(self.describe(plan, room, n_paused))
+        queue = JobQueue(plan.packs)
+        queue.go_on(paused)
+        return queue, self._progress(n_planned, work, room)
+
+    def search(self, known: Known, n_todo: int, room: Room) -> "tuple[SearchQueue, Progress]":
+        """Give a queue that asks for suggestions, up to ``n_todo`` configurations of them."""
+        lanes = lanes_of(self.sweep, room.memory)
+        self.screen.detail(describe(self.sweep, known, lanes, room.n_slots, room.why))
+        progress = self._progress(n_todo, 0.0, room)
+        queue = make_queue(self.sweep, known, self.folder, lanes, self.limit, progress)
+        queue.go_on(self._paused(room, lanes))
+        return queue, progress
+
+    def _paused(self, room: Room, lanes: int | None) -> "list[Job]":
+        """Give the packs that the last run left in mid-training, if this one is to train them."""
+        from raysweep.tune.scheduling.resume import paused_jobs
+
+        place, failed = self.folder.place, self.ledger.failed(self.sweep)
+        jobs = paused_jobs(place, self.missing, lanes, room.memory, self.limit, failed)
+        if jobs:
+            n_configs = sum(len(job.pack.configs) for job in jobs)
+            self.screen.say(f"{n_configs} of them go on where the last run stopped")
+        return jobs
+
+    def _progress(self, n_total: int, work: float, room: Room) -> Progress:
+        trials = read_trials(self.folder.place)
+        ids = [config.id for config in self.sweep.configs]
+        metric, mode = self.sweep.search.objective
+        return Progress(
+            n_total=n_total,
+            n_slots=room.n_slots,
+            total_work=work,
+            best=best_of(trials[trials["config_id"].isin(ids)], metric, mode),
+            metric=metric,
+            mode=mode,
+            title=self.title,
+            before=Counter(self.ledger.status(c) for c in self.ledger.ended(self.sweep)),
+        )
+
+    def stopper(self, queue: "JobQueue") -> "LaneStopper | None":
+        """Give what decides which configurations stop early, with what earlier runs showed."""
+        rule = self.sweep.early_stopping
+        if rule is None:
+            return None
+        from raysweep.tune.search.early_stopping import make_stopper  # imports Ray Tune
+
+        ended = {config.id for config in self.ledger.ended(self.sweep)}
+        paused = {c.id for j in queue.jobs.values() if j.is_paused for c in j.pack.configs}
+        configs = [*self.sweep.configs, *self.sweep.examples]
+        return make_stopper(rule, configs, ended, self.folder.place, paused)

@@ -1,0 +1,153 @@
+"""Packs that a run left in mid-training: their states, from which the next run goes on.
+
+They lie in the results folder, where that is no object store. The list of them is written after
+the rows of their epochs, so a state is never ahead of the tables; what it is behind is trained
+again and gives the same rows.
+"""
+
+import contextlib
+import json
+import sys
+import uuid
+from collections.abc import Container, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from raysweep.learning.config import Config
+from raysweep.learning.stage_graph import Pack
+from raysweep.packs.planning.estimates import memory_bytes
+from raysweep.tables.paths import Place
+from raysweep.tables.reader import statuses
+from raysweep.tune.scheduling.queue import Job
+
+PAUSED = "paused"
+"""Folder of the states."""
+_LIST = "packs.json"
+_SUFFIX = ".pt"
+
+
+def keep_states(place: Place, jobs: Iterable[Job]) -> int:
+    """Keep the states of jobs that have not ended; gives how many of them are new.
+
+    States of earlier runs stay for configurations that have no row and no later state, such as
+    those that this run was not of. A folder that can't be written keeps what it has.
+    """
+    if place.local is None:
+        return 0
+    folder = (place.local / PAUSED).absolute()
+    kept: list[dict[str, Any]] = []
+    n_new = 0
+    with contextlib.suppress(OSError):
+        for job in jobs:
+            files = _files_of(job)
+            if files and job.n_open and all(file.exists() for file in files):
+                folder.mkdir(exist_ok=True)
+                n_new += any(file.parent != folder for file in files)
+                names = [_moved(file, folder) for file in files]
+                kept.append({"configs": [c.id for c in job.open_configs], "files": names})
+        kept += _others(place, folder, {i for entry in kept for i in entry["configs"]})
+        if kept:
+            (place / PAUSED / _LIST).write_bytes(json.dumps(kept).encode())
+        elif folder.exists():
+            (folder / _LIST).unlink(missing_ok=True)
+        _clear(folder, {name for entry in kept for name in entry["files"]})
+        return n_new
+    return 0
+
+
+def _others(place: Place, folder: Path, ids_kept: set[str]) -> list[dict[str, Any]]:
+    """List the earlier states of configurations that have no row and no later state."""
+    listed = _listed(folder)
+    if not listed:
+        return []
+    gone = {i for i, (status, _) in statuses(place).items() if status != "failed"} | ids_kept
+    left = [([i for i in ids if i not in gone], names) for ids, names in listed]
+    return [
+        {"configs": ids, "files": names}
+        for ids, names in left
+        if ids and all((folder / name).exists() for name in names)
+    ]
+
+
+def _files_of(job: Job) -> list[Path]:
+    if job.checkpoint is not None:
+        return [Path(job.checkpoint.path) / "pack.pt"]
+    return list(job.states)
+
+
+def _moved(file: Path, folder: Path) -> str:
+    """Move a file under a new name, so that the list of an earlier run stays true until then."""
+    if file.parent == folder:
+        return file.name
+    name = f"{uuid.uuid4().hex}{_SUFFIX}"
+    file.rename(folder / name)
+    return name
+
+
+def _clear(folder: Path, names: set[str]) -> None:
+    """Delete the states of other names, and the folder if nothing is left in it."""
+    for file in folder.glob(f"*{_SUFFIX}"):
+        if file.name not in names:
+            file.unlink()
+    if folder.exists() and not names:
+        with contextlib.suppress(OSError):  # something of the user's
+            folder.rmdir()
+
+
+def paused_jobs(
+    place: Place,
+    missing: Sequence[Config],
+    most: int | None = None,
+    memory: int | None = None,
+    limit: int | None = None,
+    alone: Container[str] = (),
+) -> list[Job]:
+    """Give the jobs that go on from kept states, of the configurations that are ``missing``.
+
+    Packs of more than ``most`` configurations, or ``memory`` bytes, are planned anew; no more than
+    ``limit`` configurations go on, and those ``alone`` (ids) only where a state is of nothing else.
+    """
+    if place.local is None:
+        return []
+    folder = (place.local / PAUSED).absolute()
+    left = {config.id: config for config in missing}
+    jobs: list[Job] = []
+    for ids, names in _listed(folder):
+        files = tuple(folder / name for name in names)
+        configs = tuple(left[i] for i in ids if i in left and (i not in alone or len(ids) == 1))
+        if not configs or not all(file.is_file() for file in files):
+            continue
+        pack = Pack(configs)
+        room = sys.maxsize if limit is None else limit - sum(len(job.pack.configs) for job in jobs)
+        if len(configs) > min(room, most or sys.maxsize):
+            continue
+        if memory is not None and len(configs) > 1 and memory_bytes(pack) > memory:
+            continue
+        for config in configs:
+            del left[config.id]
+        jobs.append(Job(configs[0].id, pack, states=files, is_paused=True))
+    return jobs
+
+
+def _listed(folder: Path) -> list[tuple[list[str], list[str]]]:
+    """Read ids and names of files; nothing from a list that is damaged."""
+    try:
+        entries = [
+            (entry["configs"], entry["files"])
+            for entry in json.loads((folder / _LIST).read_bytes())
+        ]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return []
+    return [
+        (list(dict.fromkeys(ids)), names)
+        for ids, names in entries
+        if _are_texts(ids)
+        and _are_texts(names)
+        and names
+        # No path that leads elsewhere.
+        and all(Path(name).name == name and name.endswith(_SUFFIX) for name in names)
+    ]
+
+
+def _are_texts(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(one, str) for one in found)

@@ -1,0 +1,373 @@
+"""The Ray Tune class Trainable around ``PackRun``: one step is one epoch of a pack.
+
+torch takes seconds to import, and the driver has no other use for it: only a worker's methods
+import it.
+"""
+
+import contextlib
+import faulthandler
+import json
+import math
+import os
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from ray import tune
+
+from raysweep import __version__
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source
+from raysweep.packs.stage_cache.entries import StageStore, environment
+from raysweep.settings.stopping import Stop
+from raysweep.versions import difference, versions_of
+
+if TYPE_CHECKING:
+    from raysweep.packs.run import PackRun
+
+_SAVE_SHARE = 0.05
+"""Checkpoints may take this share of the training time: about every 2 s of it, or every epoch."""
+_SAVE_S = 0.1
+"""What Tune's part of a checkpoint takes, in seconds, beside writing the file."""
+_NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "std::bad_alloc")
+"""How torch and CUDA say in the text of a RuntimeError that memory is short."""
+
+_STARTS_OVER = (
+    "a pack starts over: the state that an earlier run left of it can't be read, or is of other "
+    "code, another torch, other data, threads, options or another processor"
+)
+
+TRIAL = "trial"
+"""Key of the Tune config under which a trial's own part stands."""
+
+
+def trial_config(
+    key: str,
+    configs: Sequence[Config],
+    cpu: float = 1,
+    gpu: float = 0,
+    has_checkpoints: bool = True,
+    store: StageStore | None = None,
+    max_seconds: float | None = None,
+    checkpoint: tune.Checkpoint | None = None,
+    hung: Path | None = None,
+    has_averages: bool = False,
+    states: Sequence[Path] = (),
+    is_paused: bool = False,
+) -> dict[str, Any]:
+    """Make the Tune config of the trial that runs a pack: text, so Tune looks into nothing.
+
+    ``has_checkpoints`` is false where workers do not see the driver's folder; they use no
+    ``store`` there either. ``max_seconds`` is what one step may take, ``checkpoint`` the state to
+    go on from, ``hung`` the file for the traceback of a step that took longer. ``has_averages``
+    has each epoch report what early stopping compares, ``states`` are files of packs that were set
+    aside and go on as this one; with ``is_paused`` they are of an earlier run, and count only if
+    it would have got the same numbers as this one.
+    """
+    pack = json.dumps([config.model_dump(mode="json") for config in configs])
+    return {
+        "key": key,
+        "pack": pack,
+        "cpu": cpu,
+        "gpu": gpu,
+        "has_checkpoints": has_checkpoints,
+        "store": json.dumps([str(store.folder), store.max_bytes]) if store else None,
+        "max_seconds": max_seconds,
+        "checkpoint": checkpoint,
+        "hung": str(hung) if hung else None,
+        "has_averages": has_averages,
+        "states": json.dumps([str(path) for path in states]),
+        "is_paused": is_paused,
+        "versions": json.dumps(versions_of()),
+    }
+
+
+class PackTrainable(tune.Trainable):
+    """Run packs one after another in one worker.
+
+    Each result has ``rows``: JSON text that maps ``epochs``, ``accuracy`` and ``trials`` to rows.
+    An exception of a stage gives ``error`` and ``traceback`` instead: it would come again, so the
+    driver does not retry the pack as it is. Where memory was short the process ends after that
+    result, to give all of it back. A step that takes longer than ``max_seconds`` ends the process.
+    """
+
+    def setup(self, config: dict[str, Any], sources: Mapping[str, Source] | None = None) -> None:
+        """Prepare the process once; start the first pack."""
+        import torch
+
+        assert sources is not None
+        torch.set_num_threads(max(1, math.floor(config[TRIAL]["cpu"])))
+        torch.set_flush_denormal(True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # run-to-run equality
+        self._sources = sources
+        self._environments: dict[str, dict[str, Any]] = {}
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start another pack in the same process; nothing of the last one is kept."""
+        self._start(new_config)
+        return True
+
+    def _start(self, config: dict[str, Any]) -> None:
+        trial = config[TRIAL]
+        self._started_at = time.time()
+        self._configs = [Config(**values) for values in json.loads(trial["pack"])]
+        self._gpu = trial["gpu"]
+        self._wants_gpu = self._gpu > 0
+        self._has_checkpoints = trial["has_checkpoints"]
+        self._store: StageStore | None = None
+        if trial["store"]:
+            folder, max_bytes = json.loads(trial["store"])
+            self._store = StageStore(Path(folder), max_bytes)
+        self._device = "cuda" if self._wants_gpu else "cpu"
+        self._run: PackRun | None = None
+        self._save_s = _SAVE_S
+        self._trained_s = 0.0
+        self._n_steps = 0
+        self._max_seconds: float | None = trial["max_seconds"]
+        self._hung: str | None = trial["hung"]
+        self._has_averages: bool = trial["has_averages"]
+        self._checkpoint: tune.Checkpoint | None = trial["checkpoint"]
+        self._states: list[str] = json.loads(trial["states"])
+        self._is_paused: bool = trial["is_paused"]
+        self._notes: list[str] = []
+        self._aside: str | None = None
+        self._is_spoilt = False
+        self._foreign = difference(json.loads(trial["versions"]), versions_of(), platform.node())
+
+    def _pack_run(self) -> "PackRun":
+        import torch
+
+        if self._run is None:
+            if self._wants_gpu and not torch.cuda.is_available():
+                raise RuntimeError(
+                    "resources.gpu: expected torch to see the GPU that Ray gave, but it sees none; "
+                    "install a torch with CUDA, or set resources.gpu to 0"
+                )
+            if self._wants_gpu:
+                self._take_share()
+            self._run = self._new_run()
+            self._go_on()
+        return self._run
+
+    def _new_run(self) -> "PackRun":
+        from raysweep.packs.run import PackRun
+
+        return PackRun(
+            self._configs,
+            self._source,
+            self._device,
+            store=self._store,
+            has_averages=self._has_averages,
+        )
+
+    @property
+    def _source(self) -> Source:
+        return self._sources[self._configs[0].source]
+
+    def _take_share(self) -> None:
+        """Keep to this pack's share of the GPU; raise ``OutOfMemoryError`` if it is not free."""
+        import torch
+
+        from raysweep.learning.stage_graph import Pack
+        from raysweep.packs.planning.estimates import memory_bytes
+
+        torch.cuda.set_per_process_memory_fraction(min(1.0, self._gpu))
+        free, _ = torch.cuda.mem_get_info()
+        needed = memory_bytes(Pack(tuple(self._configs)))
+        if free < needed and len(self._configs) > 1:
+            raise torch.OutOfMemoryError(
+                f"expected {needed / 1e9:.1f} GB free on the GPU, got {free / 1e9:.1f} GB"
+            )
+
+    def _go_on(self) -> None:
+        """Go on from the checkpoint of a lost worker; start over where it can't be read."""
+        checkpoint, self._checkpoint = self._checkpoint, None
+        try:
+            if checkpoint is not None:
+                with checkpoint.as_directory() as folder:
+                    self.load_checkpoint(folder)
+            elif self._states:
+                self._take_up([self._load(Path(path)) for path in self._states])
+        except Exception:  # noqa: BLE001 (whatever is wrong with it)
+            self._run = self._new_run()
+            if self._is_paused:
+                self._notes.append(_STARTS_OVER)
+
+    def _take_up(self, states: Sequence[dict[str, Any]]) -> None:
+        from raysweep.packs.merging import joined
+
+        assert self._run is not None
+        if self._is_paused and any(state["made_with"] != self._terms() for state in states):
+            raise ValueError("other numbers would follow than those before")
+        self._run.restore(joined([state["pack"] for state in states], self._configs))
+        self._started_at = min(state["started_at"] for state in states)
+        self._n_steps = max(state["n_steps"] for state in states)
+
+    def step(self) -> dict[str, Any]:
+        """Train one epoch."""
+        import torch
+
+        if self._is_spoilt:
+            raise RuntimeError("this worker ran out of memory; another takes its place")
+        if self._foreign:
+            return {"done": True, "error": self._foreign, "is_foreign": True}
+        try:
+            with _limit(self._max_seconds, self._hung):
+                run = self._pack_run()
+                cpu_s = time.process_time()
+                aside, self._aside = self._aside, None
+                report = run.settle() if aside else run.advance()
+                cpu_s = time.process_time() - cpu_s
+        except Exception as error:
+            self._is_spoilt = _is_memory(error)
+            if self._wants_gpu and torch.cuda.is_available() and not self._is_spoilt:
+                raise  # CUDA may be unusable in this process: the driver starts another
+            return {
+                "done": not self._is_spoilt,
+                "error": " ".join(f"{type(error).__name__}: {error}".split()),
+                "traceback": traceback.format_exc(),
+                "circumstances": self._circumstances(),
+            }
+        self._n_steps += not aside
+        for row in report.trials:
+            row.update(self._circumstances())
+        self._trained_s += report.train_s
+        rows = {"epochs": report.epochs, "accuracy": report.accuracy, "trials": report.trials}
+        is_aside = aside is not None and not run.is_done and self._write(Path(aside))
+        return {
+            "done": run.is_done or is_aside,
+            **({"state": aside, "turn": run.turn} if is_aside else {}),
+            "n_steps": self._n_steps,
+            "rows": json.dumps(rows),
+            "train_s": report.train_s,
+            "train_cpu_s": cpu_s,
+            "prepare_s": report.prepare_s,
+            "notes": [*run.notes, *self._notes],
+            "should_checkpoint": (
+                self._has_checkpoints
+                and not run.is_done
+                and not is_aside
+                and self._save_s <= _SAVE_SHARE * self._trained_s
+            ),
+        }
+
+    def stop_lanes(self, stops: str) -> None:
+        """Let configurations leave the pack before its next epoch.
+
+        ``stops`` is JSON that maps their ids to rung and reason. The driver calls it between two
+        steps.
+        """
+        if self._run is not None:
+            self._run.stop({i: Stop(**stop) for i, stop in json.loads(stops).items()})
+
+    def set_aside(self, path: str) -> None:
+        """Write the pack's state into a file at the next step, and train no further."""
+        self._aside = path
+
+    def _write(self, path: Path) -> bool:
+        """Write the pack's state for a run that it goes on in; tell whether that worked."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._save(path)
+        except (OSError, RuntimeError):  # torch's own of a full disk
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return False
+        return True
+
+    def _circumstances(self) -> dict[str, Any]:
+        import torch
+
+        has_gpu = self._wants_gpu and torch.cuda.is_available()
+        device = torch.cuda.get_device_name() if has_gpu else "cpu"
+        return {
+            "started_at": self._started_at,
+            "ended_at": time.time(),
+            "host": platform.node(),
+            "device": device,
+            "raysweep_version": __version__,
+            "torch_version": str(torch.__version__),
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write the pack's state after its last epoch."""
+        self._terms()
+        start = time.perf_counter()
+        self._save(Path(checkpoint_dir) / "pack.pt")
+        self._trained_s = 0.0
+        # Tune copies the file to its storage once more.
+        self._save_s = 2 * (time.perf_counter() - start) + _SAVE_S
+
+    def _save(self, path: Path) -> None:
+        import torch
+
+        state = {
+            "pack": self._pack_run().state(),
+            "started_at": self._started_at,
+            "n_steps": self._n_steps,
+            "made_with": self._terms(),
+        }
+        torch.save(state, path)
+
+    def _terms(self) -> dict[str, Any]:
+        """Say what the numbers of this run come from beside its settings, and what it keeps."""
+        import torch
+
+        name = self._configs[0].source
+        if name not in self._environments:  # once a process: it reads all of the data
+            device = torch.device(self._device)
+            self._environments[name] = environment(self._source, device, torch.float32)
+        keeps = {"stages": self._store is not None, "averages": self._has_averages}
+        return {**self._environments[name], "keeps": keeps}
+
+    def _load(self, path: Path) -> dict[str, Any]:
+        import torch
+
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self._device)
+        return state
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from a state written by ``save_checkpoint``."""
+        state = self._load(Path(checkpoint) / "pack.pt")
+        self._pack_run().restore(state["pack"])
+        self._started_at = state["started_at"]
+        self._n_steps = state["n_steps"]
+
+    def cleanup(self) -> None:
+        """Drop the pack."""
+        self._run = None
+
+
+def _is_memory(error: Exception) -> bool:
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _NO_MEMORY)
+
+
+@contextmanager
+def _limit(seconds: float | None, trace: str | None) -> Iterator[None]:
+    """End the process if the body takes longer, even where it never comes back to Python.
+
+    The file ``trace`` then tells where it was.
+    """
+    if seconds is None:
+        yield
+        return
+    with contextlib.ExitStack() as files:
+        file: IO[str] = sys.__stderr__ or sys.stderr
+        if trace:
+            with contextlib.suppress(OSError):
+                file = files.enter_context(Path(trace).open("w"))
+        faulthandler.dump_traceback_later(seconds, exit=True, file=file)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,128 @@
+"""Running packs as Ray Tune trials."""
+
+import logging
+import signal
+import sys
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ray import tune
+from ray.tune.error import TuneError
+
+from raysweep.learning.data.sources import Source
+from raysweep.packs.stage_cache.entries import StageStore
+from raysweep.settings.execution import Resources
+from raysweep.tune.scheduling.collector import Collector
+from raysweep.tune.scheduling.queue import Job, JobQueue, QueueSearcher
+from raysweep.tune.scheduling.trainable import PackTrainable, trial_config
+from raysweep.tune.signals import StopRun, end_at_once
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What all packs of a run have in common.
+
+    ``storage`` is where Tune keeps its files, a path on ``filesystem`` (None: on this machine);
+    ``has_checkpoints`` tells whether all nodes see it.
+    """
+
+    resources: Resources
+    sources: Mapping[str, Source]
+    storage: str
+    filesystem: Any = None
+    has_checkpoints: bool = True
+    store: StageStore | None = None
+    max_seconds: float | None = None
+    has_averages: bool = False
+
+
+def run_packs(queue: JobQueue, terms: Terms, collector: Collector) -> None:
+    """Run every job of a queue as a trial; return at the end or on an interrupt.
+
+    Raises ``WriteError`` where the tables could not be written, ``NothingRunsError`` where a node
+    has other versions of the packages than the driver.
+    """
+    for name in ("ray", "ray.tune", "ray.train"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    with _stop_on_signals(collector):
+        _fit(queue, terms, collector)
+
+
+def _fit(queue: JobQueue, terms: Terms, collector: Collector) -> None:
+    def config_of(job: Job) -> dict[str, Any]:
+        return trial_config(
+            job.name,
+            job.pack.configs,
+            terms.resources.cpu,
+            terms.resources.gpu,
+            terms.has_checkpoints,
+            terms.store,
+            terms.max_seconds,
+            job.checkpoint,
+            collector.trace_of(job) if terms.has_checkpoints else None,
+            terms.has_averages,
+            job.states,
+            job.is_paused,
+        )
+
+    amount = {"cpu": terms.resources.cpu, "gpu": terms.resources.gpu}
+    trainable = tune.with_resources(
+        tune.with_parameters(PackTrainable, sources=dict(terms.sources)), amount
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            num_samples=-1,  # until the queue is empty
+            search_alg=QueueSearcher(queue, config_of),
+            reuse_actors=True,
+            trial_name_creator=lambda trial: f"pack_{trial.trial_id}",
+            trial_dirname_creator=lambda trial: f"pack_{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name="packs",
+            storage_path=terms.storage,
+            storage_filesystem=terms.filesystem,
+            verbose=0,
+            callbacks=[collector],
+            # The collector decides what becomes of a failed trial.
+            failure_config=tune.FailureConfig(max_failures=0),
+            # Not num_to_keep=1: with it Tune writes the state of all trials at each checkpoint.
+            # The collector removes the older ones.
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    try:
+        tuner.fit()
+    except StopRun:
+        return
+    except TuneError:
+        if collector.failure is None:
+            raise
+    if collector.failure is not None:
+        raise collector.failure
+
+
+@contextmanager
+def _stop_on_signals(collector: Collector) -> Iterator[None]:
+    """Let SIGINT and SIGTERM end Tune's run in order; a second one ends it at once.
+
+    Tune's own end of a run waits for steps under way, whose rows it drops, for up to 10 s.
+    """
+
+    def stop(signum: int, frame: types.FrameType | None) -> None:
+        for number in stopping:
+            signal.signal(number, end_at_once)
+        collector.is_stopping = True
+        print("stopping, rows are kept; again to stop at once", file=sys.stderr, flush=True)
+
+    stopping: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop) for number in stopping}
+    try:
+        yield
+    finally:
+        if not collector.is_stopping:  # a second signal counts to the end
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Searchers that suggest configurations, and early stopping."""

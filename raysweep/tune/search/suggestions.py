@@ -1,0 +1,247 @@
+"""A sweep whose results decide what is tried next: what a folder knows of it, and its queue."""
+
+import contextlib
+import importlib.util
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raysweep.errors import InputError
+from raysweep.learning.config import Config
+from raysweep.learning.stage_graph import Pack
+from raysweep.packs.planning.estimates import cost, memory_bytes
+from raysweep.settings.sampling import Search
+from raysweep.settings.space import Parameters, Space
+from raysweep.settings.sweep import Sweep
+from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.paths import Place
+from raysweep.tables.ranking import is_lower_better
+from raysweep.tables.reader import read_arrow
+from raysweep.tables.schemas import TABLES, config_of
+from raysweep.tune.reporting.progress import Progress
+from raysweep.tune.reporting.summary import lay_out, limits
+from raysweep.user_text.values import near
+
+if TYPE_CHECKING:
+    from raysweep.tune.scheduling.queue import Job
+    from raysweep.tune.search.search_queue import LearningSearcher, SearchQueue
+
+SUGGESTIONS = "suggestions.json"
+"""Holds the suggestions that have not ended: they run first when a killed search goes on."""
+LANES = 8
+"""Configurations in a pack of suggestions where ``pack:`` does not say: more learn less."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What earlier runs left: rows by configuration, ended suggestions, and those that have not.
+
+    ``failed`` has the ids of configurations that failed.
+    """
+
+    rows: Mapping[str, Mapping[str, Any]]
+    ended: list[Parameters]
+    open: list[Parameters]
+    failed: frozenset[str] = frozenset()
+
+    @property
+    def n_suggested(self) -> int:
+        """How many suggestions were made."""
+        return len(self.ended) + len(self.open)
+
+    def configs(self, space: Space) -> list[Config]:
+        """List the configurations of all suggestions."""
+        return [c for parameters in (*self.ended, *self.open) for c in space.configs(parameters)]
+
+
+def modes_of(search: Search) -> tuple[str, ...]:
+    """Give whether each metric is to be large or small; raise ``InputError`` for one that is none.
+
+    A list of modes that the file gives counts; else what is usual for the metric.
+    """
+    method = search.method  # the name of its package, and of the extra that installs it
+    if importlib.util.find_spec(method) is None:
+        raise InputError(
+            f"search.method: {method} is not installed; run pip install 'raysweep[{method}]'"
+        )
+    metrics = [
+        column.name
+        for column in TABLES["trials"].columns
+        if str(column.type) in ("float", "double") and not column.name.startswith("config/")
+    ]
+    for name in search.metrics:
+        if name not in metrics:
+            hint = near(name, metrics) or f"; known: {', '.join(metrics)}"
+            raise InputError(f"search.metric: expected a metric of trials, got {name!r}{hint}")
+    usual = tuple("min" if is_lower_better(name) else "max" for name in search.metrics)
+    return search.modes or usual
+
+
+def known_of(place: Place, space: Space, is_new: bool, stays: Collection[str]) -> Known:
+    """Read from a folder which suggestions were made, and what became of them.
+
+    Rows of an earlier grid in the same space count as suggestions, too: the searcher learns of
+    them. ``stays`` has the statuses that are not trained again. Raises ``InputError`` for a
+    damaged table.
+    """
+    if is_new:
+        return Known({}, [], [])
+    trials = read_arrow(place, "trials").to_pandas()
+    rows: dict[str, dict[Any, Any]] = {r["config_id"]: r for r in trials.to_dict("records")}
+    found: dict[frozenset[str], Parameters] = {}
+
+    def take(parameters: Parameters | None) -> None:
+        # The same configurations may come of several parameters: those that were kept count.
+        if parameters is not None and space.fits(parameters):
+            ids = frozenset(config.id for config in space.configs(parameters))
+            if ids:
+                found.setdefault(ids, parameters)
+
+    for kept in _suggested(place):
+        with contextlib.suppress(InputError):  # of another version of the space
+            take(kept)
+    taken = set().union(*found)
+    for row in rows.values():
+        if row["config_id"] not in taken:
+            with contextlib.suppress(InputError):
+                take(space.parameters_of(config_of(row)))
+    done = {i for i, row in rows.items() if row["status"] in stays}
+    ended: list[Parameters] = []
+    left: list[Parameters] = []
+    for parameters in found.values():
+        has_ended = all(config.id in done for config in space.configs(parameters))
+        (ended if has_ended else left).append(parameters)
+    failed = frozenset(i for i, row in rows.items() if row["status"] == "failed")
+    return Known({i: row for i, row in rows.items() if i in done}, ended, left, failed)
+
+
+def _suggested(place: Place) -> list[dict[str, Any]]:
+    try:
+        content = json.loads((place / SUGGESTIONS).read_bytes())
+    except (OSError, ValueError):
+        return []
+    if not isinstance(content, list):
+        return []
+    # JSON has no tuples: widths come back as such.
+    return [
+        {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
+        for entry in content
+        if isinstance(entry, dict)
+    ]
+
+
+def lanes_of(sweep: Sweep, memory: int | None) -> int:
+    """Give how many configurations make a pack: as set, else ``LANES``, else what fits memory."""
+    lanes = sweep.pack or LANES
+    if memory is not None and sweep.pack is None:
+        while lanes > 1 and any(_memory(c, lanes) > memory for c in sweep.examples):
+            lanes //= 2
+    return lanes
+
+
+def pack_like(config: Config, lanes: int, first: int = 0) -> Pack:
+    """Make a pack of configurations that differ from one, and by ``first``, in their ``lr``."""
+    # Not copies: they would keep the id.
+    values = config.model_dump()
+    rates = [config.lr * (1 + i / 1e6) for i in range(first, first + lanes)]
+    return Pack(tuple(Config(**(values | {"lr": lr})) for lr in rates))
+
+
+def _memory(config: Config, lanes: int) -> int:
+    return memory_bytes(pack_like(config, lanes))
+
+
+def make_queue(
+    sweep: Sweep,
+    known: Known,
+    folder: ResultsFolder,
+    lanes: int,
+    limit: int | None,
+    progress: Progress,
+) -> "SearchQueue":
+    """Make the queue of a search that goes on where earlier runs stopped.
+
+    ``limit`` is the most configurations to start now; ``progress`` hears what work they are.
+    """
+    from raysweep.tune.search.search_queue import SearchQueue
+
+    assert sweep.space is not None
+    search = sweep.search
+    n_samples = max(search.n_samples, known.n_suggested)
+    searcher = _searcher(sweep, known, n_samples, lanes)
+
+    def keep(parameters: list[Parameters]) -> None:
+        folder.write_text(SUGGESTIONS, json.dumps(parameters) + "\n")
+
+    note = Estimate(progress).note
+    queue = SearchQueue(
+        searcher,
+        sweep.space,
+        search.metrics,
+        n_samples,
+        lanes,
+        keep,
+        note,
+        limit,
+        progress.n_at_once,
+    )
+    for parameters in known.ended:
+        queue.know(parameters, known.rows)
+    for parameters in known.open:
+        queue.resume(parameters, known.rows, known.failed)
+    return queue
+
+
+def _searcher(sweep: Sweep, known: Known, n_samples: int, lanes: int) -> "LearningSearcher":
+    assert sweep.space is not None
+    search, modes = sweep.search, modes_of(sweep.search)
+    # Not the random numbers of the runs before once more.
+    seed = (search.seed + known.n_suggested) % 2**32
+    # Only here: Ray has to be imported after its settings are in the environment.
+    if search.method == "optuna":
+        from raysweep.tune.search.optuna_search import OptunaSearcher
+
+        return OptunaSearcher(sweep.space, search.sampler, seed, search.metrics, modes)
+    from raysweep.tune.search.ray_search import make_searcher
+
+    (metric,), (mode,) = search.metrics, modes
+    return make_searcher(search.method, sweep.space, seed, metric, mode, n_samples, lanes)
+
+
+class Estimate:
+    """Keeps the work that a search will take: as the jobs so far for each configuration."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._n = 0
+        self._cost = 0.0
+
+    def note(self, job: "Job") -> None:
+        """Take in a job that was made."""
+        self._n += len(job.pack.configs)
+        self._cost += cost(job.pack)
+        self._progress.total_work = self._cost * max(self._progress.n_total, self._n) / self._n
+
+
+def describe(sweep: Sweep, known: Known, lanes: int, n_slots: int, resources: str) -> str:
+    """Describe what a search would do, as far as it is known beforehand."""
+    assert sweep.space is not None
+    search, n_seeds = sweep.search, len(sweep.space.seeds)
+    wanted = ", ".join(
+        f"{name} ({mode})" for name, mode in zip(search.metrics, modes_of(search), strict=True)
+    )
+    sampler = f" ({search.sampler})" if search.method == "optuna" else ""
+    sizes = [_memory(config, lanes) for config in sweep.examples]
+    lines = {
+        "search": f"{search.method}{sampler} for {wanted}",
+        "configurations": f"{search.n_samples} suggestions x {n_seeds} seeds: "
+        f"{search.n_samples * n_seeds} in all, {len(known.ended) * n_seeds} done",
+        "packs": f"of up to {lanes} configurations of one shape, {n_slots} at once"
+        + (" (set by pack:)" if sweep.pack else ""),
+        "memory": f"up to about {max(sizes) / 1e6:.0f} MB a pack "
+        f"(of {len(sizes)} examples; torch itself: 0.7 GB a worker)",
+        "resources": resources,
+        **limits(sweep),
+    }
+    return lay_out(lines)

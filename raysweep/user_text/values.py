@@ -1,0 +1,127 @@
+"""Values that users write: how text becomes a number, and how a message shows what came."""
+
+import math
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from raysweep.errors import InputError
+from raysweep.user_text.secret_names import secret_within
+
+
+def plain_number(value: Any) -> Any:
+    """Give a number, or text that can be nothing else; raise ``ValueError`` otherwise."""
+    if isinstance(value, bool) or value is None:
+        raise ValueError("not a number")
+    if isinstance(value, str):
+        text = _ascii_number(value)
+        if re.match(r"[-+]?0[0-9_]", text):
+            raise ValueError("octal in YAML 1.1, decimal in YAML 1.2")
+        value = float(text)
+    if isinstance(value, float) and value == 0:
+        return 0.0  # -0.0 and 0.0 are one setting
+    return value
+
+
+def number_of(raw: Any) -> float:
+    """Give a number, NaN for what is none."""
+    try:
+        return float(plain_number(raw))
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
+def is_off(raw: Any) -> bool:
+    """Tell whether a limit is switched off: nothing, false, or a word for it."""
+    is_word = isinstance(raw, str) and raw.lower() in ("none", "no", "off", "false")
+    return raw is None or raw is False or is_word
+
+
+def check_whole(raw: Any, where: str, least: int, most: int) -> int:
+    """Give a whole number from ``least`` to ``most``; raise ``InputError`` for anything else."""
+    if isinstance(raw, bool) or not isinstance(raw, int) or not least <= raw <= most:
+        raise InputError(
+            f"{where}: expected a whole number from {least} to {most:,}, "
+            f"got {show(raw)}{reading(raw)}"
+        )
+    return raw
+
+
+def check_keys(raw: Mapping[Any, Any], section: str, method: str, known: Sequence[str]) -> None:
+    """Raise ``InputError`` for a key of a section that its method does not know."""
+    for key in raw:
+        if key not in known:
+            hint = near(key, list(known)) or f"; known: {', '.join(known)}"
+            where = f"{section}.{key}"
+            raise InputError(
+                f"{where[:60]}: expected a key of method {method}, got {show(key)}{hint}",
+                where,
+                is_key=True,
+            )
+
+
+def _ascii_number(text: str) -> str:
+    """Write the digits of other scripts and the minus sign of typeset text in ASCII."""
+    digits = (str(unicodedata.decimal(char, char)) for char in text.strip())
+    return "".join(digits).replace("\N{MINUS SIGN}", "-")
+
+
+def near(word: object, known: list[str]) -> str:
+    """Give `` (did you mean ...?)`` where a known word is near; two letters are near to none."""
+    is_long = len(str(word)) > 2
+    matches = get_close_matches(str(word), known, n=1, cutoff=0.6) if is_long else []
+    return f" (did you mean {matches[0]}?)" if matches else ""
+
+
+def reading(value: object) -> str:
+    """Say for text that is nearly a number why it is none and how to write it; else nothing."""
+    if isinstance(value, list):
+        return next(filter(None, map(reading, value[:_N_SHOWN])), "")
+    is_short = isinstance(value, str) and len(value) <= _N_SHOWN
+    return _reading(_ascii_number(str(value))) if is_short else ""
+
+
+def _reading(text: str) -> str:
+    digits = text.lstrip("+-")
+    if re.fullmatch(r"0[0-9]+", digits):
+        octal = int(digits, 8) if set(digits) <= set("01234567") else int(digits)
+        both = f"{octal} in YAML 1.1 and " if octal != int(digits) else ""
+        return f" ({both}{int(digits)} in 1.2); write which" if both else f"; write {int(digits)}"
+    if re.fullmatch(r"0(x[0-9a-fA-F]+|o[0-7]+|b[01]+)", digits):
+        return f"; write {int(digits, 0)}"
+    if re.fullmatch(r"[0-9]+(:[0-5]?[0-9])+", digits):
+        return " (of base 60 in YAML 1.1); write it in decimal"
+    parts = [part.strip() for part in text.split(",")]
+    if len(parts) > 1 and all(re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", p) for p in parts):
+        is_decimal = re.fullmatch("[-+]?[0-9]+,[0-9]+", text) is not None
+        point = f"{parts[0]}.{parts[1]}, or " if is_decimal else ""
+        return f"; write {point}{{grid_search: [{', '.join(parts)}]}} to try each"
+    return ""
+
+
+_N_SHOWN = 80
+
+
+def show(value: object) -> str:
+    """Show a user's value in a message, shortened; not what may be a secret."""
+    if value is None:
+        return "null"
+    if isinstance(value, float) and (math.isnan(value) or math.isinf(value)):
+        return "NaN" if math.isnan(value) else ("infinity" if value > 0 else "-infinity")
+    text = repr(value)
+    if secret_within(text[: 2 * _N_SHOWN]):
+        return "what may be a secret (not shown)"
+    # What looks like ASCII and is not (no-break spaces, typographic quotes) can't be seen.
+    chars = str(value)[:_N_SHOWN] if isinstance(value, str) else ""
+    odd = next((char for char in chars if ord(char) > 127), "")
+    named = f" with U+{ord(odd):04X} {unicodedata.name(odd, '')}".rstrip() if odd else ""
+    return (text if len(text) <= _N_SHOWN else f"{text[: _N_SHOWN - 3]}...") + named
+
+
+def one_line(text: str) -> str:
+    """Escape what would break a line or not print: line ends, control and bidi characters."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )

@@ -1,0 +1,142 @@
+"""The docs and the shipped files agree with the code."""
+
+import os
+import runpy
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from re import DOTALL, MULTILINE, findall, sub
+
+import pytest
+
+from raysweep.packs.planning.packing import make_plan
+from raysweep.settings.sweep import load_sweep
+
+ROOT = Path(__file__).parents[2]
+SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", ["search-spaces.md", "tables.md"])
+def test_generated_docs_are_up_to_date(name: str) -> None:
+    generator = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    text = (ROOT / "docs" / name).read_text()
+    expected = generator["regenerate"](text, generator["GENERATED"][name]())
+    assert text == expected, "run: python docs/generate.py"
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the site, strictly: a broken link or anchor between its pages is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and not done.stderr.strip(), done.stderr
+    return folder
+
+
+class _Page(HTMLParser):
+    """What a page links to, what it loads, and the anchors that it has."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.anchors: set[str] = set()
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.anchors.add(given.get("id") or "")
+        target = given.get("href" if tag in ("a", "link") else "src")
+        if target is not None:
+            (self.links if tag == "a" else self.loads).append(target)
+
+
+def test_every_page_is_in_the_site_and_leads_somewhere(site: Path) -> None:
+    pages = {file.name: _Page(file.read_text()) for file in site.glob("*.html")}
+    assert {f"{file.stem}.html" for file in (ROOT / "docs").glob("*.md")} <= set(pages)
+    for name, page in pages.items():
+        if name == "404.html":
+            continue
+        for link in page.links:
+            if link.startswith(("http", "mailto:")):
+                continue
+            target, _, anchor = link.partition("#")
+            assert not target or (site / target).exists(), (name, link)
+            if anchor and (not target or target in pages):
+                assert anchor in pages[target or name].anchors, (name, link)
+
+
+def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
+    for file in site.glob("*.html"):
+        page = _Page(file.read_text())
+        loads = [target for target in page.loads if "://" in target or target.startswith("//")]
+        assert loads == [], file.name
+        # Its script comes from elsewhere, and only where a page has one.
+        assert 'class="mermaid"' not in file.read_text()
+    for file in site.rglob("*.css"):
+        assert not findall(r"(?:url\(|@import)[\"' ]*(?:https?:)?//", file.read_text()), file.name
+
+
+def anchors_of(file: Path) -> set[str]:
+    """List the anchors of a Markdown page as GitHub and the site make them."""
+    titles = findall(r"^#+ (.+)$", file.read_text().replace("`", ""), flags=MULTILINE)
+    return {sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("file", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(file: Path) -> None:
+    text = sub(r"^```.*?^```$", "", file.read_text(), flags=MULTILINE | DOTALL)
+    for link in findall(r"\]\(([^)\s]+)\)", text):
+        if link.startswith("http"):
+            continue
+        target, _, anchor = link.partition("#")
+        path = file.parent / target if target else file
+        assert path.exists(), link
+        assert not anchor or anchor in anchors_of(path), link
+
+
+def test_docs_link_to_docs_only() -> None:
+    for file in (ROOT / "docs").glob("*.md"):
+        # The site has no other files of the repository: name them in code font.
+        assert not findall(r"\]\(\.\./", file.read_text()), file.name
+
+
+@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.name)
+def test_shipped_search_spaces_are_sound(file: Path) -> None:
+    sweep = load_sweep(file)
+    assert sweep.configs or sweep.examples
+    assert not sweep.n_duplicates
+    assert sum(len(pack.configs) for pack in make_plan(sweep.configs, 2).packs) == len(
+        sweep.configs
+    )
+
+
+def test_published_search_space_is_the_published_grid() -> None:
+    configs = load_sweep(ROOT / "search_spaces" / "vib_published.yaml").configs
+    assert len(configs) == 36
+    grid = {(c.model, c.beta_2, c.n_bottleneck) for c in configs}
+    betas, widths = (0, 0.001, 0.01, 0.1, 1, 10), (10, 100, 1000)
+    assert grid == {(m, b, z) for m in ("vib", "comparison") for b in betas for z in widths}
+    fixed = {(c.lr, c.beta_1, c.replay, c.n_replay, c.replay_weight, c.epochs) for c in configs}
+    assert fixed == {(1e-4, -10.0, "generative", 1000, 0.999, 10)}
+    assert {(c.source, c.tasks, c.n_tasks, c.optimizer) for c in configs} == {
+        ("mnist", "perm_mnist", 2, "adam")
+    }
+
+
+@pytest.mark.parametrize("script", ["bin/setup", "bin/sweep", "bin/test", ".ci/run"])
+def test_scripts_are_executable_and_parse(script: str) -> None:
+    path = ROOT / script
+    assert path.stat().st_mode & 0o100
+    subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+def test_readme_commands_name_files_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for word in findall(r"(?<![/\w])((?:bin|search_spaces|docs|benchmarks)/[\w./-]*\w)", readme):
+        assert (ROOT / word).exists(), word

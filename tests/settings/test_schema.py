@@ -1,0 +1,233 @@
+"""The JSON Schema of search spaces says what ``load_sweep`` says, as far as a schema can."""
+
+import json
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft7Validator
+
+from raysweep.learning.config import Config
+from raysweep.settings.grid import TOP_KEYS
+from raysweep.settings.sweep import load_sweep, sweep_from
+from raysweep.settings.yaml_text import parse_yaml
+
+ROOT = Path(__file__).parents[2]
+SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
+BAD_INPUT = ROOT / "tests" / "settings" / "bad_input"
+SCHEMA = json.loads((ROOT / "search_spaces" / "schema.json").read_text())
+VALIDATOR = Draft7Validator(SCHEMA)
+DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def problems(text: str) -> list[str]:
+    """List what the schema has against a search space."""
+    errors = VALIDATOR.iter_errors(parse_yaml(text))
+    return [f"{error.json_path}: {error.message}" for error in errors]
+
+
+def test_the_schema_is_up_to_date() -> None:
+    generator = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    stored = (ROOT / "search_spaces" / "schema.json").read_text()
+    assert stored == generator["schema_text"](), "run: python docs/generate.py"
+
+
+def test_the_schema_is_one_and_knows_every_key_and_setting() -> None:
+    Draft7Validator.check_schema(SCHEMA)
+    assert list(SCHEMA["properties"]) == TOP_KEYS
+    space = SCHEMA["properties"]["space"]["properties"]
+    assert set(space) == set(Config.model_fields) - {"seed"} | {"any_of", "exclude"}
+    for name, field in Config.model_fields.items():
+        defined = SCHEMA["definitions"][name]
+        assert str(field.description) in defined["description"]
+        default = list(field.default) if isinstance(field.default, tuple) else field.default
+        assert defined["default"] == default
+        VALIDATOR.evolve(schema={**defined, "definitions": SCHEMA["definitions"]}).validate(default)
+
+
+@pytest.mark.parametrize("file", SPACES, ids=lambda file: file.name)
+def test_shipped_search_spaces_meet_the_schema_that_their_first_line_names(file: Path) -> None:
+    text = file.read_text()
+    named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", text.splitlines()[0])
+    assert named and json.loads((file.parent / named[1]).read_text()) == SCHEMA
+    assert problems(text) == []
+
+
+def examples() -> list[tuple[str, str]]:
+    """Find the search spaces in the docs: blocks of YAML whose first key is one of theirs."""
+    found = []
+    for file in DOCS:
+        for block in re.findall(r"```ya?ml[^\n]*\n(.*?)```", file.read_text(), re.DOTALL):
+            if "logistic" in block:
+                continue  # a model that the page adds: tests/test_howto.py runs it
+            if re.match(rf"(?:\s*#.*\n)*({'|'.join(TOP_KEYS)}):", block):
+                found.append((file.name, block))
+    return found
+
+
+@pytest.mark.parametrize(("name", "block"), examples())
+def test_search_spaces_in_the_docs_load_and_meet_the_schema(name: str, block: str) -> None:
+    own = re.sub(r"source: [\w./-]+\.npz", "source: mnist_5k", block)  # the reader's own file
+    assert sweep_from(name, own.encode()).configs
+    assert problems(block) == []
+
+
+def test_the_docs_have_search_spaces_to_look_at() -> None:
+    assert {"README.md", "search-spaces.md"} <= {name for name, _ in examples()}
+
+
+def accepted() -> list[Path]:
+    return sorted((BAD_INPUT / "accepted").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("file", accepted(), ids=lambda file: file.stem)
+def test_what_looks_wrong_and_is_accepted_meets_the_schema(file: Path) -> None:
+    if not file.with_suffix(".args").exists():
+        load_sweep(file)
+    text = file.read_bytes().decode("utf-8-sig")
+    assert problems(text) == []
+
+
+def refused(*patterns: str) -> list[Path]:
+    files = [file for pattern in patterns for file in BAD_INPUT.glob(pattern)]
+    return sorted(file for file in files if not file.with_suffix(".args").exists())
+
+
+# What is wrong with each of these stands in one place, so a schema can see it.
+VISIBLE = [
+    "word_experiment*.yaml",
+    "word_misspelt.yaml",
+    "word_cyrillic.yaml",
+    "word_flag*.yaml",
+    "stages_*.yaml",
+    "alias_wrong_merged_value.yaml",
+]
+
+
+@pytest.mark.parametrize("file", refused(*VISIBLE), ids=lambda file: file.stem)
+def test_files_with_a_mistake_in_one_place_are_refused(file: Path) -> None:
+    assert problems(file.read_text())
+
+
+WRONG = [
+    ("space: {lerning_rate: 1}", "lerning_rate"),
+    ("spase: {lr: 1}", "spase"),
+    ("lr: 1e-3", "lr"),
+    ("data: {lr: 1e-3}", "lr"),
+    ("space: {any_of: [{any_of: [{lr: 1}]}]}", "any_of"),
+    ("space: {seed: 1}", "seed"),
+    ("space: {lr: 0}", "0"),
+    ("space: {lr: [1e-3, 1e-2]}", "lr"),
+    ("space: {lr: {grid_search: []}}", "grid_search"),
+    ("space: {lr: {grid: [1]}}", "grid"),
+    ("space: {lr: {grid_search: [1e-3, fast]}}", "fast"),
+    ("space: {lr: 010}", "010"),
+    ("space: {model: cnn}", "cnn"),
+    ("space: {replay: yes}", "yes"),
+    ("space: {encoder_widths: 200}", "200"),
+    ("space: {encoder_widths: [0]}", "0"),
+    ("space: {freeze_encoder: perhaps}", "perhaps"),
+    ("data: {source: cifar.csv}", "cifar.csv"),
+    ("data: {n_tasks: 101}", "101"),
+    ("training: {epochs: 1.5}", "1.5"),
+    ("space: {any_of: []}", "any_of"),
+    ("space: {exclude: [{}]}", "exclude"),
+    ("seeds: 3", "3"),
+    ("seeds: []", "seeds"),
+    ("seeds: [-1]", "-1"),
+    ("resources: {cpus: 1}", "cpus"),
+    ("resources: {cpu: 0}", "0"),
+    ("resources: {gpu: some}", "some"),
+    ("pack: 0", "0"),
+    ("pack: all", "all"),
+    ("stages: hold", "hold"),
+    ("max_seconds: -1", "-1"),
+    ("loggers: [tensorbord]", "tensorbord"),
+    ("loggers: wandb", "wandb"),
+    ("search: {method: bayes, n_samples: 2}", "bayes"),
+    ("search: {method: random, n_samples: 0}", "0"),
+    ("search: {n_sample: 2}", "n_sample"),
+    ("search: {n_samples: 2}\nspace: {lr: {uniform: [1, 2, 3]}}", "uniform"),
+    ("search: {n_samples: 2}\nspace: {lr: {uniform: [1]}}", "uniform"),
+    ("search: {n_samples: 2}\nspace: {model: {uniform: [1, 2]}}", "uniform"),
+    ("search: {n_samples: 2}\nspace: {model: {choice: [vib, cnn]}}", "cnn"),
+    ("space: {exclude: [{lr: {uniform: [1, 2]}}]}", "uniform"),
+    ("early_stopping: asah", "asah"),
+    ("early_stopping: {method: pbt}", "pbt"),
+    ("early_stopping: {metric: forgetting}", "forgetting"),
+    ("early_stopping: {grace_period: 0}", "0"),
+    ("early_stopping: {reduction_factor: 1}", "1"),
+    ("early_stopping: {grace: 2}", "grace"),
+    ("time_budget: 8 hours", "8 hours"),
+    ("time_budget: -1", "-1"),
+    ("max_configs: 0.5", "0.5"),
+    ("max_gpu_hours: much", "much"),
+]
+
+
+@pytest.mark.parametrize(("text", "named"), WRONG)
+def test_both_refuse_what_is_wrong_and_the_schema_names_it(text: str, named: str) -> None:
+    with pytest.raises(Exception, match="expected"):
+        sweep_from("wrong.yaml", text.encode())
+    (first, *_) = problems(text)
+    assert named in first
+
+
+RIGHT = [
+    "space: {lr: 1_000e-6}",
+    "space: {lr: '1e-3', freeze_encoder: no}",
+    "space: {replay: no}",
+    "space: {encoder_widths: {grid_search: [[20], [20, 20]]}, class_decoder_widths: []}",
+    "training: {epochs: {grid_search: [1, 2]}}",
+    "space: {experiment: {grid_search: [joint]}}",
+    "space:\n  any_of:\n    - {replay: none}\n    - {}\n  exclude:",
+    "seeds: {grid_search: [0, 1]}",
+    "loggers: [tensorboard, mlflow, wandb]",
+    "search: {n_samples: 2}\nspace: {lr: {loguniform: [1e-4, 0.1]}, n_replay: {randint: [10, 90]}}",
+    "search: {method: random, n_samples: 2, sequence: sobol, seed: 3}\n"
+    "space: {model: {choice: [vib, comparison]}, beta_2: {quniform: [0, 1, 0.5]}}",
+    "search: grid",
+    "early_stopping: asha\ntime_budget: 8h\nmax_configs: 10\nmax_gpu_hours: 0.5",
+    "early_stopping: {method: hyperband, brackets: 2, reduction_factor: 2}\ntime_budget: 90",
+    "early_stopping: {method: median, metric: class_loss, min_samples_required: 5}",
+    "early_stopping: none\ntime_budget:\nmax_configs: no",
+    "data:\nspace:\nseeds:\nresources:\npack:\nstages:\nmax_seconds: none",
+    "stages: {keep: yes, max_gb: 2}\nresources: {gpu: auto}\npack: 8\nmax_seconds: 0.5",
+]
+
+
+@pytest.mark.parametrize("text", RIGHT)
+def test_both_accept_what_has_one_reading(text: str) -> None:
+    assert sweep_from("right.yaml", text.encode()).configs
+    assert problems(text) == []
+
+
+def values_at_the_limits() -> list[tuple[str, Any]]:
+    """Give for each number setting its limits, and what is just beyond them."""
+    found: list[tuple[str, Any]] = []
+    for name, field in Config.model_fields.items():
+        for part in field.metadata:
+            for limit in ("ge", "le", "gt", "lt"):
+                value = getattr(part, limit, None)
+                if value is not None:
+                    step = 1 if field.annotation is int else abs(value) * 1e-3 + 1e-3
+                    found += [(name, value - step), (name, value), (name, value + step)]
+    return found
+
+
+def test_limits_are_those_of_the_settings() -> None:
+    from raysweep.errors import InputError
+    from raysweep.settings.grid import check_value
+
+    values = values_at_the_limits()
+    assert len(values) > 90
+    for name, value in values:
+        try:
+            check_value(name, value, "here")
+            is_accepted = True
+        except InputError:
+            is_accepted = False
+        schema = {**SCHEMA["definitions"][name], "definitions": SCHEMA["definitions"]}
+        assert VALIDATOR.evolve(schema=schema).is_valid(value) == is_accepted, (name, value)

@@ -1,0 +1,738 @@
+"""Results in an object store: the same tables, one driver at a time, errors in one line."""
+
+import json
+import os
+import pickle
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
+from pathlib import Path
+
+import pyarrow.fs
+import pytest
+from gs_server import gs_credentials, serve_gs
+from s3_server import KEY, SECRET, S3Server, StoreServer, credentials, serve
+from table_rows import accuracy_rows, read_while_flushed
+
+from raysweep.errors import InputError
+from raysweep.learning.config import Config
+from raysweep.tables import locks, object_store, paths, writer
+from raysweep.tables.folder import ResultsFolder, WriteError
+from raysweep.tables.object_store import StoreError
+from raysweep.tables.pareto import pareto_settings, read_pareto, write_pareto
+from raysweep.tables.paths import Place
+from raysweep.tables.reader import read_accuracy, read_epochs, read_files, read_trials, statuses
+from raysweep.tables.schemas import config_columns
+from raysweep.tables.writer import Writer
+
+_NUMBERS = count()
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def server(request: pytest.FixtureRequest) -> Iterator[StoreServer]:
+    with serve() if request.param == "s3" else serve_gs() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def gs_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return gs_credentials(tmp_path_factory.mktemp("gs"))
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: Patch, tmp_path: Path, gs_environment: dict[str, str]) -> None:
+    for name in os.environ:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    for name, value in {**credentials(), **gs_environment}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(locks, "_SETTLE_S", 0.05)
+    monkeypatch.setattr(locks, "_LOOK_S", 0.1)
+
+
+@pytest.fixture
+def address(server: StoreServer) -> str:
+    return server.address(f"results/sweep_{next(_NUMBERS)}")
+
+
+@pytest.fixture
+def folder(address: str) -> Iterator[ResultsFolder]:
+    folder = ResultsFolder(address)
+    folder.open()
+    yield folder
+    folder.close()
+
+
+def trial(status: str = "finished", **settings: object) -> dict[str, object]:
+    return {**config_columns(Config.model_validate(settings)), "status": status, "attempt": 1}
+
+
+def values(address: str) -> dict[str, float]:
+    frame = read_accuracy(address)
+    assert frame["config_id"].is_unique
+    return dict(zip(frame["config_id"], frame["accuracy"], strict=True))
+
+
+# The tables
+
+
+def test_rows_are_read_back_from_a_store_as_written(folder: ResultsFolder, address: str) -> None:
+    writer = Writer(folder)
+    writer.add("trials", [trial(), trial("diverged", lr=0.5)])
+    writer.add("epochs", [{"config_id": Config().id, "stage": "train_task_1", "epoch": 1}])
+    writer.add("accuracy", accuracy_rows(0, 3))
+    writer.flush()
+    parts = folder.place.tree()
+    for _ in range(2):
+        assert len(read_accuracy(address)) == 3
+        assert list(read_epochs(address)["stage"]) == ["train_task_1"]
+        assert sorted(read_trials(address)["status"]) == ["diverged", "finished"]
+        assert statuses(address)[Config().id] == ("finished", 1)
+        writer.fold()
+    assert sum("part-" in name for name in parts) == 3
+    assert folder.place.tree() == [
+        ".lock",
+        "accuracy.parquet",
+        "epochs.parquet",
+        "trials.parquet",
+    ]
+
+
+def test_the_leaderboard_takes_an_address(folder: ResultsFolder, address: str) -> None:
+    writer = Writer(folder)
+    writer.add("trials", [trial(lr=lr) | {"average_accuracy": lr} for lr in (0.25, 0.125)])
+    writer.flush()
+    words = [sys.executable, "-m", "analysis.leaderboard", address]
+    shown = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert "0.2500" in shown.stdout.splitlines()[1]
+
+
+def test_a_front_is_kept_replaced_and_deleted_in_a_store(
+    folder: ResultsFolder, address: str
+) -> None:
+    def front(accuracies: dict[float, float]) -> list[float]:
+        writer = Writer(folder)
+        for lr, value in accuracies.items():
+            measured = {"average_accuracy": value, "forgetting": value}
+            writer.add("trials", [trial(lr=lr) | measured])
+        writer.flush()
+        metrics = ["average_accuracy", "forgetting"]
+        write_pareto(folder, pareto_settings(read_trials(address), metrics))
+        found: list[float] = read_pareto(address)["config/lr"].tolist()
+        return found
+
+    assert front({0.25: 0.5, 0.125: 0.25}) == [0.25, 0.125]
+    assert front({0.5: 0.75, 0.25: 0.75}) == [0.5, 0.25, 0.125]
+    for _ in range(2):
+        write_pareto(folder, None)
+        assert "pareto.parquet" not in folder.place.names()
+    with pytest.raises(InputError, match="expected the Pareto front of a search"):
+        read_pareto(address)
+    (folder.place / ".lock").write_bytes(b'{"holder": "another", "token": "other"}')
+    with pytest.raises(WriteError, match="another holds the folder now"):
+        write_pareto(folder, read_trials(address))
+    assert "pareto.parquet" not in folder.place.names()
+
+
+def test_an_open_sweep_without_rows_has_empty_tables(folder: ResultsFolder, address: str) -> None:
+    assert len(read_trials(address)) == 0
+    assert statuses(address) == {}
+
+
+def test_the_last_row_of_a_key_wins_in_a_store(folder: ResultsFolder, address: str) -> None:
+    writer = Writer(folder)
+    for value in (0.1, 0.2):
+        writer.add("accuracy", accuracy_rows(0, 2, value))
+        writer.flush()
+    writer.fold()
+    writer.add("accuracy", accuracy_rows(1, 1, 0.3))
+    writer.flush()
+    assert sorted(values(address).values()) == [0.2, 0.3]
+
+
+def test_a_part_is_one_request(s3_server: S3Server) -> None:
+    folder = ResultsFolder(s3_server.address("results/requests"))
+    folder.open()
+    writer = Writer(folder)
+    writer.add("accuracy", accuracy_rows(0, 2000))
+    with s3_server.recorded() as requests:
+        writer.flush()
+    assert [method for method, path in requests if "part-" in path] == ["PUT"]
+    folder.close()
+    assert len(requests) <= 3, requests  # and a look at the lease
+
+
+def test_readers_miss_no_acknowledged_row_while_a_store_is_written(
+    folder: ResultsFolder, address: str, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(writer, "_FOLD_AFTER_PARTS", 5)
+    assert read_while_flushed(Writer(folder), 40, lambda: len(values(address))) > 3
+    assert len(values(address)) == 400
+
+
+@pytest.mark.parametrize("has_repeats", [False, True])
+@pytest.mark.parametrize("n_deleted", [0, 1, 2])
+def test_a_crash_while_folded_parts_are_deleted_changes_no_row(
+    folder: ResultsFolder, address: str, monkeypatch: Patch, has_repeats: bool, n_deleted: int
+) -> None:
+    writer = Writer(folder)
+    for i in range(4):
+        writer.add("accuracy", accuracy_rows(0 if has_repeats else 2 * i, 2, i / 10))
+        writer.flush()
+    before = values(address)
+    calls = count()
+    delete = Place.delete
+
+    def crash(place: Place) -> None:
+        # The oldest takes longest, where several are deleted at once.
+        time.sleep(0.1 * (5 - int(place.name[-9])))
+        if next(calls) >= n_deleted:
+            raise MemoryError
+        delete(place)
+
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        patch.setattr(Place, "delete", crash)
+        writer.fold()
+    assert len((folder.place / "parts" / "accuracy").names()) == 4 - n_deleted
+    assert values(address) == before
+
+
+def test_a_later_run_wins_in_a_store_even_if_the_clock_was_set_back(
+    folder: ResultsFolder, address: str, monkeypatch: Patch
+) -> None:
+    for clock, value in ((2_000, 0.1), (1_000, 0.2)):
+        monkeypatch.setattr("raysweep.tables.writer.time.time_ns", lambda: clock)  # noqa: B023
+        writer = Writer(folder)
+        writer.add("accuracy", accuracy_rows(0, 1, value))
+        writer.flush()
+    assert list(values(address).values()) == [0.2]
+
+
+# Kills, interrupts, losses of the network
+
+_DRIVER = """
+import sys
+from raysweep.results import ResultsFolder, Writer, writer
+writer._FOLD_AFTER_PARTS = 4
+folder = ResultsFolder(sys.argv[1])
+folder.open()
+results = Writer(folder)
+print("open", flush=True)
+for i in range(10**6):
+    results.add("accuracy", [{"config_id": f"{i:016x}", "after_task": 1, "on_task": 1,
+                              "accuracy": 0.5}])
+    results.flush()
+    print(i, flush=True)
+"""
+
+
+def start_driver(address: str) -> "subprocess.Popen[str]":
+    words = [sys.executable, "-c", _DRIVER, address]
+    driver = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    assert driver.stdout
+    assert driver.stdout.readline() == "open\n"
+    return driver
+
+
+def test_a_killed_driver_leaves_whole_files_and_another_goes_on_when_its_lease_ends(
+    address: str, monkeypatch: Patch
+) -> None:
+    driver = start_driver(address)
+    assert driver.stdout
+    seen = [driver.stdout.readline() for _ in range(15)]
+    driver.kill()
+    seen += driver.stdout.readlines()
+    driver.wait(timeout=30)
+    n_acknowledged = sum(line.endswith("\n") for line in seen)
+    assert n_acknowledged <= len(values(address)) <= n_acknowledged + 1
+    monkeypatch.setattr(locks, "STALE_S", 5.0)
+    said: list[str] = []
+    folder = ResultsFolder(address)
+    folder.open(say=said.append)
+    folder.close()
+    (line,) = said
+    assert f"process {driver.pid} on {socket.gethostname()} holds it" in line
+    assert "unless it is alive" in line
+
+
+def test_an_interrupt_leaves_a_whole_file(folder: ResultsFolder, monkeypatch: Patch) -> None:
+    put = Place._put
+    begun = threading.Event()
+
+    def slow(place: Place, content: bytes) -> None:
+        begun.set()
+        time.sleep(0.5)
+        put(place, content)
+
+    monkeypatch.setattr(Place, "_put", slow)
+    place = folder.place / "parts" / "x"
+    interrupt = threading.Thread(target=lambda: (begun.wait(), os.kill(os.getpid(), signal.SIGINT)))
+    # A shell starts what runs in its background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        interrupt.start()
+        with pytest.raises(KeyboardInterrupt):
+            place.write_bytes(b"content")
+    finally:
+        interrupt.join()
+        signal.signal(signal.SIGINT, before)
+    wait_until(place.exists)
+    assert place.read_bytes() == b"content"
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
+    until = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_a_short_loss_of_the_network_loses_no_row_and_ends_no_sweep(
+    folder: ResultsFolder, address: str, monkeypatch: Patch
+) -> None:
+    put = Place._put
+    losses = iter([True, True])
+
+    def lossy(place: Place, content: bytes) -> None:
+        if "part-" in place.name and next(losses, False):
+            raise StoreError("no connection to the store", is_passing=True)
+        put(place, content)
+
+    monkeypatch.setattr(Place, "_put", lossy)
+    monkeypatch.setattr("raysweep.tables.object_store.time.sleep", lambda s: None)
+    writer = Writer(folder)
+    writer.add("accuracy", accuracy_rows(0, 3))
+    writer.flush()
+    assert len(values(address)) == 3
+
+
+def test_a_write_that_is_refused_is_told_at_once_and_keeps_the_rows(
+    folder: ResultsFolder, address: str, monkeypatch: Patch
+) -> None:
+    attempts: list[Place] = []
+
+    def refused(place: Place, content: bytes) -> None:
+        attempts.append(place)
+        raise StoreError("the store refuses the credentials")
+
+    writer = Writer(folder)
+    writer.add("accuracy", accuracy_rows(0, 3))
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "_put", refused)
+        with pytest.raises(WriteError, match="expected to write results, got: the store refuses"):
+            writer.flush()
+    assert len(attempts) == 1
+    writer.flush()
+    assert len(values(address)) == 3
+
+
+# One driver at a time
+
+
+def test_a_second_driver_is_refused_as_soon_as_the_first_renews_its_lease(
+    address: str, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(locks, "RENEW_S", 0.3)
+    first = ResultsFolder(address)
+    first.open()
+    said: list[str] = []
+    with pytest.raises(InputError) as refusal:
+        ResultsFolder(address).open(say=said.append)
+    assert len(said) == 1
+    assert f"process {os.getpid()} on {socket.gethostname()} holds it" in str(refusal.value)
+    assert "wait for it, or use another --name" in str(refusal.value)
+    first.close()
+    second = ResultsFolder(address)
+    second.open(say=said.append)  # at once: nobody holds it
+    second.close()
+    assert len(said) == 1
+    assert not [name for name in second.place.names() if name.startswith(".lock")]
+
+
+def test_a_lease_that_was_long_not_renewed_is_taken_at_once(
+    address: str, monkeypatch: Patch
+) -> None:
+    left = ResultsFolder(address)
+    (left.place / ".lock").write_bytes(b'{"holder": "process 1 on gone", "token": "x"}')
+    monkeypatch.setattr(locks, "STALE_S", 1.0)
+    time.sleep(2.1)  # a store gives whole seconds
+    said: list[str] = []
+    left.open(say=said.append)
+    left.close()
+    assert said == []
+
+
+def test_of_two_drivers_that_take_a_lease_at_one_moment_one_has_it(
+    address: str, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(locks, "_SETTLE_S", 0.7)
+    meeting = threading.Barrier(2)
+    write = locks.Lease._write
+
+    def together(lease: locks.Lease) -> None:
+        meeting.wait(timeout=10)
+        write(lease)
+
+    monkeypatch.setattr(locks.Lease, "_write", together)
+    folders = [ResultsFolder(address) for _ in range(2)]
+    refused: list[InputError] = []
+
+    def take(folder: ResultsFolder) -> None:
+        try:
+            folder.open()
+        except InputError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=take, args=(folder,)) for folder in folders]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 1, refused
+    for folder in folders:
+        folder.close()
+
+
+def test_a_driver_whose_lease_was_taken_writes_no_more_and_leaves_the_other_its_files(
+    folder: ResultsFolder, address: str
+) -> None:
+    writer = Writer(folder)
+    writer.add("accuracy", accuracy_rows(0, 3))
+    lease = json.dumps({"holder": "process 7 on elsewhere", "token": "other"}).encode()
+    (folder.place / ".lock").write_bytes(lease)
+    (folder.place / ".tune" / "checkpoint").write_bytes(b"of the other driver")
+    for write in (writer.flush, writer.fold):
+        with pytest.raises(WriteError, match="process 7 on elsewhere holds the folder now"):
+            write()
+    folder.close()
+    assert folder.place.tree() == [".lock", ".tune/checkpoint"]
+    assert (folder.place / ".lock").read_bytes() == lease
+
+
+def test_a_driver_that_lost_its_lease_while_it_folds_leaves_the_tables_alone(
+    folder: ResultsFolder, address: str, monkeypatch: Patch
+) -> None:
+    writer = Writer(folder)
+    writer.add("accuracy", accuracy_rows(0, 3))
+    writer.flush()
+
+    def lose(place: Place, table: str) -> object:
+        found = read_files(place, table)
+        (folder.place / ".lock").write_bytes(b'{"holder": "another", "token": "other"}')
+        return found
+
+    monkeypatch.setattr("raysweep.tables.writer.read_files", lose)
+    with pytest.raises(WriteError, match="another holds the folder now"):
+        writer.fold()
+    assert not [name for name in folder.place.names() if name.endswith(".parquet")]
+    assert len(values(address)) == 3
+
+
+def test_a_driver_does_not_renew_a_lease_that_another_has(address: str, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(locks, "RENEW_S", 0.1)
+    folder = ResultsFolder(address)
+    folder.open()
+    lock = folder.place / ".lock"
+    first = lock.read_bytes()
+    wait_until(lambda: lock.read_bytes() != first)  # it is renewed
+    lock.write_bytes(b'{"holder": "another", "token": "other"}')
+    # A renewal under way may still come; after it the thread sees the other's, which stays.
+    time.sleep(0.3)
+    lock.write_bytes(b'{"holder": "another", "token": "other"}')
+    time.sleep(0.3)
+    assert json.loads(lock.read_bytes())["token"] == "other"
+    folder.close()
+
+
+# Starting over
+
+
+def fill(folder: ResultsFolder) -> list[str]:
+    writer = Writer(folder)
+    writer.add("accuracy", accuracy_rows(0, 3))
+    writer.add("trials", [trial()])
+    writer.fold()
+    writer.add("trials", [trial(lr=0.5)])
+    writer.flush()
+    folder.write_text("sweep.yaml", "x: 1")
+    folder.write_log("a.log", "trace")
+    return [name for name in folder.place.tree() if name != ".lock"]
+
+
+def test_fresh_moves_a_stores_folder_aside_and_loses_nothing(address: str) -> None:
+    folder = ResultsFolder(address)
+    folder.open()
+    before = fill(folder)
+    (folder.place / ".tune" / "x").write_bytes(b"Ray's")
+    folder.close()
+    moved = folder.open(is_fresh=True)
+    folder.close()
+    assert moved is not None
+    assert moved.tree() == before
+    assert len(read_trials(moved)) == 2
+    assert len(read_accuracy(moved)) == 3
+    assert folder.place.tree() == []
+
+
+@pytest.mark.parametrize("n_copied", [0, 3])
+@pytest.mark.parametrize("n_deleted", [0, 2, 4])
+def test_a_crash_while_a_folder_is_moved_aside_loses_nothing(
+    address: str, monkeypatch: Patch, n_copied: int, n_deleted: int
+) -> None:
+    folder = ResultsFolder(address)
+    folder.open()
+    before = fill(folder)
+    trials = set(read_trials(address)["config_id"])
+    folder.close()
+
+    def crash_after(patch: Patch, n: int, method: str) -> None:
+        calls, real = count(), getattr(Place, method)
+
+        def crash(place: Place, *more: Place) -> None:
+            if not place.name.startswith(".lock") and next(calls) >= n:
+                raise MemoryError
+            real(place, *more)
+
+        patch.setattr(Place, method, crash)
+
+    again = ResultsFolder(address)
+    with monkeypatch.context() as patch, pytest.raises(MemoryError):
+        crash_after(patch, n_copied if n_deleted == 0 else 1000, "copy")
+        crash_after(patch, n_deleted, "delete")
+        again.open(is_fresh=True)
+    again.close()
+    base = folder.place.with_name("")
+    aside = [name for name in base.names() if name.startswith(f"{folder.place.name}.")]
+    kept = folder.place.tree()
+    if n_deleted:
+        (name,) = aside
+        assert folder.place.with_name(name).tree() == before
+    else:
+        assert [name for name in kept if name != ".lock"] == before
+    left = set(read_trials(address)["config_id"]) if kept else set()
+    assert left <= trials
+    if left:  # a row of trials vouches for the others
+        assert len(read_accuracy(address)) == 3
+
+
+def test_a_manifest_and_logs_are_kept_in_a_store(folder: ResultsFolder) -> None:
+    manifest = folder.place / "manifest.json"
+    folder.add_run({"start": "1", "end": None})
+    folder.add_run({"start": "1", "end": "2"})
+    assert json.loads(manifest.read_bytes())["runs"] == [{"start": "1", "end": "2"}]
+    manifest.write_bytes(b"{ damaged")
+    folder.add_run({"start": "3"})
+    assert json.loads(manifest.read_bytes())["runs"] == [{"start": "3"}]
+    assert (folder.place / "manifest.json.damaged").read_bytes() == b"{ damaged"
+    log = folder.write_log("x.log", "trace")
+    assert str(log).startswith(f"{folder.place.address}/logs/x.log?")
+    assert log.read_bytes() == b"trace"
+
+
+def test_checkpoints_go_one_by_one_and_the_rest_at_the_end(folder: ResultsFolder) -> None:
+    path, filesystem = folder.storage()
+    assert isinstance(filesystem, pyarrow.fs.S3FileSystem | pyarrow.fs.GcsFileSystem)
+    scratch = folder.place / ".tune"
+    for name in ("1", "2", "3"):
+        (scratch / "pack" / name / "state").write_bytes(b"x")
+    folder.remove_tree(f"{path}/pack/1")
+    wait_until(lambda: (scratch / "pack").names() == ["2", "3"])
+    folder.remove_tree(f"{path}/pack/none")  # not there: no error
+    with pytest.raises(AssertionError):
+        folder.remove_tree(folder.place.key)
+    folder.close()
+    assert scratch.tree() == []
+
+
+# What a user got wrong
+
+
+@pytest.mark.parametrize("act", [lambda a: ResultsFolder(a).open(), read_trials, statuses])
+def test_a_missing_bucket_is_named(server: StoreServer, act: Callable[[str], object]) -> None:
+    address = server.address("x").replace("sweeps", "no-such-bucket")
+    with pytest.raises(InputError, match="no bucket no-such-bucket in the store"):
+        act(address)
+
+
+def test_a_missing_sweep_in_a_store_is_named(address: str) -> None:
+    with pytest.raises(InputError, match="expected the folder of a sweep"):
+        read_trials(address)
+
+
+def test_wrong_credentials_are_told_in_one_line() -> None:
+    with serve(INITIAL_NO_AUTH_ACTION_COUNT="1") as server:  # making the bucket is that one
+        for act in (lambda a: ResultsFolder(a).open(), read_trials):
+            with pytest.raises(InputError, match="refuses the credentials") as error:
+                act(server.address("x"))
+            assert "set AWS_ACCESS_KEY_ID" in str(error.value)
+            assert "\n" not in str(error.value)
+            assert KEY not in str(error.value) and SECRET not in str(error.value)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_credentials_that_google_refuses_are_told_in_one_line(status: int) -> None:
+    class Refusal(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b'{"error": {"message": "not you"}}')
+
+        def log_message(self, *words: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusal) as server:
+        threading.Thread(target=server.serve_forever).start()
+        address = f"gs://b{status}/x?endpoint_override=http://127.0.0.1:{server.server_port}"
+        for act in (lambda a: ResultsFolder(a).open(), read_trials):
+            with pytest.raises(InputError, match="refuses the credentials") as error:
+                act(address)
+            assert "not you" in str(error.value)
+            assert "set GOOGLE_APPLICATION_CREDENTIALS" in str(error.value)
+            assert "google::cloud" not in str(error.value) and "\n" not in str(error.value)
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_store_out_of_reach_is_told_in_one_line(scheme: str, monkeypatch: Patch) -> None:
+    if scheme == "gs":
+        monkeypatch.setattr(object_store, "_CONNECT_S", 0.3)  # 5 s, three times: 23 s, measured
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    for act in (lambda a: ResultsFolder(a).open(), read_trials):
+        with pytest.raises(InputError, match="no connection to the store") as error:
+            act(f"{scheme}://b/x?endpoint_override=http://127.0.0.1:{port}")
+        assert "google::cloud" not in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_store_that_never_answers_is_told_in_one_line(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(object_store, "_ANSWER_S", 1.0)  # 6 s, three times: 19 s, measured
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(50)
+        port = silent.getsockname()[1]
+        with pytest.raises(InputError, match="no connection to the store"):
+            read_trials(f"s3://b/x?endpoint_override=http://127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    ("address", "text"),
+    [
+        ("foo://bucket/x", "starts with s3://, gs://, file://, got foo://"),
+        ("https://bucket.s3.amazonaws.com/x", "got https://"),
+        ("s3:///x", "expected s3://BUCKET/FOLDER"),
+        ("s3://", "expected s3://BUCKET/FOLDER"),
+        ("s3://bucket/x#y", "without '#'"),
+        ("s3:/bucket/x", "two slashes after s3:"),
+        ("s3://[bucket/x", "expected an address"),
+        ("s3://bucket/x?regin=eu", "got regin (did you mean region?)"),
+        ("s3://bucket/x?region=", "got region"),
+        ("file://host/x", "expected file:///FOLDER"),
+    ],
+)
+def test_an_address_that_cannot_be_one_is_refused(address: str, text: str) -> None:
+    with pytest.raises(InputError) as error:
+        ResultsFolder(address)
+    assert text in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://AKIA:hidden@bucket/x",
+        "s3://AKIA:hid/den@bucket/x",
+        "s3://AKIA:hidden/x",
+        "s3://bucket/x?secret_key=hidden",
+        "s3://bucket/x?access_key=hidden&region=eu",
+        "s3://bucket/x?endpoint_override=http://me:hidden@host",
+        "gs://me:hidden@bucket/x",
+        "foo://me:hidden@bucket/x",
+        "s3://bucket/x?pw=hidden",
+    ],
+)
+def test_credentials_in_an_address_are_refused_and_not_shown(address: str) -> None:
+    with pytest.raises(InputError) as error:
+        ResultsFolder(address)
+    assert "hid" not in str(error.value) and "den@" not in str(error.value)
+    if "foo" not in address and "pw" not in address:
+        assert "expected an address without credentials" in str(error.value)
+
+
+def test_no_secret_is_stored_or_pickled(address: str) -> None:
+    folder = ResultsFolder(address)
+    folder.open()
+    fill(folder)
+    folder.add_run({"start": "1", "command": ["tune", address]})
+    stored = b"".join((folder.place / name).read_bytes() for name in folder.place.tree())
+    stored += pickle.dumps(folder.place) + pickle.dumps(folder.storage())
+    folder.close()
+    assert len(stored) > 1000
+    assert SECRET.encode() not in stored and KEY.encode() not in stored
+
+
+def test_something_foreign_in_a_store_is_refused(address: str) -> None:
+    place = Place.of(address)
+    (place / "thesis.tex").write_bytes(b"...")
+    for foreign in (place, place / "thesis.tex"):
+        with pytest.raises(InputError, match="expected no folder or that of a sweep"):
+            ResultsFolder(foreign).open()
+    assert place.tree() == ["thesis.tex"]
+
+
+# Places
+
+
+def test_names_go_before_the_query_of_an_address() -> None:
+    place = Place.of("s3://bucket/a/?endpoint_override=http://127.0.0.1:1&region=eu")
+    inner = place / "b" / "c.txt"
+    assert str(inner) == "s3://bucket/a/b/c.txt?endpoint_override=http://127.0.0.1:1&region=eu"
+    assert (inner.key, inner.name, inner.local) == ("bucket/a/b/c.txt", "c.txt", None)
+    assert str(inner.with_name("d")).startswith("s3://bucket/a/b/d?")
+    assert pickle.loads(pickle.dumps(inner)) == inner
+    assert str(Place.of("s3://bucket") / "vib") == "s3://bucket/vib"
+
+
+def test_paths_stay_what_the_user_wrote(tmp_path: Path) -> None:
+    assert Place.of("~/results").local == Path("~/results")
+    assert str(Place.of("results") / "vib") == "results/vib"
+    assert Place.of(f"file://{tmp_path}/a%20b").local == tmp_path / "a b"
+    assert Place.of(tmp_path).local == tmp_path
+    folder = ResultsFolder("results/vib")
+    assert folder.storage() == (str(Path("results/vib/.tune").absolute()), None)
+    with pytest.raises(AssertionError, match="has no local path"):
+        _ = ResultsFolder("s3://bucket/x").path
+
+
+def test_an_endpoint_from_the_environment_is_used(s3_server: S3Server, monkeypatch: Patch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server.endpoint)
+    address = f"s3://{s3_server.bucket}/from_the_environment"
+    object_store.connect.cache_clear()
+    folder = ResultsFolder(address)
+    folder.open()
+    fill(folder)
+    folder.close()
+    assert len(read_trials(address)) == 2
+    object_store.connect.cache_clear()
+
+
+def test_many_files_are_read_at_once_and_in_order(address: str) -> None:
+    files = [Place.of(address) / str(i) for i in range(40)]
+    for i, file in enumerate(files):
+        file.write_bytes(str(i).encode())
+    assert paths.read_all(files) == [str(i).encode() for i in range(40)]

@@ -1,0 +1,272 @@
+"""Packs go on where a run was stopped: with the rows of a run without a break."""
+
+import copy
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import passed_through_a_file
+from ray import tune
+from small_configs import configure
+from sweep_runs import ROOT, SMALL, assert_same_tables, n_rows, run, start, wait_until, write
+from test_lanes import add, assert_same, empty, run_alone
+from test_trainable import Bare, pack, rows_of, train_to_end
+
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source
+from raysweep.learning.stage_graph import Pack
+from raysweep.packs.merging import joined
+from raysweep.packs.planning.estimates import memory_bytes
+from raysweep.packs.run import PackRun
+from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.paths import Place
+from raysweep.tables.reader import read_epochs
+from raysweep.tables.schemas import config_columns
+from raysweep.tables.writer import Writer
+from raysweep.tune.scheduling.queue import Job
+from raysweep.tune.scheduling.resume import PAUSED, keep_states, paused_jobs
+from raysweep.tune.scheduling.trainable import TRIAL, trial_config
+
+TEXT = SMALL.replace("epochs: 2", "epochs: 4") + "pack: 4\n"
+FAULTS = ROOT / "tests" / "chaos" / "faults"
+
+
+def test_an_interrupted_sweep_goes_on_with_the_epochs_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, TEXT)
+    folder = tmp_path / "results" / "small"
+    go = tmp_path / "go"
+    slow = {"kind": "slow", "seconds": 0.5, "until": str(go)}
+    with monkeypatch.context() as patch:
+        patch.setenv("RAYSWEEP_FAULTS", json.dumps([{"kind": "save"}, slow]))
+        patch.setenv("PYTHONPATH", str(FAULTS))
+        process = start(file)
+    saved = ".tune/packs/*/checkpoint_*/pack.pt"
+    wait_until(lambda: any(folder.glob(saved)) and n_rows(folder, "epochs") > 0, process)
+    process.send_signal(signal.SIGINT)
+    out = process.communicate(timeout=120)[0]
+    assert process.returncode == 3, out
+    entries = json.loads((folder / PAUSED / "packs.json").read_bytes())
+    files = [name for entry in entries for name in entry["files"]]
+    assert sorted(path.name for path in (folder / PAUSED).glob("*.pt")) == sorted(files)
+    before = read_epochs(folder)
+    go.touch()
+    done = run(file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    n_configs = sum(len(entry["configs"]) for entry in entries)
+    assert f"{n_configs} of them go on where the last run stopped" in done.stderr
+    after = read_epochs(folder)
+    keys = ["config_id", "stage", "epoch"]
+    first = before[before["config_id"] == entries[0]["configs"][0]].sort_values(keys).head(1)
+    again = after.merge(first, on=keys)
+    assert len(again) == 1
+    assert (again["duration_s_x"] == again["duration_s_y"]).all()  # it was not trained again
+    assert not (folder / PAUSED).exists()
+    whole = write(tmp_path / "whole", TEXT)
+    assert run(whole).returncode == 0
+    assert_same_tables(folder, tmp_path / "whole" / "results" / "small")
+
+
+# What is kept, and what is taken up again
+
+
+def checkpointed(folder: Path, *configs: Config) -> Job:
+    folder.mkdir(parents=True)
+    (folder / "pack.pt").write_bytes(b"state")
+    job = Job(configs[0].id, Pack(configs), checkpoint=tune.Checkpoint(str(folder)))
+    return job
+
+
+def test_states_are_kept_until_their_configurations_have_ended(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    a, b, c, d = (Config(seed=seed) for seed in range(4))
+    pair = checkpointed(tmp_path / "one", a, b)
+    over = checkpointed(tmp_path / "two", c)
+    over.ended.add(c.id)
+    assert keep_states(place, [pair, over, Job(d.id, Pack((d,)))]) == 1
+    (job,) = paused_jobs(place, [d, b, a, c])
+    assert (job.pack.configs, job.is_paused) == ((a, b), True)
+    assert [path.read_bytes() for path in job.states] == [b"state"]
+    (rest,) = paused_jobs(place, [b])  # of a search space without the other
+    assert rest.pack.configs == (b,)
+    assert paused_jobs(place, [c, d]) == []
+    # Stopped again before there was a later state: the one there is stays.
+    assert keep_states(place, [rest]) == 0  # none that is new
+    again, other = paused_jobs(place, [a, b])
+    assert (again.pack.configs, again.states) == ((b,), job.states)
+    assert (other.pack.configs, other.states) == ((a,), job.states)
+    later = checkpointed(tmp_path / "three", b)
+    later.states = again.states
+    assert keep_states(place, [later]) == 1
+    assert len(list((tmp_path / PAUSED).glob("*.pt"))) == 2
+    assert paused_jobs(place, [b])[0].states != job.states
+    assert paused_jobs(place, [a])[0].states == job.states
+
+
+def test_states_of_what_a_run_had_nothing_to_do_with_stay(tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path / "sweep")
+    folder.open()
+    place = folder.place
+    a, b, c = (Config(seed=seed) for seed in range(3))
+    assert keep_states(place, [checkpointed(tmp_path / "one", a, b, c)]) == 1
+    # A run of a alone, as by --limit 1, which ends b's row before it is stopped.
+    writer = Writer(folder)
+    writer.add("trials", [{**config_columns(b), "status": "finished", "attempt": 1}])
+    writer.flush()
+    assert keep_states(place, [Job(a.id, Pack((a,)))]) == 0
+    (job,) = paused_jobs(place, [a, b, c])
+    assert job.pack.configs == (a, c)  # a had not got to a state of its own
+    for config in (a, c):
+        writer.add("trials", [{**config_columns(config), "status": "finished", "attempt": 1}])
+    writer.flush()
+    assert keep_states(place, []) == 0
+    assert not (tmp_path / "sweep" / PAUSED).exists()
+    folder.close()
+
+
+def test_what_failed_goes_on_from_a_state_of_its_own_only(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    a, b, c = (Config(seed=seed) for seed in range(3))
+    keep_states(place, [checkpointed(tmp_path / "1", a), checkpointed(tmp_path / "2", b, c)])
+    jobs = paused_jobs(place, [a, b, c], alone={a.id, b.id})
+    assert [job.pack.configs for job in jobs] == [(a,), (c,)]
+
+
+def test_packs_that_are_too_large_now_are_planned_anew(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    configs = [Config(seed=seed) for seed in range(4)]
+    keep_states(
+        place,
+        [checkpointed(tmp_path / str(i), *configs[i : i + 2]) for i in (0, 2)],
+    )
+    need = memory_bytes(Pack(tuple(configs[:2])))
+    assert len(paused_jobs(place, configs, 2, need, 4)) == 2
+    assert len(paused_jobs(place, configs, limit=3)) == 1
+    assert paused_jobs(place, configs, limit=1) == []
+    assert paused_jobs(place, configs, most=1) == []
+    assert paused_jobs(place, configs, memory=need - 1) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"null",
+        b"[1]",
+        b"[{}]",
+        b'[{"configs": 3, "files": ["x.pt"]}]',
+        b'[{"configs": ["ID"], "files": []}]',
+        b'[{"configs": ["ID"], "files": ["gone.pt"]}]',
+        b'[{"configs": ["ID"], "files": ["../outside.pt"]}]',
+        b'[{"configs": ["ID"], "files": ["x.sh"]}]',
+        b'[{"configs": ["ID"], "files": [7]}]',
+    ],
+)
+def test_a_list_that_is_damaged_or_leads_elsewhere_counts_for_nothing(
+    content: bytes, tmp_path: Path
+) -> None:
+    folder = tmp_path / PAUSED
+    folder.mkdir()
+    for name in (folder / "x.pt", folder / "x.sh", tmp_path / "outside.pt"):
+        name.write_bytes(b"")
+    config = Config()
+    (folder / "packs.json").write_bytes(content.replace(b"ID", config.id.encode()))
+    assert paused_jobs(Place(tmp_path), [config]) == []
+    good = [{"configs": [config.id], "files": ["x.pt"]}]
+    (folder / "packs.json").write_text(json.dumps(good))
+    assert len(paused_jobs(Place(tmp_path), [config])) == 1
+
+
+def test_a_folder_that_cannot_be_written_keeps_what_it_has(tmp_path: Path) -> None:
+    config = Config()
+    keep_states(Place(tmp_path), [checkpointed(tmp_path / "one", config)])
+    before = sorted((tmp_path / PAUSED).iterdir())
+    broken = checkpointed(tmp_path / "two", config)
+
+    class Unwritable(Place):
+        def write_bytes(self, content: bytes) -> None:
+            raise OSError("no room")
+
+        def __truediv__(self, name: str) -> Place:
+            assert self.local is not None
+            return Unwritable(self.local / name)
+
+    assert keep_states(Unwritable(tmp_path), [broken]) == 0
+    assert set(before) <= set((tmp_path / PAUSED).iterdir())
+    assert len(paused_jobs(Place(tmp_path), [config])) == 1
+
+
+# Going on in a worker
+
+
+def paused_after(n_steps: int, folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Train a pack for some steps; give their results, and the config of the one that goes on."""
+    worker = Bare(pack())
+    results = [worker.train() for _ in range(n_steps)]
+    worker.save_checkpoint(str(folder))
+    configs = [Config(**values) for values in json.loads(pack()[TRIAL]["pack"])]
+    states = [folder / "pack.pt"]
+    return results, {TRIAL: trial_config("key", configs, states=states, is_paused=True)}
+
+
+def test_a_worker_goes_on_from_the_state_of_an_earlier_run(tmp_path: Path) -> None:
+    results, config = paused_after(3, tmp_path)
+    rest = train_to_end(Bare(config))
+    assert len(rest) == 3
+    assert rows_of(results + rest) == rows_of(train_to_end(Bare(pack())))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("code", "another"), ("torch", "1.0"), ("data", "others"), ("keeps", {"stages": True})],
+)
+def test_a_state_that_would_give_other_numbers_is_not_taken(
+    name: str, value: Any, tmp_path: Path
+) -> None:
+    _, config = paused_after(3, tmp_path)
+    state = torch.load(tmp_path / "pack.pt", weights_only=True)
+    assert state["made_with"][name] != value
+    state["made_with"][name] = value
+    torch.save(state, tmp_path / "pack.pt")
+    results = train_to_end(Bare(config))
+    assert rows_of(results) == rows_of(train_to_end(Bare(pack())))
+    assert any("a pack starts over" in note for note in results[0]["notes"])
+
+
+def test_a_state_that_fits_by_half_leaves_no_trace(tmp_path: Path) -> None:
+    _, config = paused_after(3, tmp_path)
+    state = torch.load(tmp_path / "pack.pt", weights_only=True)
+    del state["pack"]["group"]["flat"]  # found late: much is restored before
+    torch.save(state, tmp_path / "pack.pt")
+    assert rows_of(train_to_end(Bare(config))) == rows_of(train_to_end(Bare(pack())))
+
+
+@pytest.mark.parametrize("n_epochs", [3, 4, 5])
+def test_a_state_goes_on_without_what_ended_after_it(n_epochs: int, small: Source) -> None:
+    # After task 1 (two epochs) those with and without replay train in groups of their own.
+    configs = [
+        configure(lr=lr, replay=replay) for replay in ("none", "simple") for lr in (1e-3, 2e-3)
+    ]
+    tables = empty(configs)
+    run = PackRun(configs, small)
+    for _ in range(n_epochs):
+        add(run.advance(), tables)
+    state, at_state = passed_through_a_file(run.state()), copy.deepcopy(tables)
+    while not any(rows["trials"] for rows in tables.values()):
+        add(run.advance(), tables)
+    left = [config for config in configs if not tables[config.id]["trials"]]
+    assert len(left) == 2
+    goes_on = {config.id: at_state[config.id] for config in left}
+    rest = PackRun(left, small)
+    rest.restore(joined([state], left))
+    n_left = 0
+    while not rest.is_done:
+        add(rest.advance(), goes_on)
+        n_left += 1
+    assert n_left == min(2, 6 - n_epochs)  # nothing of what ended later is trained again
+    assert_same(goes_on, run_alone(left, small))
