@@ -66,11 +66,11 @@ class Timed:
         if len(self._steps) < n:
             self._steps = self.group.begin_epoch()
         steps, self._steps = self._steps[:n], self._steps[n:]
-        synchronize(self.group.scene.device)
+        synchronize(self.group.context.device)
         start = time.perf_counter()
         for step in steps:
             step()
-        synchronize(self.group.scene.device)
+        synchronize(self.group.context.device)
         return (time.perf_counter() - start) / n
 
 
@@ -127,7 +127,7 @@ def measure_lanes(
 
 def flops_and_bytes(group: TrainGroup) -> tuple[float, float]:
     """Count a lane-step's multiply-adds times two in its products, and Adam's bytes."""
-    config = group.scene.config
+    config = group.context.config
     weights = n_parameters(config, "train_task")
     first = config.n_inputs * config.encoder_widths[0]
     return 2 * config.batch_size * (3 * weights - first), 7 * 4 * weights

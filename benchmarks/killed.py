@@ -47,21 +47,21 @@ def _killed_search(folder: Path, seed: int) -> dict[str, float]:
         folder / f"killed_{seed}.yaml", n_samples=N_SAMPLES, pack=8, seed=seed, seeds=SEEDS
     )
     results = folder / "results"
-    place = results / file.stem
+    location = results / file.stem
     words = [sys.executable, "-m", "raysweep.tune", str(file), "--results", str(results)]
     n_all = N_SAMPLES * len(SEEDS)
     driver = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _wait_for_rows(driver, place, n_all / 3)
+    _wait_for_rows(driver, location, n_all / 3)
     driver.kill()
     driver.wait()
-    before = read_trials(place).set_index("config_id").sort_index()
+    before = read_trials(location).set_index("config_id").sort_index()
     space = space_in(file)
-    kept = json.loads((place / "suggestions.json").read_text())
+    kept = json.loads((location / "suggestions.json").read_text())
     left = [p for p in kept if any(c.id not in before.index for c in space.configs(p))]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"the search failed: {done.stdout[-2000:]}{done.stderr[-2000:]}")
-    trials = pd.read_parquet(place / "trials.parquet")  # not read_trials: it drops duplicates
+    trials = pd.read_parquet(location / "trials.parquet")  # not read_trials: it drops duplicates
     found = [space.parameters_of(config_of(row)) for _, row in trials.iterrows()]
     by_suggestion = Counter(json.dumps(p, sort_keys=True) for p in found)
     after = trials.set_index("config_id")
@@ -79,11 +79,11 @@ def _killed_search(folder: Path, seed: int) -> dict[str, float]:
     }
 
 
-def _wait_for_rows(driver: subprocess.Popen[bytes], place: Path, n: float) -> None:
+def _wait_for_rows(driver: subprocess.Popen[bytes], location: Path, n: float) -> None:
     """Wait until a running search has so many rows."""
     end = time.monotonic() + _DEADLINE_S
-    while not (place / "parts").is_dir() or len(read_trials(place)) < n:
+    while not (location / "parts").is_dir() or len(read_trials(location)) < n:
         if driver.poll() is not None or time.monotonic() > end:
             driver.kill()
-            raise RuntimeError(f"expected {n:.0f} rows in {place} before the search ended")
+            raise RuntimeError(f"expected {n:.0f} rows in {location} before the search ended")
         time.sleep(0.1)

@@ -30,7 +30,7 @@ from raysweep.learning.data.task_sequences import make_tasks, scaled
 from raysweep.learning.replay.buffers import generated
 from raysweep.learning.stacked import functional, layers
 from raysweep.learning.stage_graph import stages_of
-from raysweep.learning.training.context import Lane, Scene
+from raysweep.learning.training.context import Context, Lane
 from raysweep.learning.training.loop import TrainGroup
 from raysweep.learning.training.objectives import define_losses
 from raysweep.learning.training.step import Step
@@ -64,8 +64,8 @@ def make_group(
     ]
     device = device or torch.device("cpu")
     tasks = make_tasks(configs[0], source, device)
-    scene = Scene(configs[0], tasks, source.mean, source.sd, device, has_graphs=has_graphs)
-    first = TrainGroup(scene, [Lane(stages_of(config)[0], config) for config in configs])
+    context = Context(configs[0], tasks, source.mean, source.sd, device, has_graphs=has_graphs)
+    first = TrainGroup(context, [Lane(stages_of(config)[0], config) for config in configs])
     if task == 1:
         return first
     samples = tasks[0].train
@@ -76,7 +76,7 @@ def make_group(
         Lane(stages_of(config)[-1], config, model=state, buffer=buffer)
         for config, state, buffer in zip(configs, first.lane_states(), buffers, strict=True)
     ]
-    return TrainGroup(scene, lanes)
+    return TrainGroup(context, lanes)
 
 
 class Epochs:
@@ -125,7 +125,7 @@ def autograd_step(epochs: Epochs) -> Callable[[], None]:
 
     def run() -> None:
         epochs()  # for its batch
-        batch = epochs.step.feed.batch
+        batch = epochs.step.batches.batch
         losses = define_losses(group.network, group.weights, group.parameters.views, batch)
         group.parameters.differentiate(losses.objective)
         group.optimizer.step_all(torch.isfinite(losses.mean))
@@ -182,11 +182,11 @@ def measure_evaluation(table: Table, source: Source, n_rounds: int) -> None:
     shares = []
     groups = [make_group(source, 4, task) for task in (1, 2)]
     epochs = [Epochs(group) for group in groups]
-    n_epochs = groups[0].scene.config.epochs
+    n_epochs = groups[0].context.config.epochs
     for _ in range(n_rounds):
         train = evaluate = 0.0
         for task, (group, steps) in enumerate(zip(groups, epochs, strict=True), 1):
-            n_steps = len(group.scene.tasks[0].train) // group.scene.config.batch_size
+            n_steps = len(group.context.tasks[0].train) // group.context.config.batch_size
             train += n_epochs * n_steps * seconds(steps, 30)
             # After each epoch on its own task, after the last one on the other, too.
             own, other = (seconds(partial(_evaluate, group, on), 1) for on in (task, 3 - task))

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from raysweep.learning.config import Config, expected_of, section_of
 from raysweep.learning.setting_types import show_widths
 from raysweep.settings import execution, stopping
-from raysweep.settings.execution import Resources, StageKeeping
+from raysweep.settings.execution import Resources, StageCaching
 from raysweep.settings.grid import TOP_KEYS
 from raysweep.settings.sampling import KINDS, METHODS, MOST_SAMPLES, SAMPLERS, SEQUENCES, Search
 from raysweep.settings.stopping import EarlyStopping
@@ -271,10 +271,10 @@ def _of_execution() -> dict[str, Any]:
             **_NUMBER,
             "exclusiveMinimum": 0,
             "maximum": execution._MOST_GB,
-            "default": StageKeeping.max_gb,
+            "default": StageCaching.max_gb,
         },
     }
-    assert {field.name for field in fields(StageKeeping)} == set(kept)
+    assert {field.name for field in fields(StageCaching)} == set(kept)
     assert {field.name for field in fields(Resources)} == {*amounts, "is_gpu_auto"}
     found = {
         "seeds": {"anyOf": [{"type": "null"}, seeds, _grid("seed")], "default": [0]},

@@ -34,8 +34,8 @@ def run(script: Callable[..., None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        location = f"{error.filename}: " if error.filename else ""
+        print(f"error: {location}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)
 
 

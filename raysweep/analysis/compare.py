@@ -240,7 +240,7 @@ def show(
 ) -> None:
     """Compare two sweeps: settings that differ, and paired differences of a metric."""
     sweeps = Sweeps(folders, where)
-    if len(sweeps.names) != 2 or len({str(place) for place in sweeps.places}) != 2:
+    if len(sweeps.names) != 2 or len({str(location) for location in sweeps.places}) != 2:
         raise InputError(f"expected the folders of two sweeps, got {', '.join(folders)}")
     trials = sweeps.trials
     first, second = (trials[trials["sweep"] == n].reset_index(drop=True) for n in sweeps.names)

@@ -184,7 +184,7 @@ def _look(i: int) -> dict[str, Any]:
 
 def _draw_line(ax: Axes, table: pd.DataFrame, track: Track, i: int) -> None:
     for _, rows in table.sort_values("epoch").groupby("stage"):
-        x = track.place(rows)
+        x = track.location(rows)
         every = max(1, len(rows) // 8)
         ax.plot(x, rows["mean"], lw=1.4, markevery=every, gid=f"mean-{i}", **_look(i))
         ax.fill_between(x, rows["low"], rows["high"], color=COLORS[i], alpha=0.18, lw=0)
@@ -196,10 +196,15 @@ def _draw_ends(ax: Axes, runs: pd.DataFrame, metric: str, track: Track, i: int) 
         parts = [part for _, part in rows.groupby("stage")]
         for part in parts:
             ax.plot(
-                track.place(part), part[metric], color=COLORS[i], lw=0.6, alpha=0.6, gid="diverged"
+                track.location(part),
+                part[metric],
+                color=COLORS[i],
+                lw=0.6,
+                alpha=0.6,
+                gid="diverged",
             )
-        end = max((part.tail(1) for part in parts), key=track.place)
-        ax.plot(track.place(end), end[metric], "x", color=COLORS[i], ms=5, gid="end")
+        end = max((part.tail(1) for part in parts), key=track.location)
+        ax.plot(track.location(end), end[metric], "x", color=COLORS[i], ms=5, gid="end")
 
 
 def _set_limits(

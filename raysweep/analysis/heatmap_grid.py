@@ -128,7 +128,7 @@ def place_cells(
         cells.append(Cell(columns[x], rows[y], *cell_of(row)))
     taken = {(cell.column, cell.row) for cell in cells}
     places = itertools.product(range(len(columns)), range(len(rows)))
-    return cells + [Cell(*place, "absent") for place in places if place not in taken]
+    return cells + [Cell(*location, "absent") for location in places if location not in taken]
 
 
 def _label(

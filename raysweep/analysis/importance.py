@@ -135,10 +135,10 @@ def figure(found: Importance, metric: str) -> Figure:
             ecolor="#333333",
         )
         ends = (table["importance"].clip(lower=0) + error).to_numpy()
-        for place, (end, value) in enumerate(zip(ends, table["importance"], strict=True)):
+        for location, (end, value) in enumerate(zip(ends, table["importance"], strict=True)):
             text = f"{value:.3f}".replace("-", "\N{MINUS SIGN}")
             axes.annotate(
-                text, (end, place), (4, 0), textcoords="offset points", va="center", fontsize=8
+                text, (end, location), (4, 0), textcoords="offset points", va="center", fontsize=8
             )
         axes.axvline(0, color="black", linewidth=0.8)
         axes.spines["left"].set_visible(False)

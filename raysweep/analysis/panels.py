@@ -173,9 +173,9 @@ def new_figure(
         **subplots,
     )
     used = {(panel.row, panel.column) for panel in plan.panels}
-    for place in np.ndindex(grid.shape):
-        if place not in used:
-            grid[place].remove()
+    for location in np.ndindex(grid.shape):
+        if location not in used:
+            grid[location].remove()
     axes: list[Axes] = [grid[panel.row, panel.column] for panel in plan.panels]
     for panel, ax in zip(plan.panels, axes, strict=True):
         if panel.top:

@@ -37,7 +37,7 @@ from raysweep.analysis.figures import (
 )
 from raysweep.analysis.sweeps import Sweeps, metric, show_value
 from raysweep.errors import InputError
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import SETTING, ranked, varied_settings
 from raysweep.tables.schemas import config_of
 from raysweep.user_text.values import near
@@ -117,7 +117,7 @@ def sample_figure(
     row: "pd.Series[Any]",
     n: int = 10,
     data: Path | None = None,
-    store_of: Place | None = None,
+    store_of: ResultsPath | None = None,
     settings: Sequence[str] = _TITLE,
 ) -> "Figure":
     """Draw what the configuration of one row of ``trials`` replays and reconstructs.
@@ -161,7 +161,7 @@ def _block(
     row: "pd.Series[Any]",
     n: int,
     data: Path | None,
-    store_of: Place | None,
+    store_of: ResultsPath | None,
     settings: Sequence[str],
 ) -> _Block:
     from raysweep.packs import examples  # torch takes seconds to import
@@ -369,9 +369,9 @@ def show(
     places = dict(zip(sweeps.names, sweeps.places, strict=True))
     blocks = []
     for _, row in chosen.iterrows():
-        place = places[str(row["sweep"])]
+        location = places[str(row["sweep"])]
         print(f"training {row['config_id']} again", file=sys.stderr)
-        block = _block(row, n, data, place, [*_TITLE, *varied])
+        block = _block(row, n, data, location, [*_TITLE, *varied])
         print("\n  ".join([block.title, *block.lines]))
         if not block.strips:
             print(f"  {_nothing(row)}")

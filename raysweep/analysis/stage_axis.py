@@ -35,7 +35,7 @@ class Track:
         ends = np.cumsum([0, *(lengths[stage] for stage in stages)]).tolist()
         return cls(dict(zip(stages, ends, strict=False)), lengths)
 
-    def place(self, rows: pd.DataFrame) -> list[float]:
+    def location(self, rows: pd.DataFrame) -> list[float]:
         """Give where the epochs (from 1) of some rows' stages stand."""
         return (rows["stage"].map(self.starts) + rows["epoch"]).tolist()
 
@@ -46,18 +46,18 @@ def draw_counts(ax: Axes, lost: Sequence[pd.DataFrame], track: Track, share: flo
     ``share`` is the height of a line of counts, as a share of the panel's.
     """
     shown = [(i, rows) for i, rows in enumerate(lost) if len(rows)]
-    place = ax.get_xaxis_transform()
+    location = ax.get_xaxis_transform()
     for line, (i, rows) in enumerate(shown):
         places = rows.rename(columns={"diverged_stage": "stage", "diverged_epoch": "epoch"})
-        for x, n in sorted(Counter(track.place(places[["stage", "epoch"]])).items()):
+        for x, n in sorted(Counter(track.location(places[["stage", "epoch"]])).items()):
             at = x, (line + 0.3) * share
             look: dict[str, Any] = {"color": COLORS[i], "marker": MARKERS[i], "gid": "lost"}
-            ax.plot(*at, ls="", ms=6.5, mew=0, transform=place, **look)
-            ax.plot(*at, "x", color="white", ms=3, mew=0.9, transform=place)
+            ax.plot(*at, ls="", ms=6.5, mew=0, transform=location, **look)
+            ax.plot(*at, "x", color="white", ms=3, mew=0.9, transform=location)
             ax.annotate(
                 str(n),
                 at,
-                xycoords=place,
+                xycoords=location,
                 xytext=(0, 3),
                 textcoords="offset points",
                 ha="center",
@@ -101,7 +101,7 @@ def draw_stages(ax: Axes, track: Track, has_labels: bool, epoch_in: float) -> No
             )
             has_first = n > 1 and 1.3 * epoch_in > _CHARACTER_IN * (1 + len(str(n))) and every == 1
             ticks += [(start + epoch, epoch) for epoch in ([1, n] if has_first else [n])]
-    ax.set_xticks([place for place, _ in ticks], [str(epoch) for _, epoch in ticks])
+    ax.set_xticks([location for location, _ in ticks], [str(epoch) for _, epoch in ticks])
     ax.set_xlim(0.5, sum(track.lengths.values()) + 0.5)
     if has_labels:
         kinds = {

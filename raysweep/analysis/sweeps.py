@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from raysweep.errors import InputError
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import SETTING, metrics_of
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 from raysweep.user_text.values import near
@@ -25,11 +25,11 @@ class Sweeps:
     """
 
     def __init__(self, folders: Sequence[str], where: str | None = None) -> None:
-        self.places = [Place.of(folder) for folder in folders]
-        names = [place.name for place in self.places]
+        self.places = [ResultsPath.of(folder) for folder in folders]
+        names = [location.name for location in self.places]
         self.names = [
-            name if names.count(name) == 1 else str(place)
-            for name, place in zip(names, self.places, strict=True)
+            name if names.count(name) == 1 else str(location)
+            for name, location in zip(names, self.places, strict=True)
         ]
         self._where = where
 
@@ -53,10 +53,10 @@ class Sweeps:
         """Rows of ``accuracy``, of the configurations in ``trials``."""
         return self._of_trials(self._read(read_accuracy))
 
-    def _read(self, read: Callable[[Place], pd.DataFrame]) -> pd.DataFrame:
+    def _read(self, read: Callable[[ResultsPath], pd.DataFrame]) -> pd.DataFrame:
         frames = []
-        for name, place in zip(self.names, self.places, strict=True):
-            frame = read(place)
+        for name, location in zip(self.names, self.places, strict=True):
+            frame = read(location)
             frame.insert(0, "sweep", name)
             frames.append(frame)
         whole = [frame for frame in frames if not frame.empty] or frames[:1]
@@ -67,7 +67,7 @@ class Sweeps:
         return frame.merge(keys, on=["sweep", "config_id"])
 
 
-def _listed(places: Sequence[Place]) -> str:
+def _listed(places: Sequence[ResultsPath]) -> str:
     return ", ".join(map(str, places))
 
 

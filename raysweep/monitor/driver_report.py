@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from raysweep.monitor.terminal import Picture, Work
+from raysweep.monitor.terminal import Snapshot, WorkerState
 from raysweep.tables.locks import this_process
 
 STATUS_FILE = "status.json"
-_FIELDS = {field.name for field in fields(Work)}
+_FIELDS = {field.name for field in fields(WorkerState)}
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class DriverReport:
     driver: str
     n_running: int
     left_s: float | None
-    workers: Sequence[Work]
+    workers: Sequence[WorkerState]
     dashboard: str | None = None
 
     @classmethod
-    def of(cls, picture: Picture, dashboard: str | None) -> "DriverReport":
+    def of(cls, snapshot: Snapshot, dashboard: str | None) -> "DriverReport":
         """Give the report of this process."""
         return cls(
-            this_process(), picture.n_running, picture.left_s, list(picture.workers), dashboard
+            this_process(), snapshot.n_running, snapshot.left_s, list(snapshot.workers), dashboard
         )
 
     def to_text(self) -> str:
@@ -42,7 +42,7 @@ class DriverReport:
         try:
             raw: dict[str, Any] = json.loads(content)
             workers = [
-                Work(**{name: value for name, value in work.items() if name in _FIELDS})
+                WorkerState(**{name: value for name, value in work.items() if name in _FIELDS})
                 for work in raw["workers"]
             ]
             left_s = None if raw["left_s"] is None else float(raw["left_s"])

@@ -11,11 +11,11 @@ import pandas as pd
 
 from raysweep.errors import InputError
 from raysweep.monitor.driver_report import STATUS_FILE, DriverReport
-from raysweep.monitor.terminal import Picture, show_duration
+from raysweep.monitor.terminal import Snapshot, show_duration
 from raysweep.settings.sweep import sweep_from
 from raysweep.tables.folder import read_runs, resume_command
 from raysweep.tables.locks import Holder, find_holder
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import best_of, is_lower_better
 from raysweep.tables.reader import read_trials
 
@@ -36,13 +36,13 @@ class _Driver:
 
 
 @dataclass
-class Look:
+class SweepStatus:
     """One sweep's folder, looked at again and again. Writes nothing and takes no lock.
 
     Raises ``InputError`` if the folder is none of a sweep, or can't be read.
     """
 
-    place: Place
+    location: ResultsPath
     _sweep_yaml: bytes | None = None
     _ids: frozenset[str] | None = None
     _n_total: int | None = None
@@ -50,20 +50,20 @@ class Look:
     _doubts: list[str] = field(default_factory=list)
 
     @classmethod
-    def at(cls, folder: str | Path | Place) -> "Look":
+    def at(cls, folder: str | Path | ResultsPath) -> "SweepStatus":
         """Give a look at a folder, by its path or address."""
-        return cls(Place.of(folder))
+        return cls(ResultsPath.of(folder))
 
-    def picture(self) -> Picture:
+    def snapshot(self) -> Snapshot:
         """Give the picture of this moment."""
-        trials = read_trials(self.place)
+        trials = read_trials(self.location)
         try:
             self._load_sweep()
             driver = self._driver()
         except OSError as error:
             reason = error.strerror or error
-            raise InputError(f"{self.place}: expected to read it, got: {reason}") from None
-        runs = read_runs(self.place)
+            raise InputError(f"{self.location}: expected to read it, got: {reason}") from None
+        runs = read_runs(self.location)
         if self._ids is not None:
             n_others = len(trials)
             trials = trials[trials["config_id"].isin(self._ids)]
@@ -71,22 +71,22 @@ class Look:
         else:
             n_others = 0
         last_run = runs[-1] if runs else {}
-        picture = self._counted(trials, driver, last_run)
+        snapshot = self._counted(trials, driver, last_run)
         notes = [_who(driver, last_run), *_errors(trials), *self._doubts]
         if n_others:
             notes.append(f"{n_others} more rows are of earlier versions of the search space")
         if driver.is_running and driver.report and driver.report.dashboard:
             notes.append(f"Ray's dashboard: {driver.report.dashboard}")
-        is_all = picture.n_total is not None and picture.n_ended >= picture.n_total
-        is_left = not is_all or picture.counts.get("failed")
+        is_all = snapshot.n_total is not None and snapshot.n_ended >= snapshot.n_total
+        is_left = not is_all or snapshot.counts.get("failed")
         if is_left and not driver.is_running and last_run.get("command"):
             notes.append(f"go on with: {resume_command(last_run['command'])}")
-        return replace(picture, notes=notes)
+        return replace(snapshot, notes=notes)
 
     def _load_sweep(self) -> None:
         """Count what is to do, anew where the search space has changed."""
         try:
-            content = (self.place / "sweep.yaml").read_bytes()
+            content = (self.location / "sweep.yaml").read_bytes()
         except FileNotFoundError:
             self._ids, self._n_total = None, None
             self._doubts = ["no sweep.yaml: how much is to do is not known"]
@@ -107,10 +107,10 @@ class Look:
             self._doubts = [f"how much is to do is not known: {error}"]
 
     def _driver(self) -> _Driver:
-        holder = find_holder(self.place)
+        holder = find_holder(self.location)
         if holder is None:
             return _Driver(None, False)
-        file = self.place / STATUS_FILE
+        file = self.location / STATUS_FILE
         try:
             report = DriverReport.from_bytes(file.read_bytes())
             age_s = max(0.0, (datetime.now(UTC) - file.written_at()).total_seconds())
@@ -125,15 +125,15 @@ class Look:
 
     def _counted(
         self, trials: pd.DataFrame, driver: _Driver, last_run: Mapping[str, Any]
-    ) -> Picture:
+    ) -> Snapshot:
         counts = Counter(trials["status"].tolist())
         n_total, (metric, mode) = self._n_total, self._objective
         since = _time(last_run.get("start"))
         ended = trials["ended_at"].dropna()
         until = pd.Timestamp.now(UTC) if driver.is_running else _end(ended, last_run)
         elapsed_s = max(0.0, (until - since).total_seconds()) if since and until else 0.0
-        picture = Picture(
-            title=self.place.name,
+        snapshot = Snapshot(
+            title=self.location.name,
             n_total=n_total,
             counts=counts,
             n_running=0,
@@ -146,21 +146,21 @@ class Look:
             window_s = min(elapsed_s, _RATE_S) if driver.is_running else elapsed_s
             n_lately = int((ended > until - pd.Timedelta(seconds=window_s)).sum())
             per_min = 60 * n_lately / window_s if n_lately and window_s else None
-            picture = replace(picture, per_min=per_min)
-        return _with_driver(picture, driver) if driver.is_running else picture
+            snapshot = replace(snapshot, per_min=per_min)
+        return _with_driver(snapshot, driver) if driver.is_running else snapshot
 
 
-def _with_driver(picture: Picture, driver: _Driver) -> Picture:
+def _with_driver(snapshot: Snapshot, driver: _Driver) -> Snapshot:
     """Add what workers do and when it ends: by the driver's estimate, else by the rate."""
-    n_left = max(0, (picture.n_total or 0) - picture.n_ended)
-    left_s = 60 * n_left / picture.per_min if picture.per_min and picture.n_total else None
+    n_left = max(0, (snapshot.n_total or 0) - snapshot.n_ended)
+    left_s = 60 * n_left / snapshot.per_min if snapshot.per_min and snapshot.n_total else None
     report = driver.report
     if report is None or driver.report_age_s > _FRESH_S:
-        return replace(picture, left_s=left_s)
+        return replace(snapshot, left_s=left_s)
     if report.left_s is not None:
         left_s = max(0.0, report.left_s - driver.report_age_s)
     return replace(
-        picture,
+        snapshot,
         left_s=left_s,
         n_running=report.n_running,
         workers=[replace(w, heard_s=w.heard_s + driver.report_age_s) for w in report.workers],

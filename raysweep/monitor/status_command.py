@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.live import Live
 
 from raysweep.errors import InputError
-from raysweep.monitor.snapshot import Look
-from raysweep.monitor.terminal import WIDEST, Display, Picture, lines_of, show_status
+from raysweep.monitor.snapshot import SweepStatus
+from raysweep.monitor.terminal import WIDEST, Display, Snapshot, lines_of, show_status
 
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 _TALLEST = 200
@@ -32,13 +32,13 @@ def status(
     Exit codes: 0, 2 for what is no folder of a sweep.
     """
     try:
-        look = Look.at(folder)
-        picture = look.picture()
+        look = SweepStatus.at(folder)
+        snapshot = look.snapshot()
         console = Console(highlight=False)
         if watch is None:
-            _print(console, picture)
+            _print(console, snapshot)
         else:
-            _watch(console, look, picture, watch)
+            _watch(console, look, snapshot, watch)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -46,25 +46,25 @@ def status(
         sys.exit(0)
 
 
-def _print(console: Console, picture: Picture) -> None:
+def _print(console: Console, snapshot: Snapshot) -> None:
     if not sys.stdout.isatty():
         console.width = WIDEST
     is_ascii = console.options.ascii_only
-    for line in lines_of(picture, min(WIDEST, console.width), _TALLEST, is_ascii):
+    for line in lines_of(snapshot, min(WIDEST, console.width), _TALLEST, is_ascii):
         console.print(line, soft_wrap=True)
 
 
-def _watch(console: Console, look: Look, picture: Picture, every_s: float) -> None:
+def _watch(console: Console, look: SweepStatus, snapshot: Snapshot, every_s: float) -> None:
     if not sys.stdout.isatty():  # a line each time
         while True:
-            print(show_status(picture), flush=True)
+            print(show_status(snapshot), flush=True)
             time.sleep(every_s)
-            picture = look.picture()
+            snapshot = look.snapshot()
     with Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(Display(picture), refresh=True)
+            live.update(Display(snapshot), refresh=True)
             time.sleep(every_s)
-            picture = look.picture()
+            snapshot = look.snapshot()
 
 
 def main() -> None:

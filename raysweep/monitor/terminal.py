@@ -46,7 +46,7 @@ PARTS = {
 
 
 @dataclass
-class Work:
+class WorkerState:
     """What one worker does, as last heard: ``share`` (0 to 1) of its pack of ``n_configs`` is done.
 
     ``stage`` and ``epoch`` are those that it finished last, None and 0 before the first;
@@ -63,7 +63,7 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Snapshot:
     """What is known of a sweep at one moment.
 
     ``counts`` are configurations by status, all runs together; ``n_total`` is None if unknown.
@@ -82,7 +82,7 @@ class Picture:
     metric: str = _USUAL
     best: float | None = None
     history: Sequence[tuple[float, float]] = ()
-    workers: Sequence[Work] = ()
+    workers: Sequence[WorkerState] = ()
     notes: Sequence[str] = field(default=())
 
     @property
@@ -122,23 +122,23 @@ def show_clock(left_s: float, now: datetime | None = None) -> str:
     return f"{end:%a %H:%M}" if left_s < 6 * 86400 else f"{end:%Y-%m-%d}"
 
 
-def show_status(picture: Picture) -> str:
+def show_status(snapshot: Snapshot) -> str:
     """Describe a picture in one plain line."""
-    parts = [f"{picture.n_ended}/{max(picture.n_total or 0, picture.n_ended)} done"]
-    parts.append(f"{picture.n_running} running")
-    counts = {"diverged": 0, "failed": 0, **picture.counts}
+    parts = [f"{snapshot.n_ended}/{max(snapshot.n_total or 0, snapshot.n_ended)} done"]
+    parts.append(f"{snapshot.n_running} running")
+    counts = {"diverged": 0, "failed": 0, **snapshot.counts}
     parts += [
         f"{counts[status]} {status}"
         for status in ("diverged", "stopped", "failed")
         if status in counts
     ]
-    if picture.per_min is not None:
-        parts.append(f"{picture.per_min:.1f}/min")
-    if picture.left_s is not None:
-        parts.append(f"{show_duration(picture.left_s)} left")
-    if picture.best is not None:
-        metric = "" if picture.metric == _USUAL else f"{_words(picture.metric)} "
-        parts.append(f"best {metric}{picture.best:.4f}")
+    if snapshot.per_min is not None:
+        parts.append(f"{snapshot.per_min:.1f}/min")
+    if snapshot.left_s is not None:
+        parts.append(f"{show_duration(snapshot.left_s)} left")
+    if snapshot.best is not None:
+        metric = "" if snapshot.metric == _USUAL else f"{_words(snapshot.metric)} "
+        parts.append(f"best {metric}{snapshot.best:.4f}")
     return " · ".join(parts)
 
 
@@ -179,52 +179,52 @@ def sparkline(history: Sequence[tuple[float, float]], until_s: float, n_cells: i
 class Display:
     """A picture as lines that fit a terminal: none wraps, and no more than its height."""
 
-    def __init__(self, picture: Picture) -> None:
-        self.picture = picture
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Give the lines for a console's present size."""
         # A line as wide as the terminal makes some of them begin another.
         width = max(1, min(WIDEST, options.max_width - 1))
-        for line in lines_of(self.picture, width, max(1, console.height - 1), options.ascii_only):
+        for line in lines_of(self.snapshot, width, max(1, console.height - 1), options.ascii_only):
             line.truncate(width, overflow="crop" if options.ascii_only else "ellipsis")
             line.no_wrap, line.overflow = True, "crop"
             yield line
 
 
-def lines_of(picture: Picture, width: int, height: int, is_ascii: bool = False) -> list[Text]:
+def lines_of(snapshot: Snapshot, width: int, height: int, is_ascii: bool = False) -> list[Text]:
     """Lay a picture out; what matters most stays where there is little room.
 
     Lines but those of ``notes`` fit the width.
     """
-    lines = [Text(show_status(picture))] if height < 4 else _layout(picture, width, height)
+    lines = [Text(show_status(snapshot))] if height < 4 else _layout(snapshot, width, height)
     if is_ascii:
         for line in lines:
             line.plain = line.plain.translate(_ASCII)
     return lines
 
 
-def _layout(picture: Picture, width: int, height: int) -> list[Text]:
-    lines = [_head(picture, width), _bar(picture, width)]
-    lines += _flow(_legend(picture), width, 2)
-    lines += _flow(_rates(picture), width, 2)
-    if picture.best is not None:
-        lines.append(_best(picture, width))
-    lines += [Text(note) for note in picture.notes[: max(1, height // 3)]]
-    if height > _TALL and picture.workers:
+def _layout(snapshot: Snapshot, width: int, height: int) -> list[Text]:
+    lines = [_head(snapshot, width), _bar(snapshot, width)]
+    lines += _flow(_legend(snapshot), width, 2)
+    lines += _flow(_rates(snapshot), width, 2)
+    if snapshot.best is not None:
+        lines.append(_best(snapshot, width))
+    lines += [Text(note) for note in snapshot.notes[: max(1, height // 3)]]
+    if height > _TALL and snapshot.workers:
         lines.append(Text())
     room = height - len(lines)
-    return (lines + _workers(picture.workers, width, min(room, max(4, height // 2))))[:height]
+    return (lines + _workers(snapshot.workers, width, min(room, max(4, height // 2))))[:height]
 
 
-def _head(picture: Picture, width: int) -> Text:
-    n_ended, n_total = picture.n_ended, sum(picture.parts.values())
+def _head(snapshot: Snapshot, width: int) -> Text:
+    n_ended, n_total = snapshot.n_ended, sum(snapshot.parts.values())
     what = "configurations" if width >= _NARROW else "done"
-    count = f"{n_ended:,} of {n_total:,} {what}" if picture.n_total else f"{n_ended:,} {what}"
-    if n_total and picture.n_total:
+    count = f"{n_ended:,} of {n_total:,} {what}" if snapshot.n_total else f"{n_ended:,} {what}"
+    if n_total and snapshot.n_total:
         count += f" · {n_ended * 100 // n_total} %"
-    elapsed = show_duration(picture.elapsed_s) if picture.elapsed_s else ""
-    title = picture.title
+    elapsed = show_duration(snapshot.elapsed_s) if snapshot.elapsed_s else ""
+    title = snapshot.title
     room = width - len(count) - 2
     if room < _FEW_CELLS:
         return Text(count)
@@ -236,31 +236,31 @@ def _head(picture: Picture, width: int) -> Text:
     return Text.assemble((title, "bold"), "  ", count, " " * gap, (elapsed, "dim"))
 
 
-def _bar(picture: Picture, width: int) -> Text:
-    parts = picture.parts
+def _bar(snapshot: Snapshot, width: int) -> Text:
+    parts = snapshot.parts
     cells = cells_of(list(parts.values()), width)
     return Text.assemble(
         *((PARTS[name].glyph * n, PARTS[name].color) for name, n in zip(parts, cells, strict=True))
     )
 
 
-def _legend(picture: Picture) -> list[Text]:
-    if picture.n_total is None and not picture.n_ended:
+def _legend(snapshot: Snapshot) -> list[Text]:
+    if snapshot.n_total is None and not snapshot.n_ended:
         return []
     return [
         Text.assemble((PARTS[name].glyph, PARTS[name].color), f" {n:,} {name}")
-        for name, n in picture.parts.items()
+        for name, n in snapshot.parts.items()
         if n or PARTS[name].is_always
     ]
 
 
-def _rates(picture: Picture) -> list[Text]:
+def _rates(snapshot: Snapshot) -> list[Text]:
     texts = []
-    if picture.per_min is not None:
-        texts.append(f"{picture.per_min:.1f} per minute")
-    if picture.left_s is not None:
-        texts.append(f"{show_duration(picture.left_s)} left")
-        texts.append(f"ends about {show_clock(picture.left_s)}")
+    if snapshot.per_min is not None:
+        texts.append(f"{snapshot.per_min:.1f} per minute")
+    if snapshot.left_s is not None:
+        texts.append(f"{show_duration(snapshot.left_s)} left")
+        texts.append(f"ends about {show_clock(snapshot.left_s)}")
     return [Text(text) for text in texts]
 
 
@@ -275,13 +275,13 @@ def _flow(items: Iterable[Text], width: int, gap: int) -> list[Text]:
     return lines
 
 
-def _best(picture: Picture, width: int) -> Text:
-    words = f"best {_words(picture.metric)}" if width >= _NARROW else "best"
-    line = Text.assemble(f"{words} ", (f"{picture.best:.4f}", "bold"))
-    if picture.history:
-        start = f"from {picture.history[0][1]:.4f} " if width >= _NARROW else ""
+def _best(snapshot: Snapshot, width: int) -> Text:
+    words = f"best {_words(snapshot.metric)}" if width >= _NARROW else "best"
+    line = Text.assemble(f"{words} ", (f"{snapshot.best:.4f}", "bold"))
+    if snapshot.history:
+        start = f"from {snapshot.history[0][1]:.4f} " if width >= _NARROW else ""
         n_cells = min(_MOST_CELLS, width - len(line) - len(start) - 2)
-        drawn = sparkline(picture.history, picture.elapsed_s, n_cells)
+        drawn = sparkline(snapshot.history, snapshot.elapsed_s, n_cells)
         line.append(f"  {start}", "dim").append(drawn, "green")
     return line
 
@@ -290,7 +290,7 @@ def _words(metric: str) -> str:
     return metric.replace("_", " ")
 
 
-def _workers(workers: Sequence[Work], width: int, n_lines: int) -> list[Text]:
+def _workers(workers: Sequence[WorkerState], width: int, n_lines: int) -> list[Text]:
     """Give a line for each worker; where they are too many, one that tells what is left out."""
     if n_lines < 1 or not workers:
         return []
@@ -308,18 +308,18 @@ def _workers(workers: Sequence[Work], width: int, n_lines: int) -> list[Text]:
     return lines
 
 
-def _host(work: Work, width: int) -> str:
+def _host(work: WorkerState, width: int) -> str:
     name = (work.host or "-").partition(".")[0]
     room = 20 if width >= _MEDIUM else 8 if width >= _NARROW else 6
     return name if len(name) <= room else f"{name[: room - 1]}…"
 
 
-def _stage(work: Work, width: int) -> str:
+def _stage(work: WorkerState, width: int) -> str:
     name = work.stage or "starting"
     return name if width >= _NARROW else name.removeprefix("train_")
 
 
-def _worker(work: Work, width: int, widths: tuple[int, int, int]) -> Text:
+def _worker(work: WorkerState, width: int, widths: tuple[int, int, int]) -> Text:
     host_width, sizes, stage_width = widths
     is_wide = width >= _NARROW
     line = Text(f"{_host(work, width):<{host_width}}", "cyan" if work.host else "dim")

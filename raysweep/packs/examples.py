@@ -28,7 +28,7 @@ from raysweep.learning.stacked.functional import sigmoid
 from raysweep.learning.stacked.optimizers import LaneState, stack_views
 from raysweep.learning.stage_graph import Stage, stages_of, trains_decoder
 from raysweep.packs.run import PackRun
-from raysweep.packs.stage_cache.entries import STORE, StageStore
+from raysweep.packs.stage_cache.entries import STORE, StageCache
 
 _Array = NDArray[np.float64]
 _Whole = NDArray[np.int64]
@@ -168,12 +168,12 @@ def _as_in_a_worker(n_threads: int) -> Iterator[None]:
         torch.set_flush_denormal(flushes)
 
 
-def _store(sweep: Path | None) -> StageStore | None:
+def _store(sweep: Path | None) -> StageCache | None:
     """Open the store beside a sweep to read it: with no room nothing is written."""
     if sweep is None:
         return None
     folder = sweep.absolute().parent / STORE
-    return StageStore(folder, max_bytes=0) if folder.is_dir() else None
+    return StageCache(folder, max_bytes=0) if folder.is_dir() else None
 
 
 def _decoders(config: Config) -> list[Stage]:
@@ -238,9 +238,9 @@ def _reconstructed(config: Config, run: PackRun, source: Source, n: int) -> Iter
             continue
         # A decoder of its own for each task, or one that has gone through all tasks so far.
         for task in [stage.task] if len(stages) > 1 else range(1, stage.task + 1):
-            test = run.scene.tasks[task - 1].test
+            test = run.context.tasks[task - 1].test
             chosen = in_turn(test.labels.numpy(), n)
-            pixels = scaled(test.images[torch.from_numpy(chosen)], run.scene.dtype)
+            pixels = scaled(test.images[torch.from_numpy(chosen)], run.context.dtype)
             made = _decoded(config, run, state, pixels, stage.is_classifier)
             yield Reconstructed(
                 task,
@@ -257,7 +257,7 @@ def _decoded(
     """Encode images (N, D), decode the mean of z."""
     views = stack_views([state])
     if is_vib:
-        latent = encode(views, run.scene.inputs(pixels), config.nonlinearity, "encoder")
+        latent = encode(views, run.context.inputs(pixels), config.nonlinearity, "encoder")
         logits = decode(views, latent.mu, config.nonlinearity, "rec_decoder")
     else:
         latent = encode(views, pixels, "relu", "vae_encoder")

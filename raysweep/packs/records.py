@@ -11,7 +11,7 @@ from raysweep.packs.rows import Record, Report, Row, accuracy_rows, stopped_row,
 from raysweep.settings.stopping import Stop
 
 
-class Book:
+class PackRecords:
     """Keeps a record of each stage, and which configurations have ended.
 
     ``users`` has the configurations of each stage, by its fingerprint; ``counts`` what each row of

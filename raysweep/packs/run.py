@@ -17,15 +17,15 @@ from raysweep.learning.data.task_sequences import make_tasks
 from raysweep.learning.replay.buffers import Buffer
 from raysweep.learning.replay.filling import fill_buffers
 from raysweep.learning.stacked.optimizers import LaneState
-from raysweep.learning.stacked.warnings import notes
+from raysweep.learning.stacked.warnings import warnings_so_far
 from raysweep.learning.stage_graph import Stage, group_stages, pack_key, stages_of, turn_of
-from raysweep.learning.training.context import Lane, Scene
+from raysweep.learning.training.context import Context, Lane
 from raysweep.learning.training.loop import TrainGroup
 from raysweep.learning.training.loss_monitor import Divergence, EpochReport
-from raysweep.packs.records import Book
+from raysweep.packs.records import PackRecords
 from raysweep.packs.rows import Report
-from raysweep.packs.stage_cache.entries import StageStore
-from raysweep.packs.stage_cache.pack_cache import Found, Kept, Shelf
+from raysweep.packs.stage_cache.entries import StageCache
+from raysweep.packs.stage_cache.pack_cache import Found, Kept, PackCache
 from raysweep.settings.stopping import Stop
 
 _WANTED = "wanted"
@@ -47,7 +47,7 @@ class PackRun:
         source: Source,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        store: StageStore | None = None,
+        store: StageCache | None = None,
         wanted: Collection[str] = (),
         has_averages: bool = False,
     ) -> None:
@@ -63,8 +63,8 @@ class PackRun:
         if device.type == "cuda":
             torch.backends.cuda.matmul.allow_tf32 = configs[0].tf32
         tasks = make_tasks(configs[0], source, device)
-        self.scene = Scene(configs[0], tasks, source.mean, source.sd, device, dtype)
-        self._shelf = Shelf(store, source, device, dtype) if store else None
+        self.context = Context(configs[0], tasks, source.mean, source.sd, device, dtype)
+        self._cache = PackCache(store, source, device, dtype) if store else None
         self._served: dict[str, Kept] | None = None  # not looked up yet
         self._wanted = frozenset(wanted)
         self._parents = {p for group in self.groups for s in group for _, p in s.parents}
@@ -79,7 +79,7 @@ class PackRun:
             "n_train_samples": sum(len(task.train) for task in tasks),
             "n_test_samples": sum(len(task.test) for task in tasks),
         }
-        self._book = Book(self.configs, self._users, counts)
+        self._records = PackRecords(self.configs, self._users, counts)
         self._has_averages = has_averages
         self._stops: dict[str, Stop] = {}
         self._prepare_s = time.perf_counter() - start
@@ -87,13 +87,13 @@ class PackRun:
     @property
     def is_done(self) -> bool:
         """Whether every configuration has ended."""
-        return len(self._book.reported) == len(self.configs)
+        return len(self._records.reported) == len(self.configs)
 
     @property
     def notes(self) -> list[str]:
         """What the user should know beside the rows, a line each."""
-        failure = self._shelf.failure if self._shelf else None
-        return notes() + ([failure] if failure else [])
+        failure = self._cache.failure if self._cache else None
+        return warnings_so_far() + ([failure] if failure else [])
 
     def advance(self) -> Report:
         """Train one epoch of the current group and report on it.
@@ -105,22 +105,22 @@ class PackRun:
         report = Report(prepare_s=self._prepare_s)
         self._prepare_s = 0.0
         start = time.perf_counter()
-        store_s = -self._shelf.seconds if self._shelf else 0.0
+        store_s = -self._cache.seconds if self._cache else 0.0
         self._leave(report)
         if self.is_done:
             return report
         group = self._group or self._open_group(report)
         if group:
             self._train_epoch(group, report)
-        report.trials += self._book.ended()
-        store_s += self._shelf.seconds if self._shelf else 0.0
+        report.trials += self._records.ended()
+        store_s += self._cache.seconds if self._cache else 0.0
         report.prepare_s += store_s
         report.train_s = time.perf_counter() - start - store_s
         return report
 
     def stop(self, stops: Mapping[str, Stop]) -> None:
         """Let configurations (by id) leave before the next epoch; those that have ended stay so."""
-        self._stops |= {i: stop for i, stop in stops.items() if i not in self._book.reported}
+        self._stops |= {i: stop for i, stop in stops.items() if i not in self._records.reported}
 
     def settle(self) -> Report:
         """Let those leave that are to stop, and train nothing."""
@@ -142,10 +142,10 @@ class PackRun:
 
     def _leave(self, report: Report) -> None:
         stops, self._stops = self._stops, {}
-        report.trials += self._book.stopped(stops)
+        report.trials += self._records.stopped(stops)
         if stops and self._group:
             lanes = [lane.stage for lane in self._group.lanes]
-            self._group.drop([s.fingerprint for s in lanes if not self._book.open_users(s)])
+            self._group.drop([s.fingerprint for s in lanes if not self._records.open_users(s)])
             if not self._group.lanes:
                 self._close_group(self._group, report)
 
@@ -155,11 +155,11 @@ class PackRun:
         lane_reports = group.run_epoch()
         seconds = time.perf_counter() - start
         for lane, lane_report in zip(lanes, lane_reports, strict=True):
-            self._book.note_epoch(
+            self._records.note_epoch(
                 lane.stage, lane_report, group.n_epochs_done, seconds / len(lanes), report
             )
-            if self._shelf:
-                self._book.records[lane.stage.fingerprint].epochs.append(lane_report.metrics)
+            if self._cache:
+                self._records.records[lane.stage.fingerprint].epochs.append(lane_report.metrics)
             if lane_report.divergence:
                 self._keep(lane.stage, None)
         if group.is_done:
@@ -180,7 +180,7 @@ class PackRun:
                 if stages[0].is_first:
                     initial = self._group.initial_accuracy()
                     for stage in stages:
-                        self._book.note_initial(stage, initial, report)
+                        self._records.note_initial(stage, initial, report)
                 return self._group
             if stages:
                 self._fill(stages)
@@ -195,7 +195,7 @@ class PackRun:
                 parents = tuple((_WANTED, fingerprint) for fingerprint in sorted(self._wanted))
                 groups.append((Stage("fill_buffer", 0, _WANTED, parents, ""),))
                 users[_WANTED] = list(self.configs)
-            found = self._shelf.find(groups, users) if self._shelf else Found()
+            found = self._cache.find(groups, users) if self._cache else Found()
             self._served, self._models, self._buffers = found.kept, found.models, found.buffers
 
     def _serve_group(self, report: Report) -> list[Stage]:
@@ -210,31 +210,31 @@ class PackRun:
                 to_run.append(stage)
             else:
                 self._serve(stage, kept, report)
-        report.trials += self._book.ended()
+        report.trials += self._records.ended()
         return to_run
 
     def _serve(self, stage: Stage, kept: Kept, report: Report) -> None:
         divergence = Divergence(**kept["divergence"]) if kept["divergence"] else None
         n_epochs = len(kept["epochs"])
         if stage.is_first:
-            self._book.note_initial(stage, kept["initial_accuracy"], report)
+            self._records.note_initial(stage, kept["initial_accuracy"], report)
         for epoch, metrics in enumerate(kept["epochs"], 1):
             if not self._has_averages:
                 metrics.pop("average_accuracy", None)
             lane = EpochReport(metrics, divergence if epoch == n_epochs else None)
-            self._book.note_epoch(stage, lane, epoch, None, report)
-        record = self._book.records[stage.fingerprint]
+            self._records.note_epoch(stage, lane, epoch, None, report)
+        record = self._records.records[stage.fingerprint]
         record.is_stored = True
         if divergence is None:
             record.is_done = True
             record.label_entropy = kept["label_entropy"]
-            self._book.note_accuracy(stage, kept["accuracy"], report)
+            self._records.note_accuracy(stage, kept["accuracy"], report)
 
     def _keep(self, stage: Stage, output: LaneState | Buffer | None) -> None:
         """Put a stage that has ended into the store, with its output if a stage can use it."""
-        if self._shelf is None:
+        if self._cache is None:
             return
-        record = self._book.records[stage.fingerprint]
+        record = self._records.records[stage.fingerprint]
         kept = {
             "epochs": record.epochs,
             "accuracy": record.accuracy,
@@ -245,7 +245,7 @@ class PackRun:
         if stage.fingerprint not in self._parents:
             output = None
         has_moments = self._keeps_moments and stage.kind in ("train_task", "train_generator")
-        self._shelf.keep(stage, kept, output, has_moments and output is not None)
+        self._cache.keep(stage, kept, output, has_moments and output is not None)
         record.epochs = []
 
     def _can_run(self, stage: Stage) -> bool:
@@ -253,11 +253,11 @@ class PackRun:
 
         If a parent did, the stage has diverged with it.
         """
-        if not self._book.open_users(stage):
+        if not self._records.open_users(stage):
             return False
-        record = self._book.records[stage.fingerprint]
+        record = self._records.records[stage.fingerprint]
         for _, parent in stage.parents:
-            record.divergence = record.divergence or self._book.records[parent].divergence
+            record.divergence = record.divergence or self._records.records[parent].divergence
         return record.divergence is None
 
     def _lane(self, stage: Stage) -> Lane:
@@ -266,14 +266,14 @@ class PackRun:
 
     def _group_of(self, stages: Sequence[Stage]) -> TrainGroup:
         lanes = [self._lane(stage) for stage in stages]
-        return TrainGroup(self.scene, lanes, self._has_averages)
+        return TrainGroup(self.context, lanes, self._has_averages)
 
     def _fill(self, stages: Sequence[Stage]) -> None:
         start = time.perf_counter()
-        buffers = fill_buffers(self.scene, [self._lane(stage) for stage in stages])
+        buffers = fill_buffers(self.context, [self._lane(stage) for stage in stages])
         seconds = (time.perf_counter() - start) / len(stages)
         for stage, buffer in zip(stages, buffers, strict=True):
-            record = self._book.records[stage.fingerprint]
+            record = self._records.records[stage.fingerprint]
             record.seconds = seconds / len(self._users[stage.fingerprint])
             record.is_done = True
             record.label_entropy = buffer.label_entropy()
@@ -282,13 +282,13 @@ class PackRun:
 
     def _close_group(self, group: TrainGroup, report: Report) -> None:
         states = group.lane_states()
-        n_tasks = self.scene.config.n_tasks
+        n_tasks = self.context.config.n_tasks
         matrix = []
         if group.is_classifier and states:
             matrix = [group.accuracy_on(task).tolist() for task in range(1, n_tasks + 1)]
         for k, (lane, state) in enumerate(zip(group.lanes, states, strict=True)):
-            self._book.records[lane.stage.fingerprint].is_done = True
-            self._book.note_accuracy(lane.stage, [row[k] for row in matrix], report)
+            self._records.records[lane.stage.fingerprint].is_done = True
+            self._records.note_accuracy(lane.stage, [row[k] for row in matrix], report)
             kept = state if self._keeps_moments else LaneState(state.parameters)
             self._models[lane.stage.fingerprint] = kept
             self._keep(lane.stage, kept)
@@ -320,7 +320,7 @@ class PackRun:
             "turn": self.turn,
             "group": self._group.state() if self._group else None,
             "served": dict(self._served or {}),
-            **self._book.state(),
+            **self._records.state(),
             "models": {f: _copied(model) for f, model in self._models.items()},
             "buffers": {
                 f: {name: tensor.clone() for name, tensor in buffer.tensors().items()}
@@ -333,7 +333,7 @@ class PackRun:
         """Go on after the epoch at which ``state`` was taken."""
         assert state["configs"] == [config.id for config in self.configs]
         self._position = state["position"]
-        self._book.restore(state)
+        self._records.restore(state)
         self._stops = {i: Stop(**stop) for i, stop in state["stops"].items()}
         self._served = dict(state["served"])
         self._models = {f: LaneState(**model) for f, model in state["models"].items()}

@@ -27,7 +27,7 @@ class Resources:
 
 
 @dataclass(frozen=True)
-class StageKeeping:
+class StageCaching:
     """Whether what stages give is kept on disk for later, and its limit in GB (10^9 bytes)."""
 
     keep: bool = False
@@ -81,12 +81,12 @@ def pack_of(raw: Any) -> int | None:
     return raw
 
 
-def stages_of(raw: Any) -> StageKeeping:
+def stages_of(raw: Any) -> StageCaching:
     """Check ``stages:``."""
     if raw in (None, {}, "forget"):
-        return StageKeeping()
+        return StageCaching()
     if raw == "keep":
-        return StageKeeping(keep=True)
+        return StageCaching(keep=True)
     if not isinstance(raw, dict):
         raise InputError(
             f"stages: expected keep, forget or {{keep: true, max_gb: 10}}, got {show(raw)}"
@@ -102,13 +102,13 @@ def stages_of(raw: Any) -> StageKeeping:
     keep = _FLAGS.get(str(raw.get("keep", True)).lower())
     if keep is None:
         raise InputError(f"stages.keep: expected true or false, got {show(raw['keep'])}")
-    max_gb = raw.get("max_gb", StageKeeping.max_gb)
+    max_gb = raw.get("max_gb", StageCaching.max_gb)
     number = number_of(max_gb)
     if not 0 < number <= _MOST_GB:
         raise InputError(
             f"stages.max_gb: expected a number > 0, at most {_MOST_GB:.0e}, got {show(max_gb)}"
         )
-    return StageKeeping(keep, number)
+    return StageCaching(keep, number)
 
 
 def max_seconds_of(raw: Any) -> float | None:

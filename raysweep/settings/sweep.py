@@ -12,7 +12,7 @@ from raysweep.errors import InputError
 from raysweep.learning.config import Config, defaults_of, section_of
 from raysweep.settings.execution import (
     Resources,
-    StageKeeping,
+    StageCaching,
     loggers_of,
     max_seconds_of,
     pack_of,
@@ -68,7 +68,7 @@ class Sweep:
     notes: tuple[str, ...]
     resources: Resources
     pack: int | None
-    stages: StageKeeping
+    stages: StageCaching
     max_seconds: float | None
     resolved: dict[str, Any]
     search: Search = field(default_factory=Search)

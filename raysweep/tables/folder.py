@@ -15,7 +15,7 @@ from pyarrow import fs
 from raysweep.atomic import TEMPORARY
 from raysweep.errors import InputError
 from raysweep.tables.locks import LOCK, FileLock, Lease, Lock, Say, clear_probes
-from raysweep.tables.paths import Place, copy_all, delete_all
+from raysweep.tables.paths import ResultsPath, copy_all, delete_all
 from raysweep.tables.reader import OURS
 from raysweep.tables.schemas import TABLES
 
@@ -25,10 +25,10 @@ _SCRATCH = ".tune"
 class WriteError(Exception):
     """Say in one line that the results can't be written: where and why."""
 
-    def __init__(self, place: object, error: OSError | str) -> None:
-        where, why = place, error
+    def __init__(self, location: object, error: OSError | str) -> None:
+        where, why = location, error
         if isinstance(error, OSError):
-            where, why = error.filename or place, error.strerror or str(error)
+            where, why = error.filename or location, error.strerror or str(error)
         super().__init__(f"{where}: expected to write results, got: {why}")
 
 
@@ -49,16 +49,16 @@ class ResultsFolder:
     that can't be one.
     """
 
-    def __init__(self, place: str | Path | Place) -> None:
-        self.place = Place.of(place)
+    def __init__(self, location: str | Path | ResultsPath) -> None:
+        self.location = ResultsPath.of(location)
         self._lock: Lock | None = None
         self._remover: ThreadPoolExecutor | None = None
 
     @property
     def path(self) -> Path:
         """The folder's local path; only for one that is local."""
-        assert self.place.local is not None, f"{self.place} has no local path"
-        return self.place.local
+        assert self.location.local is not None, f"{self.location} has no local path"
+        return self.location.local
 
     @property
     def logs(self) -> Path:
@@ -66,9 +66,9 @@ class ResultsFolder:
         return self.path / "logs"
 
     @property
-    def scratch(self) -> Place:
+    def scratch(self) -> ResultsPath:
         """Folder of Ray Tune's files and the checkpoints of running packs."""
-        return self.place / _SCRATCH
+        return self.location / _SCRATCH
 
     def storage(self) -> tuple[str, fs.FileSystem | None]:
         """Give where Ray Tune keeps its files: a path and its file system, None for local ones.
@@ -83,8 +83,8 @@ class ResultsFolder:
 
         An error is none here: what is left goes with the rest at the end.
         """
-        if self.place.local is not None:
-            Place(Path(path)).delete_tree()
+        if self.location.local is not None:
+            ResultsPath(Path(path)).delete_tree()
             return
         scratch, filesystem = self.storage()
         assert path.startswith(f"{scratch}/"), f"{path} is not in {scratch}"
@@ -92,7 +92,7 @@ class ResultsFolder:
             self._remover = ThreadPoolExecutor(1, "raysweep-remover")
         self._remover.submit(filesystem.delete_dir, path)  # type: ignore[union-attr]
 
-    def open(self, is_fresh: bool = False, say: Say | None = None) -> Place | None:
+    def open(self, is_fresh: bool = False, say: Say | None = None) -> ResultsPath | None:
         """Make the folder and take its lock; with ``is_fresh`` move an old one aside.
 
         Gives where the old folder was moved to, if any. In a store this may wait up to 75 s for
@@ -101,16 +101,16 @@ class ResultsFolder:
         """
         try:
             self._refuse_foreign()
-            if self.place.local is None:
+            if self.location.local is None:
                 return self._open_in_store(is_fresh, say)
-            return self._open_locally(self.place.local, is_fresh)
+            return self._open_locally(self.location.local, is_fresh)
         except OSError as error:
             raise InputError(
-                f"{self.place}: expected a folder that can be written, "
+                f"{self.location}: expected a folder that can be written, "
                 f"got: {error.strerror or error}; choose another with --results"
             ) from None
 
-    def _open_locally(self, path: Path, is_fresh: bool) -> Place | None:
+    def _open_locally(self, path: Path, is_fresh: bool) -> ResultsPath | None:
         path.mkdir(parents=True, exist_ok=True)
         self._take(FileLock(path))
         moved = self._move_aside(path) if is_fresh else None
@@ -121,9 +121,9 @@ class ResultsFolder:
             stale.unlink(missing_ok=True)
         return moved
 
-    def _open_in_store(self, is_fresh: bool, say: Say | None) -> Place | None:
-        self._take(Lease(self.place), say)
-        clear_probes(self.place)
+    def _open_in_store(self, is_fresh: bool, say: Say | None) -> ResultsPath | None:
+        self._take(Lease(self.location), say)
+        clear_probes(self.location)
         self.scratch.delete_tree()
         return self._copy_aside() if is_fresh else None
 
@@ -132,18 +132,18 @@ class ResultsFolder:
         self._lock = lock
 
     def _refuse_foreign(self) -> None:
-        names = self.place.names()
+        names = self.location.names()
         is_ours = OURS & set(names) or all(name.startswith(LOCK) for name in names)
-        if self.place.is_file() or not is_ours:
+        if self.location.is_file() or not is_ours:
             raise InputError(
-                f"{self.place}: expected no folder or that of a sweep, got something else; "
+                f"{self.location}: expected no folder or that of a sweep, got something else; "
                 f"choose another with --name or --results"
             )
 
-    def _aside(self) -> Place:
-        return self.place.with_name(f"{self.place.name}.{datetime.now():%Y%m%d-%H%M%S}")
+    def _aside(self) -> ResultsPath:
+        return self.location.with_name(f"{self.location.name}.{datetime.now():%Y%m%d-%H%M%S}")
 
-    def _move_aside(self, path: Path) -> Place | None:
+    def _move_aside(self, path: Path) -> ResultsPath | None:
         content = sorted(
             (entry for entry in path.iterdir() if entry.name != LOCK),
             key=lambda entry: not entry.name.startswith("trials"),
@@ -157,27 +157,27 @@ class ResultsFolder:
             entry.rename(moved.local / entry.name)
         return moved
 
-    def _copy_aside(self) -> Place | None:
+    def _copy_aside(self) -> ResultsPath | None:
         """Copy everything in a store, and only then delete it.
 
         The rows of trials go first: a row of theirs must never be there without those that it
         vouches for, or they would not be trained again after a crash.
         """
-        names = [name for name in self.place.tree() if name != LOCK]
+        names = [name for name in self.location.tree() if name != LOCK]
         if not names:
             return None
         moved = self._aside()
-        copy_all((self.place / name, moved / name) for name in names)
+        copy_all((self.location / name, moved / name) for name in names)
         vouching = [name for name in names if name.startswith(("trials.", "parts/trials/"))]
-        delete_all(self.place / name for name in vouching)
-        delete_all(self.place / name for name in names if name not in vouching)
+        delete_all(self.location / name for name in vouching)
+        delete_all(self.location / name for name in names if name not in vouching)
         return moved
 
     def expect_lock(self) -> None:
         """Raise ``WriteError`` if another driver has the folder now, ``OSError`` if unknown."""
         holder = self._lock.holder() if self._lock else None
         if holder:
-            raise WriteError(self.place, f"{holder} holds the folder now, this driver lost it")
+            raise WriteError(self.location, f"{holder} holds the folder now, this driver lost it")
 
     def close(self) -> None:
         """Remove Ray's files and give the lock back, if it was taken."""
@@ -195,15 +195,15 @@ class ResultsFolder:
     def write_text(self, name: str, text: str) -> None:
         """Write a text file of the folder atomically. Raises ``WriteError``."""
         try:
-            (self.place / name).write_bytes(text.encode())
+            (self.location / name).write_bytes(text.encode())
         except OSError as error:
-            raise WriteError(self.place, error) from None
+            raise WriteError(self.location, error) from None
 
-    def write_log(self, name: str, text: str) -> Place:
+    def write_log(self, name: str, text: str) -> ResultsPath:
         """Write a log of a failure and give its place. Raises ``OSError``."""
-        if self.place.local is not None:
+        if self.location.local is not None:
             self.logs.mkdir(exist_ok=True)
-        log = self.place / "logs" / name
+        log = self.location / "logs" / name
         log.write_bytes(text.encode())
         return log
 
@@ -212,19 +212,19 @@ class ResultsFolder:
 
         Raises ``WriteError``.
         """
-        place = self.place / "manifest.json"
+        location = self.location / "manifest.json"
         try:
-            runs = _runs(place, run["start"])
+            runs = _runs(location, run["start"])
             content = json.dumps({"runs": [*runs, dict(run)]}, indent=2) + "\n"
-            place.write_bytes(content.encode())
+            location.write_bytes(content.encode())
         except OSError as error:
-            raise WriteError(self.place, error) from None
+            raise WriteError(self.location, error) from None
 
 
-def read_runs(folder: str | Path | Place) -> list[dict[str, Any]]:
+def read_runs(folder: str | Path | ResultsPath) -> list[dict[str, Any]]:
     """Give the runs in a folder's ``manifest.json``, oldest first; none if it can't be read."""
     try:
-        runs = json.loads((Place.of(folder) / "manifest.json").read_bytes())["runs"]
+        runs = json.loads((ResultsPath.of(folder) / "manifest.json").read_bytes())["runs"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
@@ -235,7 +235,7 @@ def resume_command(command: Sequence[str]) -> str:
     return shlex.join(word for word in command if word != "--fresh")
 
 
-def _runs(manifest: Place, other_than: str) -> list[dict[str, Any]]:
+def _runs(manifest: ResultsPath, other_than: str) -> list[dict[str, Any]]:
     """Give the runs in a manifest but for one; a damaged manifest is moved aside."""
     try:
         content = json.loads(manifest.read_bytes())

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from raysweep.errors import InputError
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 
 LOCK = ".lock"
 _PROBE = ".lock-"
@@ -67,7 +67,7 @@ class Holder:
     is_alive: bool | None
 
 
-def find_holder(folder: Place) -> Holder | None:
+def find_holder(folder: ResultsPath) -> Holder | None:
     """Tell who holds a folder, or was killed while it did; None if nobody. Takes no lock.
 
     A lease's age goes by the store's clock and this machine's. Raises ``OSError`` if the store
@@ -165,7 +165,7 @@ class Lease:
     condition, so a driver that sleeps between a look at its lease and a write may write once more.
     """
 
-    def __init__(self, folder: Place) -> None:
+    def __init__(self, folder: ResultsPath) -> None:
         self._folder = folder
         self._object = folder / LOCK
         self._token = uuid.uuid4().hex
@@ -266,7 +266,7 @@ class Lease:
                 self._object.delete()
 
 
-def clear_probes(folder: Place) -> None:
+def clear_probes(folder: ResultsPath) -> None:
     """Delete what drivers left that were killed while they asked for the time."""
     for name in folder.names():
         if name.startswith(_PROBE):

@@ -11,7 +11,7 @@ from raysweep.errors import InputError
 from raysweep.tables import checksums
 from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.object_store import patiently
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import (
     SETTING,
     as_text,
@@ -169,16 +169,16 @@ def write_pareto(folder: ResultsFolder, front: "pd.DataFrame | None") -> None:
 
     Raises ``WriteError``, also if another driver has taken the folder.
     """
-    place = folder.place / _FILE
+    location = folder.location / _FILE
     try:
         patiently(folder.expect_lock)
         if front is not None:
             content = checksums.encode(_to_arrow(front))
-            patiently(lambda: place.write_bytes(content))
-        elif patiently(place.exists):
-            patiently(place.delete)
+            patiently(lambda: location.write_bytes(content))
+        elif patiently(location.exists):
+            patiently(location.delete)
     except OSError as error:
-        raise WriteError(folder.place, error) from None
+        raise WriteError(folder.location, error) from None
 
 
 def _to_arrow(front: "pd.DataFrame") -> pa.Table:
@@ -191,25 +191,27 @@ def _to_arrow(front: "pd.DataFrame") -> pa.Table:
     return pa.table(columns)
 
 
-def read_pareto(folder: str | Path | Place) -> "pd.DataFrame":
+def read_pareto(folder: str | Path | ResultsPath) -> "pd.DataFrame":
     """Read the table ``pareto``: the settings on the front as the last run left it.
 
     ``folder`` is a sweep's, as a path or an address. Raises ``InputError`` if there is no such
     table, it is damaged, or the store can't be read.
     """
-    place = Place.of(folder) / _FILE
+    location = ResultsPath.of(folder) / _FILE
     try:
-        front: pd.DataFrame = checksums.decode(place.read_bytes()).to_pandas()
+        front: pd.DataFrame = checksums.decode(location.read_bytes()).to_pandas()
     except FileNotFoundError:
         raise InputError(
-            f"{place}: expected the Pareto front of a search for several metrics, found no such "
+            f"{location}: expected the Pareto front of a search for several metrics, found no such "
             f"file; the run of such a search writes it at its end"
         ) from None
     except OSError as error:
-        raise InputError(f"{place}: expected to read it, got: {error.strerror or error}") from None
+        raise InputError(
+            f"{location}: expected to read it, got: {error.strerror or error}"
+        ) from None
     except checksums.DamagedError as error:
         raise InputError(
-            f"{place}: expected a whole Parquet file, got a damaged one ({error}); "
+            f"{location}: expected a whole Parquet file, got a damaged one ({error}); "
             f"run the sweep again: it writes the file anew"
         ) from None
     return front

@@ -32,7 +32,7 @@ _N_READS = 5
 
 
 @dataclass(frozen=True)
-class Place:
+class ResultsPath:
     """A folder or file: ``local``, or else an ``address`` in an object store with its ``query``.
 
     ``str()`` gives what the user wrote, plus names. It holds no connection and no credentials, so
@@ -47,12 +47,12 @@ class Place:
     query: str = ""
 
     @classmethod
-    def of(cls, text: "str | Path | Place") -> "Place":
+    def of(cls, text: "str | Path | ResultsPath") -> "ResultsPath":
         """Take a path, an address (``s3://``, ``gs://``, ``file://``) or a place.
 
         Raises ``InputError`` for an address that can't be one, or that holds credentials.
         """
-        if isinstance(text, Place):
+        if isinstance(text, ResultsPath):
             return text
         slip = re.match(rf"({'|'.join(SCHEMES)}):/(?!/)", str(text))
         if slip:  # also what pathlib makes of an address
@@ -69,21 +69,21 @@ class Place:
             return str(self.local)
         return f"{self.address}?{self.query}" if self.query else self.address
 
-    def __truediv__(self, name: str) -> "Place":
+    def __truediv__(self, name: str) -> "ResultsPath":
         if self.local is not None:
-            return Place(self.local / name)
-        return Place(None, f"{self.address}/{name}", self.query)
+            return ResultsPath(self.local / name)
+        return ResultsPath(None, f"{self.address}/{name}", self.query)
 
     @property
     def name(self) -> str:
         """The last part of the name."""
         return self.local.name if self.local is not None else self.key.rpartition("/")[2]
 
-    def with_name(self, name: str) -> "Place":
+    def with_name(self, name: str) -> "ResultsPath":
         """Give the place beside this one that has another name."""
         if self.local is not None:
-            return Place(self.local.with_name(name))
-        return Place(None, f"{self.address.rpartition('/')[0]}/{name}", self.query)
+            return ResultsPath(self.local.with_name(name))
+        return ResultsPath(None, f"{self.address.rpartition('/')[0]}/{name}", self.query)
 
     @property
     def bucket(self) -> str:
@@ -228,13 +228,13 @@ class Place:
         with contextlib.suppress(FileNotFoundError), self._asking():
             filesystem.delete_dir(key)
 
-    def copy(self, target: "Place") -> None:
+    def copy(self, target: "ResultsPath") -> None:
         """Copy a store's file to a place in the same store."""
         filesystem, key = self.filesystem, self.key
         with self._asking():
             filesystem.copy_file(key, target.key)
 
-    def move(self, target: "Place") -> None:
+    def move(self, target: "ResultsPath") -> None:
         """Give the file another place on the same file system; in a store, copy and delete it."""
         if self.local is not None and target.local is not None:
             self.local.rename(target.local)
@@ -243,19 +243,19 @@ class Place:
         self.delete()
 
 
-def read_all(places: Sequence[Place]) -> list[bytes]:
+def read_all(places: Sequence[ResultsPath]) -> list[bytes]:
     """Read files, those of a store several at once. Raises what ``read_bytes`` does."""
-    if any(place.local is None for place in places):
-        return list(_pool().map(Place.read_bytes, places))
-    return [place.read_bytes() for place in places]
+    if any(location.local is None for location in places):
+        return list(_pool().map(ResultsPath.read_bytes, places))
+    return [location.read_bytes() for location in places]
 
 
-def delete_all(places: Iterable[Place]) -> None:
+def delete_all(places: Iterable[ResultsPath]) -> None:
     """Delete a store's files, several at once and in no order."""
-    list(_pool().map(Place.delete, places))
+    list(_pool().map(ResultsPath.delete, places))
 
 
-def copy_all(pairs: Iterable[tuple[Place, Place]]) -> None:
+def copy_all(pairs: Iterable[tuple[ResultsPath, ResultsPath]]) -> None:
     """Copy a store's files, several at once."""
     list(_pool().map(lambda pair: pair[0].copy(pair[1]), pairs))
 

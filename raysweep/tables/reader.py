@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from raysweep.errors import InputError
 from raysweep.tables import checksums
-from raysweep.tables.paths import Place, read_all
+from raysweep.tables.paths import ResultsPath, read_all
 from raysweep.tables.schemas import TABLES
 
 if TYPE_CHECKING:
@@ -27,10 +27,10 @@ class TableFiles(NamedTuple):
     """The content of a table's files: of the folded one, if any, and the parts, oldest first."""
 
     folded: pa.Table | None
-    parts: dict[Place, pa.Table]
+    parts: dict[ResultsPath, pa.Table]
 
 
-def read_trials(folder: str | Path | Place) -> "pd.DataFrame":
+def read_trials(folder: str | Path | ResultsPath) -> "pd.DataFrame":
     """Read the table ``trials``: a row for each configuration that has ended.
 
     ``folder`` is a sweep's, as a path or an address (``s3://BUCKET/NAME``). Raises ``InputError``
@@ -39,77 +39,77 @@ def read_trials(folder: str | Path | Place) -> "pd.DataFrame":
     return _read(folder, "trials")
 
 
-def read_epochs(folder: str | Path | Place) -> "pd.DataFrame":
+def read_epochs(folder: str | Path | ResultsPath) -> "pd.DataFrame":
     """Read the table ``epochs``: a row for each configuration, stage and epoch."""
     return _read(folder, "epochs")
 
 
-def read_accuracy(folder: str | Path | Place) -> "pd.DataFrame":
+def read_accuracy(folder: str | Path | ResultsPath) -> "pd.DataFrame":
     """Read the table ``accuracy``: a row for each configuration, task learned and task tested."""
     return _read(folder, "accuracy")
 
 
-def statuses(folder: str | Path | Place) -> dict[str, tuple[str, int]]:
+def statuses(folder: str | Path | ResultsPath) -> dict[str, tuple[str, int]]:
     """Map the id of each configuration that has ended to its status and attempt.
 
     Looks through the files of the other tables, too, and raises ``InputError`` for a damaged one:
     better before a run than when it folds them.
     """
-    place = Place.of(folder)
+    location = ResultsPath.of(folder)
     for name in TABLES:
         if name != "trials":
-            _asked(place, name, columns=[])
-    table = read_arrow(place, "trials", ["config_id", "status", "attempt"])
-    if place.local is None and not len(table):
-        _expect_bucket(place, "trials")
+            _asked(location, name, columns=[])
+    table = read_arrow(location, "trials", ["config_id", "status", "attempt"])
+    if location.local is None and not len(table):
+        _expect_bucket(location, "trials")
     rows = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
     return {config_id: (status, attempt) for config_id, status, attempt in rows}
 
 
-def _read(folder: str | Path | Place, table: str) -> "pd.DataFrame":
-    place = Place.of(folder)
-    if place.local is not None and not (
-        (place.local / "parts").is_dir() or (place.local / f"{table}.parquet").exists()
+def _read(folder: str | Path | ResultsPath, table: str) -> "pd.DataFrame":
+    location = ResultsPath.of(folder)
+    if location.local is not None and not (
+        (location.local / "parts").is_dir() or (location.local / f"{table}.parquet").exists()
     ):
-        raise _no_sweep(place, table)
-    frame: pd.DataFrame = read_arrow(place, table).to_pandas()
-    if place.local is None and frame.empty:
-        _expect_sweep(place, table)
+        raise _no_sweep(location, table)
+    frame: pd.DataFrame = read_arrow(location, table).to_pandas()
+    if location.local is None and frame.empty:
+        _expect_sweep(location, table)
     return frame
 
 
-def _no_sweep(place: Place, table: str) -> InputError:
+def _no_sweep(location: ResultsPath, table: str) -> InputError:
     return InputError(
-        f"{place}: expected the folder of a sweep (with {table}.parquet), found none there; "
+        f"{location}: expected the folder of a sweep (with {table}.parquet), found none there; "
         f"`python -m raysweep.tune FILE` makes one"
     )
 
 
-def _expect_sweep(place: Place, table: str) -> None:
+def _expect_sweep(location: ResultsPath, table: str) -> None:
     try:
-        names = place.names()
+        names = location.names()
     except OSError as error:
-        raise _unreadable(place, table, error) from None
+        raise _unreadable(location, table, error) from None
     if not OURS & set(names):
-        _expect_bucket(place, table)
-        raise _no_sweep(place, table)
+        _expect_bucket(location, table)
+        raise _no_sweep(location, table)
 
 
-def _expect_bucket(place: Place, table: str) -> None:
+def _expect_bucket(location: ResultsPath, table: str) -> None:
     try:
-        place.expect_bucket()
+        location.expect_bucket()
     except OSError as error:
-        raise _unreadable(place, table, error) from None
+        raise _unreadable(location, table, error) from None
 
 
-def _unreadable(place: Place, table: str, error: OSError) -> InputError:
+def _unreadable(location: ResultsPath, table: str, error: OSError) -> InputError:
     reason = error.strerror or error
-    return InputError(f"{place}: expected to read {table}, got: {reason}")
+    return InputError(f"{location}: expected to read {table}, got: {reason}")
 
 
-def part_files(place: Place, table: str) -> list[Place]:
+def part_files(location: ResultsPath, table: str) -> list[ResultsPath]:
     """List the part files of a table, oldest first. Raises ``OSError``."""
-    folder = place / "parts" / table
+    folder = location / "parts" / table
     return [
         folder / name
         for name in folder.names()
@@ -118,26 +118,26 @@ def part_files(place: Place, table: str) -> list[Place]:
 
 
 def read_arrow(
-    folder: str | Path | Place, table: str, columns: Sequence[str] | None = None
+    folder: str | Path | ResultsPath, table: str, columns: Sequence[str] | None = None
 ) -> pa.Table:
     """Read the folded file and the parts of a table; of rows with one key the last counts.
 
     Raises ``InputError`` as ``read_trials`` does; where there are no files the table is empty.
     """
-    place = Place.of(folder)
-    found = _asked(place, table, columns)
+    location = ResultsPath.of(folder)
+    found = _asked(location, table, columns)
     tables = ([] if found.folded is None else [found.folded]) + list(found.parts.values())
-    return unite(place, table, tables, columns)
+    return unite(location, table, tables, columns)
 
 
-def _asked(place: Place, table: str, columns: Sequence[str] | None) -> TableFiles:
+def _asked(location: ResultsPath, table: str, columns: Sequence[str] | None) -> TableFiles:
     try:
-        return read_files(place, table, columns)
+        return read_files(location, table, columns)
     except OSError as error:
-        raise _unreadable(place, table, error) from None
+        raise _unreadable(location, table, error) from None
 
 
-def read_files(folder: Place, table: str, columns: Sequence[str] | None = None) -> TableFiles:
+def read_files(folder: ResultsPath, table: str, columns: Sequence[str] | None = None) -> TableFiles:
     """Read all files of a table as they are at one moment.
 
     Raises ``InputError`` for a damaged file, ``OSError`` if the folder can't be read.
@@ -168,7 +168,7 @@ def read_files(folder: Place, table: str, columns: Sequence[str] | None = None) 
     raise InputError(f"{folder}: expected to read {table}, but its files keep changing; try again")
 
 
-def _folded(path: Place, table: str, columns: Sequence[str] | None) -> pa.Table | None:
+def _folded(path: ResultsPath, table: str, columns: Sequence[str] | None) -> pa.Table | None:
     if path.local is not None and not path.exists():
         return None
     try:
@@ -179,7 +179,9 @@ def _folded(path: Place, table: str, columns: Sequence[str] | None) -> pa.Table 
         return None  # a store has no moment without the file once it is there
 
 
-def _decode(path: Place, table: str, content: bytes, columns: Sequence[str] | None) -> pa.Table:
+def _decode(
+    path: ResultsPath, table: str, content: bytes, columns: Sequence[str] | None
+) -> pa.Table:
     try:
         return checksums.decode(content, columns)
     except checksums.DamagedError as error:
@@ -195,7 +197,7 @@ def _decode(path: Place, table: str, content: bytes, columns: Sequence[str] | No
 
 
 def unite(
-    folder: Place, name: str, tables: Sequence[pa.Table], columns: Sequence[str] | None = None
+    folder: ResultsPath, name: str, tables: Sequence[pa.Table], columns: Sequence[str] | None = None
 ) -> pa.Table:
     """Put a table's files into one table; of rows with one key the last counts.
 

@@ -11,7 +11,7 @@ from raysweep.errors import InputError
 from raysweep.tables import checksums
 from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.object_store import patiently
-from raysweep.tables.paths import Place, delete_all
+from raysweep.tables.paths import ResultsPath, delete_all
 from raysweep.tables.reader import TableFiles, part_files, read_files, unite
 from raysweep.tables.schemas import TABLES
 
@@ -31,9 +31,9 @@ class Writer:
         self._n_written = 0
         # Later runs sort after earlier ones even if the clock was set back.
         try:
-            earlier = {name: part_files(folder.place, name) for name in TABLES}
+            earlier = {name: part_files(folder.location, name) for name in TABLES}
         except OSError as error:
-            raise WriteError(folder.place, error) from None
+            raise WriteError(folder.location, error) from None
         self._n_parts = {name: len(parts) for name, parts in earlier.items()}
         names = [part.name for parts in earlier.values() for part in parts]
         latest = max((int(name.split("-")[1]) for name in names), default=0)
@@ -61,15 +61,15 @@ class Writer:
                 continue
             self._n_written += 1
             part = f"part-{self._run:020d}-{self._n_written:08d}.parquet"
-            place = self.folder.place / "parts" / name / part
+            location = self.folder.location / "parts" / name / part
             try:
                 content = checksums.encode(pa.Table.from_pylist(rows, schema=schema.arrow))
-                _write(place, content)
+                _write(location, content)
                 self._n_parts[name] += 1
             except BaseException as error:
                 self._rows[name] = rows
                 if isinstance(error, OSError):
-                    raise WriteError(self.folder.place, error) from None
+                    raise WriteError(self.folder.location, error) from None
                 raise
         for name in TABLES:
             if self._n_parts[name] >= _FOLD_AFTER_PARTS:
@@ -79,7 +79,7 @@ class Writer:
         try:
             patiently(self.folder.expect_lock)
         except OSError as error:
-            raise WriteError(self.folder.place, error) from None
+            raise WriteError(self.folder.location, error) from None
 
     def fold(self) -> None:
         """Fold the parts of every table into ``<table>.parquet``, written even if empty.
@@ -91,26 +91,26 @@ class Writer:
             self._fold_table(name)
 
     def _fold_table(self, name: str) -> None:
-        place = self.folder.place
+        location = self.folder.location
         try:
-            found = patiently(lambda: read_files(place, name))
+            found = patiently(lambda: read_files(location, name))
             if found.folded is not None and not found.parts:
                 return
             self._write_folded(name, found)
             self._n_parts[name] = 0
         except OSError as error:
-            raise WriteError(place, error) from None
+            raise WriteError(location, error) from None
         except InputError as error:  # a file was damaged since the run began
-            raise WriteError(place, str(error)) from None
+            raise WriteError(location, str(error)) from None
 
     def _write_folded(self, name: str, found: TableFiles) -> None:
-        place = self.folder.place
+        location = self.folder.location
         parts = list(found.parts.values())
         earlier = [] if found.folded is None else [found.folded]
-        content = checksums.encode(unite(place, name, [*earlier, *parts]))
+        content = checksums.encode(unite(location, name, [*earlier, *parts]))
         self._expect_lock()
-        _write(place / f"{name}.parquet", content)
-        if place.local is None and len(unite(place, name, parts)) == sum(map(len, parts)):
+        _write(location / f"{name}.parquet", content)
+        if location.local is None and len(unite(location, name, parts)) == sum(map(len, parts)):
             delete_all(found.parts)
             return
         # The oldest first: of two rows with one key the later one must not go before the other,
@@ -119,9 +119,9 @@ class Writer:
             part.delete()
 
 
-def _write(place: Place, content: bytes) -> None:
+def _write(location: ResultsPath, content: bytes) -> None:
     """Write a file, trying again for a while where a store can't be reached."""
-    patiently(lambda: place.write_bytes(content))
+    patiently(lambda: location.write_bytes(content))
 
 
 def now() -> str:

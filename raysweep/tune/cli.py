@@ -13,7 +13,7 @@ import typer
 from raysweep.errors import InputError, NothingRunsError
 from raysweep.settings.sweep import MAX_CONFIGS
 from raysweep.tables.folder import resume_command
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tune.driver import run_sweep
 from raysweep.tune.options import ExitCode, Options
 from raysweep.tune.signals import second_signal
@@ -83,7 +83,7 @@ def tune(
         options = Options(
             file=file,
             overrides=tuple(overrides or ()),
-            results=Place.of(results),
+            results=ResultsPath.of(results),
             name=name or file.stem,
             is_dry_run=dry_run,
             is_fresh=fresh,

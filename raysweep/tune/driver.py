@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 from raysweep.errors import InputError, NothingRunsError
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source, data_folder, is_local
-from raysweep.monitor.loggers.log_writer import FOLDER, LogKeeper, check_installed
-from raysweep.packs.stage_cache.entries import STORE, StageStore, stored_stages
+from raysweep.monitor.loggers.log_writer import FOLDER, LogWriter, check_installed
+from raysweep.packs.stage_cache.entries import STORE, StageCache, stored_stages
 from raysweep.settings.sweep import load_sweep
 from raysweep.settings.yaml_text import dump_yaml
 from raysweep.tables.folder import ResultsFolder, WriteError, check_name, resume_command
 from raysweep.tables.reader import statuses
 from raysweep.tables.writer import Writer
 from raysweep.tune.cluster.nodes import this_machine
-from raysweep.tune.cluster.starting import Joining, connect
+from raysweep.tune.cluster.starting import ClusterOptions, connect
 from raysweep.tune.options import ExitCode, Options
 from raysweep.tune.preview.dry_run import look_ahead, packs_of_search
-from raysweep.tune.reporting.exit_status import verdict
+from raysweep.tune.reporting.exit_status import exit_status
 from raysweep.tune.reporting.manifest import Manifest
 from raysweep.tune.reporting.progress import Progress
 from raysweep.tune.reporting.screen import Screen
@@ -32,8 +32,14 @@ from raysweep.tune.reporting.summary import conclude
 from raysweep.tune.run_sources import load_sources
 from raysweep.tune.scheduling.budgets import End, Meter
 from raysweep.tune.scheduling.ledger import Ledger, stays
-from raysweep.tune.scheduling.remaining_work import Room, Work
-from raysweep.tune.search.suggestions import Known, describe, known_of, lanes_of, modes_of
+from raysweep.tune.scheduling.remaining_work import Capacity, RemainingWork
+from raysweep.tune.search.suggestions import (
+    EarlierSuggestions,
+    describe,
+    known_of,
+    lanes_of,
+    modes_of,
+)
 
 if TYPE_CHECKING:
     from raysweep.tune.scheduling.queue import JobQueue
@@ -69,7 +75,7 @@ class _Driver:
         self.began = time.monotonic()
         self.sweep = load_sweep(options.file, options.overrides, max_configs=options.max_configs)
         self.folder = ResultsFolder(options.results / check_name(options.name))
-        self.place = self.folder.place
+        self.location = self.folder.location
         self.store = self._stage_store()
         self._suggested: SearchQueue | None = None
         limits = [n for n in (options.limit, self.sweep.budget.n_configs) if n is not None]
@@ -85,26 +91,26 @@ class _Driver:
         for note in self.sweep.notes:
             self.screen.say(f"note: {note}")
 
-    def _stage_store(self) -> StageStore | None:
+    def _stage_store(self) -> StageCache | None:
         stages, results = self.sweep.stages, self.options.results
         if not stages.keep or results.local is None:
             return None
-        return StageStore((results.local / STORE).absolute(), int(stages.max_gb * 1e9))
+        return StageCache((results.local / STORE).absolute(), int(stages.max_gb * 1e9))
 
-    def _log_keeper(self) -> LogKeeper:
+    def _log_keeper(self) -> LogWriter:
         """Start logging into the results folder; beside the command where that is in a store."""
         folder = Path(FOLDER) / self.options.name
-        if self.place.local is not None:
-            folder = self.place.local / FOLDER
+        if self.location.local is not None:
+            folder = self.location.local / FOLDER
         elif self.sweep.loggers:
             self.screen.say(f"note: loggers write to {folder}, not into an object store")
             if self.options.is_fresh and folder.exists():
                 folder.rename(folder.with_name(f"{folder.name}.before-{int(time.time())}"))
-        return LogKeeper(self.sweep.loggers, self.place, folder, self.screen.say)
+        return LogWriter(self.sweep.loggers, self.location, folder, self.screen.say)
 
     def _ledger(self) -> Ledger:
-        is_new = self.options.is_fresh or not self.place.exists()
-        return Ledger({} if is_new else statuses(self.place))
+        is_new = self.options.is_fresh or not self.location.exists()
+        return Ledger({} if is_new else statuses(self.location))
 
     def stop(self, reason: str, trace: str = "") -> ExitCode:
         """Say in one line why the run ended early and how to go on; keep a traceback in a log."""
@@ -116,13 +122,13 @@ class _Driver:
         print(f"error: {reason}; rows written are kept, go on with: {resume}", file=sys.stderr)
         return ExitCode.INTERRUPTED
 
-    def _know(self) -> Known | None:
+    def _know(self) -> EarlierSuggestions | None:
         """Look up what was suggested before, where results decide what is tried next."""
         if self.sweep.space is None:
             return None
         modes_of(self.sweep.search)  # for its checks
-        is_new = self.options.is_fresh or not self.place.exists()
-        known = known_of(self.place, self.sweep.space, is_new, stays(self.sweep))
+        is_new = self.options.is_fresh or not self.location.exists()
+        known = known_of(self.location, self.sweep.space, is_new, stays(self.sweep))
         self.sweep = replace(self.sweep, configs=tuple(known.configs(self.sweep.space)))
         return known
 
@@ -133,7 +139,7 @@ class _Driver:
         data = data_folder(self.options.data)
         # Also for its checks; nothing is downloaded.
         sources = self._load_sources([c for c in wanted if is_local(c.source, data)])
-        room = Room.of(self.sweep, wanted, nodes)
+        room = Capacity.of(self.sweep, wanted, nodes)
         n_slots = max(1, room.n_slots)
         if known is None:
             work = self._work(ledger)
@@ -157,7 +163,7 @@ class _Driver:
         moved = self.folder.open(self.options.is_fresh, self.screen.say)
         if moved:
             self.screen.say(f"earlier results moved to {moved}")
-        ledger = Ledger(statuses(self.place))
+        ledger = Ledger(statuses(self.location))
         known = self._know()  # again: another driver may have held the folder until now
         missing = ledger.missing(self.sweep)
         self.folder.write_text("sweep.yaml", dump_yaml(self.sweep.resolved))
@@ -180,8 +186,8 @@ class _Driver:
         print(conclude(self.sweep, self.folder, progress, total_s=total_s, data_s=data_s))
         return self._verdict(progress)
 
-    def _work(self, ledger: Ledger) -> Work:
-        return Work(
+    def _work(self, ledger: Ledger) -> RemainingWork:
+        return RemainingWork(
             self.sweep,
             self.folder,
             ledger,
@@ -201,7 +207,7 @@ class _Driver:
         ledger: Ledger,
         sources: dict[str, Source],
         writer: Writer,
-        known: Known | None,
+        known: EarlierSuggestions | None,
     ) -> Progress:
         n_all = len(self.sweep.configs)
         n_todo = len(missing[: self._limit])
@@ -212,7 +218,7 @@ class _Driver:
         self.screen.say(f"{n_todo} of {n_all} configurations to train; starting Ray")
         manifest = Manifest(self.folder, self.options.command)
         n_bytes = sum(source.n_bytes for source in sources.values())
-        joining = Joining(
+        joining = ClusterOptions(
             self.options.address,
             self.folder.scratch,
             n_bytes,
@@ -225,12 +231,12 @@ class _Driver:
         with connect(joining, self.screen.say) as (nodes, has_checkpoints, dashboard):
             if dashboard:
                 self.screen.say(f"Ray's dashboard: {dashboard}")
-            room = Room.of(self.sweep, [*missing, *self.sweep.examples], nodes)
+            room = Capacity.of(self.sweep, [*missing, *self.sweep.examples], nodes)
             room.expect_slots(self.sweep.file)
             resources, work = room.resources, self._work(ledger)
             from raysweep.tune.scheduling.collector import Collector, Limits  # imports Ray Tune
             from raysweep.tune.scheduling.resume import keep_states
-            from raysweep.tune.scheduling.tune_run import Terms, run_packs
+            from raysweep.tune.scheduling.tune_run import TrialOptions, run_packs
 
             queue: JobQueue
             if known is None:
@@ -258,11 +264,11 @@ class _Driver:
             storage, filesystem = self.folder.storage()
             if not has_checkpoints:
                 self.screen.say(
-                    f"note: not every node sees {self.place}: "
+                    f"note: not every node sees {self.location}: "
                     f"the pack of a lost worker will start over"
                     + (", and no stages are kept" if self.store else "")
                 )
-            terms = Terms(
+            terms = TrialOptions(
                 resources,
                 sources,
                 storage,
@@ -278,7 +284,7 @@ class _Driver:
                 self.screen.close()
                 status.close()
                 writer.fold()
-                self._n_paused = keep_states(self.place, queue.jobs.values())
+                self._n_paused = keep_states(self.location, queue.jobs.values())
                 manifest.end(progress)
                 self._end = collector.end
         if self._suggested is not None:
@@ -297,4 +303,6 @@ class _Driver:
         if is_limit and not why.common_error:
             name = "--limit" if self._limit == self.options.limit else "max_configs"
             why = End(f"{name} {self._limit} reached")
-        return verdict(self.sweep, self.place, n_unasked, why, resume_command(self.options.command))
+        return exit_status(
+            self.sweep, self.location, n_unasked, why, resume_command(self.options.command)
+        )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 
 
 class ExitCode(IntEnum):
@@ -23,7 +23,7 @@ class Options:
 
     file: Path
     overrides: tuple[str, ...]
-    results: Place
+    results: ResultsPath
     name: str
     is_dry_run: bool
     is_fresh: bool

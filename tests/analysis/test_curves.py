@@ -110,7 +110,7 @@ def test_stages_follow_each_other_as_long_as_their_longest() -> None:
     ]
     track = Track.of(table("epochs", rows))
     assert track.starts == {"train_task_1": 0, "train_generator_1": 4, "train_task_2": 9}
-    assert track.place(pd.DataFrame({"stage": ["train_task_2"], "epoch": [3]})) == [12]
+    assert track.location(pd.DataFrame({"stage": ["train_task_2"], "epoch": [3]})) == [12]
 
 
 def test_curves_have_boundaries_names_and_epochs_of_stages(

@@ -342,8 +342,8 @@ MAGIC = {"png": b"\x89PNG\r\n", "svg": b"<?xml", "pdf": b"%PDF-"}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("figures") / "sweep"
-    return sweep_folder(place, {"trials": TRADES})
+    location = tmp_path_factory.mktemp("figures") / "sweep"
+    return sweep_folder(location, {"trials": TRADES})
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ from raysweep.packs.examples import (
     in_turn,
 )
 from raysweep.packs.run import PackRun
-from raysweep.packs.stage_cache.entries import STORE, StageStore
+from raysweep.packs.stage_cache.entries import STORE, StageCache
 from raysweep.settings.sweep import load_sweep
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.schemas import TABLES, config_columns, config_of
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def _small_source(monkeypatch: pytest.MonkeyPatch, small: Source) -> None:
 def outcome(small: Source) -> Callable[..., dict[str, Any]]:
     """Give a function that trains configurations in one pack, for the row of the first."""
 
-    def train(*configs: Config, store: StageStore | None = None) -> dict[str, Any]:
+    def train(*configs: Config, store: StageCache | None = None) -> dict[str, Any]:
         torch.set_flush_denormal(True)
         run = PackRun(configs, small, store=store)
         rows = {}
@@ -277,7 +277,7 @@ def test_the_stage_store_gives_the_same_images_and_is_only_read(
 ) -> None:
     config = configure(**settings)
     plain = examples(config)
-    store = StageStore(tmp_path / STORE, 10**9)
+    store = StageCache(tmp_path / STORE, 10**9)
     outcome(config, store=store)
     names = sorted(path.name for path in store.folder.iterdir())
     trained: list[str] = []
@@ -403,7 +403,7 @@ def test_the_figure_shows_labels_and_whether_the_numbers_are_the_tables(
 ) -> None:
     config = configure(replay="generative")
     frame = table({**config_columns(config), **outcome(config), "host": "far", "device": "cpu"})
-    figure = sample_figure(frame.iloc[0], n=4, store_of=Place.of(tmp_path / "sweep"))
+    figure = sample_figure(frame.iloc[0], n=4, store_of=ResultsPath.of(tmp_path / "sweep"))
     shown = examples(config, n=4)
     assert shown.replayed is not None
     probabilities = shown.replayed.labels

@@ -109,7 +109,7 @@ class Run(Process):
     def __init__(
         self,
         load: Load,
-        place: Path,
+        location: Path,
         *arguments: str,
         env: Mapping[str, str] | None = None,
         enter: Callable[[Sequence[str]], list[str]] = list,
@@ -119,10 +119,10 @@ class Run(Process):
 
         ``seen`` gives the path by which this process sees a path of the driver's.
         """
-        load.write(seen(place))
-        self.folder = seen(place / "results" / load.name)
-        file = place / f"{load.name}.yaml"
-        words = command(file, "--results", str(place / "results"), *arguments)
+        load.write(seen(location))
+        self.folder = seen(location / "results" / load.name)
+        file = location / f"{load.name}.yaml"
+        words = command(file, "--results", str(location / "results"), *arguments)
         super().__init__(enter(words), env)
 
     def n_rows(self, table: str = "trials") -> int:

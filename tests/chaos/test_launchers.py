@@ -18,8 +18,8 @@ _LOAD = Load(1)
 _TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "c" * 64}
 
 
-def _command(load: Load, place: Path, *arguments: str) -> list[str]:
-    return command(load.write(place), "--results", str(place / "results"), *arguments)
+def _command(load: Load, location: Path, *arguments: str) -> list[str]:
+    return command(load.write(location), "--results", str(location / "results"), *arguments)
 
 
 def test_symmetric_run_on_two_hosts_trains_everything_and_gives_the_exit_code(

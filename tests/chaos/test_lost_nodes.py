@@ -21,9 +21,9 @@ pytestmark = pytest.mark.usefixtures("root_and_namespaces")
 _CUT_S = 10.0
 
 
-def _driver(load: Load, place: Path, head: Host) -> Run:
+def _driver(load: Load, location: Path, head: Host) -> Run:
     words = ("--address", "auto", "--without-token")
-    return Run(load, place, *words, enter=head.words, env=head.env)
+    return Run(load, location, *words, enter=head.words, env=head.env)
 
 
 def _held_back(until: Path) -> dict[str, str]:

@@ -15,17 +15,17 @@ from s3_server import credentials, serve
 from sweep_runs import command, workers_of
 
 from raysweep.errors import InputError
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 
 
-def _fetch(place: Place, folder: Path) -> Path:
+def _fetch(location: ResultsPath, folder: Path) -> Path:
     """Copy a sweep from the store, as any tool would."""
     (folder / "parts").mkdir(parents=True)  # a store has no empty folders
-    for name in place.tree():
+    for name in location.tree():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes((place / name).read_bytes())
+        path.write_bytes((location / name).read_bytes())
     return folder
 
 
@@ -44,7 +44,7 @@ def test_results_in_a_store_outlive_workers_and_drivers_and_have_one_writer(
         monkeypatch.setenv(name, value)
     with serve() as server:
         address = server.address("runs")
-        place = Place.of(address) / load.name
+        location = ResultsPath.of(address) / load.name
         file = load.write(tmp_path)
 
         def start() -> Process:
@@ -54,7 +54,7 @@ def test_results_in_a_store_outlive_workers_and_drivers_and_have_one_writer(
 
         def n_rows(read: Callable[[str], object]) -> int:
             try:
-                return len(read(str(place)))  # type: ignore[arg-type]
+                return len(read(str(location)))  # type: ignore[arg-type]
             except InputError:  # no folder yet
                 return 0
 
@@ -67,9 +67,9 @@ def test_results_in_a_store_outlive_workers_and_drivers_and_have_one_writer(
         (line,) = second.output.splitlines()[-1:]
         assert line.startswith("error:") and f"process {first.pid}" in line, second.output
         before = {
-            "trials": read_trials(str(place)),
-            "epochs": read_epochs(str(place)),
-            "accuracy": read_accuracy(str(place)),
+            "trials": read_trials(str(location)),
+            "epochs": read_epochs(str(location)),
+            "accuracy": read_accuracy(str(location)),
         }
         first.send(signal.SIGKILL)
         first.kill()
@@ -80,6 +80,6 @@ def test_results_in_a_store_outlive_workers_and_drivers_and_have_one_writer(
         note("store: driver kill -9", load, "first row of a rerun, s", time.monotonic() - killed)
         assert again.wait() == 0, again.output
         assert_no_traceback(again)
-        folder = _fetch(place, tmp_path / "fetched")
+        folder = _fetch(location, tmp_path / "fetched")
     assert_kept(before, folder)
     assert_whole(folder, load, reference)

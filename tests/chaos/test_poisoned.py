@@ -30,9 +30,9 @@ def _struck(load: Load, match: Mapping[str, Any]) -> set[str]:
     }
 
 
-def _run(load: Load, place: Path, *faults: Mapping[str, Any]) -> Run:
+def _run(load: Load, location: Path, *faults: Mapping[str, Any]) -> Run:
     env = {"PYTHONPATH": str(FAULTS), "RAYSWEEP_FAULTS": json.dumps(faults)}
-    return Run(load, place, env=env)
+    return Run(load, location, env=env)
 
 
 def _rows_of(run: Run, ids: set[str]) -> pd.DataFrame:

@@ -49,12 +49,12 @@ def _statuses(run: Run) -> list[str]:
     return list(rows["trials"]["status"]) if rows else []
 
 
-def _at_clock(shift: str, place: Path, *arguments: str, **env: str) -> Run:
+def _at_clock(shift: str, location: Path, *arguments: str, **env: str) -> Run:
     # Not `faketime` itself: it would be the process that is killed, and the driver go on.
     words = ["faketime", "-m", "-f", shift, "printenv", "LD_PRELOAD"]
     library = subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
     # The monotonic clock jumps, too: to leave it alone breaks time.sleep() in faketime 0.9.10.
-    return Run(_LOAD, place, *arguments, env={"LD_PRELOAD": library, "FAKETIME": shift, **env})
+    return Run(_LOAD, location, *arguments, env={"LD_PRELOAD": library, "FAKETIME": shift, **env})
 
 
 def _works_or_says_why(run: Run, reference: Rows, fault: str, note: Note) -> None:

@@ -1,7 +1,7 @@
 """When a lane counts as exploded: limits, a factor over its best loss, patience; in any company.
 
 The rules are written once more below in plain Python, over a stage's whole list of losses, and
-held against ``Tally`` on drawn losses and against packs on the losses that they train with.
+held against ``LossMonitor`` on drawn losses and against packs on the losses that they train with.
 """
 
 import math
@@ -22,9 +22,9 @@ from raysweep.errors import InputError
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
 from raysweep.learning.stage_graph import LANE_SETTINGS, pack_key, stages_of
-from raysweep.learning.training.loss_monitor import Tally
+from raysweep.learning.training.loss_monitor import LossMonitor
 from raysweep.packs.run import PackRun
-from raysweep.packs.stage_cache.entries import StageStore
+from raysweep.packs.stage_cache.entries import StageCache
 from raysweep.settings.sweep import load_sweep
 
 F32, F64 = torch.float32, torch.float64
@@ -109,31 +109,33 @@ class Lane:
     last_finite: float = math.nan
 
 
-def new_tally(lanes: Sequence[Lane], dtype: torch.dtype) -> Tally:
+def new_tally(lanes: Sequence[Lane], dtype: torch.dtype) -> LossMonitor:
     rules = [lane.rule for lane in lanes]
     above, factor = (
         torch.tensor([getattr(rule, name) for rule in rules], dtype=dtype)
         for name in ("above", "factor")
     )
-    return Tally(["part"], above, factor, torch.tensor([rule.patience for rule in rules]))
+    return LossMonitor(["part"], above, factor, torch.tensor([rule.patience for rule in rules]))
 
 
-def feed(
-    tally: Tally,
+def batches(
+    monitor: LossMonitor,
     lanes: Sequence[Lane],
     steps: range,
     note: Callable[[], None],
     each: Callable[[int], None] = lambda step: None,
 ) -> None:
     """Give a tally one epoch of the lanes' losses, ``steps`` counted from 0 in the stage."""
-    tally.begin([lane.last_finite for lane in lanes], steps.start)
+    monitor.begin([lane.last_finite for lane in lanes], steps.start)
     for i in steps:
-        tally.begin_step(3)
-        tally.mean.copy_(torch.tensor([float(lane.losses[i]) for lane in lanes], dtype=F64))
+        monitor.begin_step(3)
+        monitor.mean.copy_(torch.tensor([float(lane.losses[i]) for lane in lanes], dtype=F64))
         note()
         each(i + 1)
-    tally.close(torch.ones(len(lanes), dtype=torch.bool))
-    for lane, value, gone in zip(lanes, tally.last_finite, tally.divergences("", 1), strict=True):
+    monitor.close(torch.ones(len(lanes), dtype=torch.bool))
+    for lane, value, gone in zip(
+        lanes, monitor.last_finite, monitor.divergences("", 1), strict=True
+    ):
         lane.last_finite = value
         lane.died_at = gone.step if gone else lane.died_at
 
@@ -142,18 +144,18 @@ def run_tally(lanes: list[Lane], ends: Sequence[int], dtype: torch.dtype) -> Non
     """Train lanes through epochs up to ``ends``: those that died leave, as in a group."""
     expected = [buried_at(lane.losses, lane.rule) for lane in lanes]
     wanted = {id(lane): step or math.inf for lane, step in zip(lanes, expected, strict=True)}
-    left, tally = lanes, new_tally(lanes, dtype)
+    left, monitor = lanes, new_tally(lanes, dtype)
     for start, end in zip((0, *ends), ends, strict=False):
 
-        def check(step: int, left: list[Lane] = left, tally: Tally = tally) -> None:
-            assert tally.is_alive.tolist() == [step < wanted[id(lane)] for lane in left]
+        def check(step: int, left: list[Lane] = left, monitor: LossMonitor = monitor) -> None:
+            assert monitor.is_alive.tolist() == [step < wanted[id(lane)] for lane in left]
 
-        feed(tally, left, range(start, end), tally.note, check)
+        batches(monitor, left, range(start, end), monitor.note, check)
         kept = [k for k, lane in enumerate(left) if lane.died_at is None]
-        history = {name: values[kept] for name, values in tally.history().items()}
+        history = {name: values[kept] for name, values in monitor.history().items()}
         left = [left[k] for k in kept]
-        tally = new_tally(left, dtype)
-        tally.set_history(history)
+        monitor = new_tally(left, dtype)
+        monitor.set_history(history)
     assert [lane.died_at for lane in lanes] == expected
     for lane in lanes:
         of_all = last_finite(lane.losses, lane.died_at)
@@ -203,8 +205,8 @@ def test_a_lane_with_patience_3_survives_two_spikes_and_dies_at_the_third_in_a_r
     losses = [*calm, *spikes, *calm, *spikes, *calm, *spikes, 8.5, *calm]
     lanes = [Lane(Rule(factor=4.0, patience=p), losses) for p in (1, 2, 3, 4)]
     lanes += [Lane(Rule(above=8.0, patience=p), losses) for p in (1, 2, 3, 4)]
-    tally = new_tally(lanes, F64)
-    feed(tally, lanes, range(len(losses)), tally.note)
+    monitor = new_tally(lanes, F64)
+    batches(monitor, lanes, range(len(losses)), monitor.note)
     assert [lane.died_at for lane in lanes] == [6, 7, 22, None] * 2
     assert [lane.last_finite for lane in lanes] == [9.0, 9.0, 8.5, 1.0] * 2
 
@@ -214,8 +216,8 @@ def test_patience_forgives_no_loss_that_is_not_finite() -> None:
         Lane(Rule(patience=100), [1.0, 1e7, bad, 2.0])
         for bad in (math.nan, math.inf, float(np.finfo(np.float32).max))
     ]
-    tally = new_tally(lanes, F32)
-    feed(tally, lanes, range(4), tally.note)
+    monitor = new_tally(lanes, F32)
+    batches(monitor, lanes, range(4), monitor.note)
     assert [lane.died_at for lane in lanes] == [3, 3, None]
     assert [lane.last_finite for lane in lanes] == [1e7, 1e7, 2.0]
 
@@ -224,8 +226,8 @@ def test_the_factor_is_silent_until_there_is_a_best_and_once_it_is_not_above_0()
     sequences = [[500.0, 999.0, 1001.0], [0.0, 1e5], [3.0, -1.0, 1e5], [-2.0, -0.5, 1e5]]
     for losses, died_at in zip(sequences, [3, None, None, None], strict=True):
         lane = Lane(Rule(factor=2.0), losses)
-        tally = new_tally([lane], F64)
-        feed(tally, [lane], range(len(losses)), tally.note)
+        monitor = new_tally([lane], F64)
+        batches(monitor, [lane], range(len(losses)), monitor.note)
         assert lane.died_at == died_at, losses
 
 
@@ -233,8 +235,8 @@ def test_a_loss_at_a_limit_is_not_above_it() -> None:
     losses = [2.0, 3.0, 3.0, math.nextafter(3.0, 4.0)]
     for rule in (Rule(factor=1.5), Rule(above=3.0, patience=1), Rule(above=3.0, factor=1.5)):
         lane = Lane(rule, losses)
-        tally = new_tally([lane], F64)
-        feed(tally, [lane], range(4), tally.note)
+        monitor = new_tally([lane], F64)
+        batches(monitor, [lane], range(4), monitor.note)
         assert lane.died_at == 4
 
 
@@ -243,10 +245,13 @@ def test_a_lane_without_rules_of_its_own_is_noted_as_in_a_tally_without_any() ->
     lanes = [Lane(Rule(lane.rule.above), [*lane.losses[1:], math.nan]) for lane in lanes]
     plain = [Lane(lane.rule, lane.losses) for lane in lanes]
     ruled = [*lanes, *drawn_lanes(41, 600, F32)]
-    tallies = [Tally(["part"], torch.tensor([x.rule.above for x in plain])), new_tally(ruled, F32)]
+    tallies = [
+        LossMonitor(["part"], torch.tensor([x.rule.above for x in plain])),
+        new_tally(ruled, F32),
+    ]
     assert tallies[0].history() == {}
-    for tally, group in zip(tallies, (plain, ruled), strict=True):
-        feed(tally, group, range(600), tally.note)
+    for monitor, group in zip(tallies, (plain, ruled), strict=True):
+        batches(monitor, group, range(600), monitor.note)
     n = len(plain)
     assert [(x.died_at, x.last_finite) for x in plain] == [
         (x.died_at, x.last_finite) for x in lanes
@@ -263,25 +268,25 @@ def test_a_lane_without_rules_of_its_own_is_noted_as_in_a_tally_without_any() ->
 def test_noting_reads_nothing_back_and_repeats_as_kernels_alone() -> None:
     lanes = drawn_lanes(50, 600, F32)
     other = [Lane(lane.rule, lane.losses) for lane in lanes]
-    tally, captured = new_tally(lanes, F32), new_tally(other, F32)
+    monitor, captured = new_tally(lanes, F32), new_tally(other, F32)
     for start, end in ((0, 290), (290, 600)):
-        feed(tally, lanes, range(start, end), tally.note)
+        batches(monitor, lanes, range(start, end), monitor.note)
     note = Recorded(captured.note)
     kept = {name: value.data_ptr() for name, value in places_of(captured)}
     for start, end in ((0, 290), (290, 600)):
-        feed(captured, other, range(start, end), note)
+        batches(captured, other, range(start, end), note)
     assert {name: value.data_ptr() for name, value in places_of(captured)} == kept
     assert [lane.died_at for lane in other] == [lane.died_at for lane in lanes]
     assert any(lane.died_at for lane in lanes) and not all(lane.died_at for lane in lanes)
-    for name, values in tally.history().items():
+    for name, values in monitor.history().items():
         assert torch.equal(captured.history()[name], values)
     with pytest.raises(AssertionError), guarded([]):
         captured.history()["best"].tolist()
 
 
-def places_of(tally: Tally) -> Iterator[tuple[str, torch.Tensor]]:
+def places_of(monitor: LossMonitor) -> Iterator[tuple[str, torch.Tensor]]:
     """Yield the tensors that a graph would hold by their address."""
-    for owner in (tally, tally._rules):
+    for owner in (monitor, monitor._rules):
         for name, value in vars(owner).items():
             if isinstance(value, torch.Tensor) and name not in ("_died_at", "_last_finite"):
                 yield name, value
@@ -320,14 +325,14 @@ def losses_of(
         config = lane_of(Rule(), **settings)
         if config.id not in known:
             losses: list[Any] = []
-            note = Tally.note
+            note = LossMonitor.note
 
-            def record(tally: Tally) -> None:
-                losses.extend(tally.mean.numpy().copy())
-                note(tally)
+            def record(monitor: LossMonitor) -> None:
+                losses.extend(monitor.mean.numpy().copy())
+                note(monitor)
 
             with monkeypatch.context() as patch:
-                patch.setattr(Tally, "note", record)
+                patch.setattr(LossMonitor, "note", record)
                 run_pack([config], small)
             names = [stage.name for stage in stages_of(config) if stage.kind != "fill_buffer"]
             assert len(losses) == 2 * N_STEPS * len(names)
@@ -492,7 +497,7 @@ def test_a_state_without_the_rules_history_is_refused_not_taken_for_a_fresh_star
 def test_what_diverged_by_a_rule_comes_back_from_the_store_and_serves_no_other_rule(
     small: Source, tmp_path: Path
 ) -> None:
-    store = StageStore(tmp_path / ".stages", 10**9)
+    store = StageCache(tmp_path / ".stages", 10**9)
     lost = lane_of(Rule(1.0, patience=N_STEPS + 5))
     others = [lane_of(Rule(1.0, patience=N_STEPS + 6)), lane_of(Rule()), lane_of(Rule(factor=50.0))]
     wanted = run_alone([lost, *others], small)

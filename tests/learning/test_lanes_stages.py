@@ -522,15 +522,15 @@ def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     class Spy(TrainGroup):
-        def __init__(self, scene: Any, lanes: Sequence[Lane], *more: Any) -> None:
+        def __init__(self, context: Any, lanes: Sequence[Lane], *more: Any) -> None:
             names.extend(lane.stage.name for lane in lanes)
-            super().__init__(scene, lanes, *more)
+            super().__init__(context, lanes, *more)
 
     fill = pack_module.fill_buffers
 
-    def spy(scene: Any, lanes: Sequence[Lane]) -> Any:
+    def spy(context: Any, lanes: Sequence[Lane]) -> Any:
         names.extend(lane.stage.name for lane in lanes)
-        return fill(scene, lanes)
+        return fill(context, lanes)
 
     monkeypatch.setattr(pack_module, "TrainGroup", Spy)
     monkeypatch.setattr(pack_module, "fill_buffers", spy)

@@ -51,8 +51,8 @@ def second_task(source: Source, *lanes: dict[str, Any]) -> tuple[TrainGroup, Ste
             run._open_group(Report())
     group = run._group
     step = group.begin_epoch()[0]
-    step.feed.prepare()
-    step.feed.load()
+    step.batches.prepare()
+    step.batches.load()
     return group, step
 
 
@@ -65,7 +65,7 @@ def mlp(views: dict[str, Tensor], x: Tensor) -> Tensor:
 
 def after_a_step(group: TrainGroup, step: Step, k: int) -> tuple[dict[str, Tensor], ...]:
     """Give a lane's parameters and what plain SGD on the new samples makes of them."""
-    batch, n = step.feed.batch, step.feed.batch.n_new
+    batch, n = step.batches.batch, step.batches.batch.n_new
     now = {name: v[k].clone().requires_grad_() for name, v in group.parameters.values.items()}
     loss = functional.cross_entropy(mlp(now, batch.inputs[k, :n]), batch.labels)
     grads = torch.autograd.grad(loss, list(now.values()))
@@ -80,11 +80,11 @@ GENERATED = {"experiment": "replay", "replay": "generative", "retrieval": "gener
 
 def test_mir_takes_the_candidates_whose_loss_a_step_on_new_data_raises_most(small: Source) -> None:
     group, step = second_task(small, MIR | {"lr": 1e-3}, MIR | {"lr": 1e-2})
-    candidates = step.feed.candidates.clone()
+    candidates = step.batches.candidates.clone()
     assert len(candidates.unique()) == 45
     assert step._retrieve is not None
     step._retrieve()
-    batch, n = step.feed.batch, step.feed.batch.n_new
+    batch, n = step.batches.batch, step.batches.batch.n_new
     for k, lane in enumerate(group.lanes):
         now, then = after_a_step(group, step, k)
         rise = []
@@ -107,7 +107,7 @@ def test_generative_mir_climbs_the_gain_from_noise(small: Source, shell: float) 
     group, step = second_task(small, GENERATED | gain | {"lr": 0.05}, GENERATED | gain | {"lr": 1})
     assert step._retrieve is not None
     step._retrieve()
-    batch, n = step.feed.batch, step.feed.batch.n_new
+    batch, n = step.batches.batch, step.batches.batch.n_new
     config = group.lanes[0].config
     stream = generator(config.seed, "mir_z", "train_task_2", 1)
     shape = (K_TOP, config.n_bottleneck)

@@ -26,10 +26,10 @@ from raysweep.learning.stacked.optimizers import Optimizer
 from raysweep.learning.stacked.parameters import Layout, Parameters, ParameterSpec
 from raysweep.learning.stage_graph import stages_of
 from raysweep.learning.streams import generator, normal
-from raysweep.learning.training.batches import Feed
-from raysweep.learning.training.context import Lane, Scene
+from raysweep.learning.training.batches import Batches
+from raysweep.learning.training.context import Context, Lane
 from raysweep.learning.training.loop import TrainGroup
-from raysweep.learning.training.loss_monitor import Tally
+from raysweep.learning.training.loss_monitor import LossMonitor
 from raysweep.learning.training.objectives import define_losses
 from raysweep.learning.training.step import Step
 
@@ -91,15 +91,15 @@ def open_group(
     config = configs[0]
     device = torch.device("cpu")
     tasks = make_tasks(config, source, device)
-    scene = Scene(config, tasks, source.mean, source.sd, device, dtype)
+    context = Context(config, tasks, source.mean, source.sd, device, dtype)
     outputs: Outputs = {}
     for stage in stages_of(config):
         if stage.kind == "fill_buffer":
             lanes = [lane_of(c, stage.name, outputs) for c in configs]
-            for lane, buffer in zip(lanes, fill_buffers(scene, lanes), strict=True):
+            for lane, buffer in zip(lanes, fill_buffers(context, lanes), strict=True):
                 outputs[lane.config.id, lane.stage.fingerprint] = buffer
             continue
-        group = make_group(scene, configs, stage.name, outputs)
+        group = make_group(context, configs, stage.name, outputs)
         if stage.name == name:
             return group
         for lane, state in zip(group.lanes, group.lane_states(), strict=True):
@@ -125,9 +125,11 @@ def stage_of(config: Config, name: str) -> Any:
     return next(stage for stage in stages_of(config) if stage.name == name)
 
 
-def make_group(scene: Scene, configs: Sequence[Config], name: str, outputs: Outputs) -> TrainGroup:
+def make_group(
+    context: Context, configs: Sequence[Config], name: str, outputs: Outputs
+) -> TrainGroup:
     """Make a group of one stage and give its lanes parameters that differ."""
-    group = TrainGroup(scene, [lane_of(c, name, outputs) for c in configs])
+    group = TrainGroup(context, [lane_of(c, name, outputs) for c in configs])
     scatter(group)
     return group
 
@@ -171,16 +173,16 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 def without_update(step: Step) -> None:
     """Load the next batch; compute losses and gradients."""
-    step.feed.prepare()
-    step._tally.begin_step(step.feed.batch.n_new)
-    step.feed.load()
+    step.batches.prepare()
+    step._monitor.begin_step(step.batches.batch.n_new)
+    step.batches.load()
     step._pass.compute()
 
 
 def update(step: Step) -> None:
     """End the step that ``without_update`` began."""
-    step._tally.note()
-    step._optimizer.step(step._tally.is_alive, *step._frozen)
+    step._monitor.note()
+    step._optimizer.step(step._monitor.is_alive, *step._frozen)
 
 
 def assert_near(actual: Tensor, expected: Tensor, name: str) -> None:
@@ -210,17 +212,17 @@ def computed(group: TrainGroup, name: str) -> int:
 
 def check_against_definition(group: TrainGroup, step: Step) -> None:
     """Hold losses and gradients of the step's batch against the definition under autograd."""
-    parameters, batch, tally = group.parameters, step.feed.batch, group._tally
+    parameters, batch, monitor = group.parameters, step.batches.batch, group._monitor
     grads = parameters.grad.clone()
     expected = define_losses(group.network, group.weights, parameters.views, batch)
-    assert_near(tally.mean, expected.mean.detach(), "mean")
+    assert_near(monitor.mean, expected.mean.detach(), "mean")
     for name, value in expected.parts.items():
         n = group.weights.n_rec if name in ("rec", "replay_rec") else len(value)
-        assert_near(tally.values[name][:n], value.detach()[:n], name)
-        assert (tally.values[name][n:] == 0).all()
+        assert_near(monitor.values[name][:n], value.detach()[:n], name)
+        assert (monitor.values[name][n:] == 0).all()
     if group.is_classifier:
-        assert torch.equal(tally.values["n_correct"], n_correct(group, step))
-    assert set(tally.values) == set(expected.parts) | ({"n_correct"} & set(tally.values))
+        assert torch.equal(monitor.values["n_correct"], n_correct(group, step))
+    assert set(monitor.values) == set(expected.parts) | ({"n_correct"} & set(monitor.values))
     parameters.differentiate(expected.objective)
     views = parameters.layout.views(grads)
     for name, wanted in parameters.grads.items():
@@ -232,7 +234,7 @@ def check_against_definition(group: TrainGroup, step: Step) -> None:
 
 def n_correct(group: TrainGroup, step: Step) -> Tensor:
     """Count the right classes among the new samples by the definition's functions."""
-    network, views, batch = group.network, group.parameters.views, step.feed.batch
+    network, views, batch = group.network, group.parameters.views, step.batches.batch
     n = batch.n_new
     latent = encode(
         views, batch.inputs[:, :n], network.nonlinearity, network.encoder, network.variance
@@ -251,7 +253,7 @@ def test_step_has_the_losses_and_gradients_of_the_definition(
     kind = NONLINEARITIES[(len(stage) + len(settings) + len(shape)) % 5]
     group = open_group(mixed(**settings, **shape, nonlinearity=kind), tiny, stage)
     steps = group.begin_epoch()
-    sizes = [(step.feed.batch.n_new, step.feed.batch.n_replay) for step in steps]
+    sizes = [(step.batches.batch.n_new, step.batches.batch.n_replay) for step in steps]
     # The first steps and the first of each further size; those between are only taken.
     watched = {0, 1, len(steps) - 1, *(sizes.index(size) for size in sizes)}
     for i, step in enumerate(steps):
@@ -259,7 +261,7 @@ def test_step_has_the_losses_and_gradients_of_the_definition(
         if i in watched:
             check_against_definition(group, step)
         update(step)
-    assert group._tally.is_alive.all()
+    assert group._monitor.is_alive.all()
 
 
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
@@ -297,10 +299,10 @@ def test_dead_lane_leaves_the_others_on_the_definition(tiny: Source) -> None:
         others = torch.tensor([0, 2, 3, 4])
         for step in group.begin_epoch():
             without_update(step)
-            views, batch = group.parameters.views, step.feed.batch
+            views, batch = group.parameters.views, step.batches.batch
             losses = define_losses(group.network, group.weights, views, batch)
             grads = group.parameters.grad.clone()
-            assert_near(group._tally.mean[others], losses.mean.detach()[others], "mean")
+            assert_near(group._monitor.mean[others], losses.mean.detach()[others], "mean")
             group.parameters.differentiate(losses.objective)
             for name, wanted in group.parameters.grads.items():
                 kept = others[others < computed(group, name)]
@@ -308,7 +310,7 @@ def test_dead_lane_leaves_the_others_on_the_definition(tiny: Source) -> None:
                 assert_near(actual[kept], wanted[kept], name)
             group.parameters.grad.copy_(grads)
             update(step)
-        assert group._tally.is_alive.tolist() == [True, False, True, True, True]
+        assert group._monitor.is_alive.tolist() == [True, False, True, True, True]
 
 
 # --- the update ---------------------------------------------------------------------------------
@@ -441,18 +443,18 @@ def be_capturable(group: TrainGroup, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def make(n_new: int, n_replay: int, n_steps: int) -> Step:
         with monkeypatch.context() as patch:
-            patch.setattr("raysweep.learning.training.loop.Feed", capturable_feed)
+            patch.setattr("raysweep.learning.training.loop.Batches", capturable_feed)
             step = make_step(n_new, n_replay, n_steps)
-        assert step.feed.is_capturable
+        assert step.batches.is_capturable
         return step
 
     monkeypatch.setattr(group, "make_step", make)
     monkeypatch.setattr(group.optimizer, "step", group.optimizer.step_all)
 
 
-def capturable_feed(*args: Any, **options: Any) -> Feed:
+def capturable_feed(*args: Any, **options: Any) -> Batches:
     """Make a feed as on a GPU."""
-    return Feed(*args, is_capturable=True, **options)
+    return Batches(*args, is_capturable=True, **options)
 
 
 BATCH = ("inputs", "images", "noise", "labels", "targets", "replay_images")
@@ -510,15 +512,15 @@ def test_capturable_feed_gives_the_batches_of_the_ordinary_one(
         # More steps than a block on a GPU has, and a last one that is not full.
         assert len(pairs) > 64 or "2" in stage
         for ours, theirs in pairs:
-            for feed in (ours.feed, theirs.feed):
-                feed.prepare()
-                feed.load()
+            for batches in (ours.batches, theirs.batches):
+                batches.prepare()
+                batches.load()
             for name in BATCH:
-                value = getattr(ours.feed.batch, name)
-                twin = getattr(theirs.feed.batch, name)
+                value = getattr(ours.batches.batch, name)
+                twin = getattr(theirs.batches.batch, name)
                 assert (value is None) == (twin is None), name
                 assert value is None or torch.equal(value, twin), name
-            fields = [getattr(theirs.feed.batch, name) for name in BATCH]
+            fields = [getattr(theirs.batches.batch, name) for name in BATCH]
             places = [t.data_ptr() for t in fields if t is not None]
             assert addresses.setdefault(id(theirs), places) == places
 
@@ -531,7 +533,7 @@ def test_feed_gives_the_samples_and_noise_that_the_streams_draw(
     group = open_group(configs, tiny, "train_task_2")
     if is_capturable:
         be_capturable(group, monkeypatch)
-    config, samples = configs[0], group.scene.tasks[1].train
+    config, samples = configs[0], group.context.tasks[1].train
     buffers = [lane.buffer for lane in group.lanes]
     group.n_epochs_done = 1
     purposes = ("batch_order", "replay_order", "noise", "replay_noise")
@@ -539,9 +541,9 @@ def test_feed_gives_the_samples_and_noise_that_the_streams_draw(
     order = torch.randperm(100, generator=streams["batch_order"])
     replayed = list(torch.randperm(31, generator=streams["replay_order"]).split(13))
     for i, step in enumerate(group.begin_epoch()):
-        step.feed.prepare()
-        step.feed.load()
-        batch, chosen = step.feed.batch, order[13 * i : 13 * i + 13]
+        step.batches.prepare()
+        step.batches.load()
+        batch, chosen = step.batches.batch, order[13 * i : 13 * i + 13]
         if not replayed:
             replayed = list(torch.randperm(31, generator=streams["replay_order"]).split(13))
         again, n = replayed.pop(0), len(chosen)
@@ -617,21 +619,21 @@ def test_steps_repeated_from_a_record_of_kernels_train_as_the_ordinary_ones(
             group.n_epochs_done = epoch
             steps = group.begin_epoch()
             for step in steps:
-                step.feed.prepare()
-                step._tally.begin_step(step.feed.batch.n_new)
+                step.batches.prepare()
+                step._monitor.begin_step(step.batches.batch.n_new)
                 if group is other and step not in recorded:
                     recorded[step] = Recorded(step.run)
                 (recorded[step] if group is other else step.run)()
-            group._tally.close(group.parameters.are_finite())
+            group._monitor.close(group.parameters.are_finite())
             group.n_steps_done += len(steps)
-            group._last_finite = group._tally.last_finite
-        assert plain._tally.is_alive.sum() == 5
-        assert torch.equal(other._tally.is_alive, plain._tally.is_alive)
-        assert other._tally._died_at.tolist() == plain._tally._died_at.tolist()
-        alive = plain._tally.is_alive
+            group._last_finite = group._monitor.last_finite
+        assert plain._monitor.is_alive.sum() == 5
+        assert torch.equal(other._monitor.is_alive, plain._monitor.is_alive)
+        assert other._monitor._died_at.tolist() == plain._monitor._died_at.tolist()
+        alive = plain._monitor.is_alive
         assert_close(other.parameters.flat[alive], plain.parameters.flat[alive])
-        assert_close(other._tally._sums[:, alive], plain._tally._sums[:, alive])
-        assert_close(other._tally._last_finite, plain._tally._last_finite)
+        assert_close(other._monitor._sums[:, alive], plain._monitor._sums[:, alive])
+        assert_close(other._monitor._last_finite, plain._monitor._last_finite)
     assert sum(run.n_calls - 4 for run in recorded.values()) > 5
 
 
@@ -645,8 +647,8 @@ def test_captured_part_of_a_step_reads_nothing_and_stays_in_place(
     be_capturable(group, monkeypatch)
     places: dict[int, dict[str, int]] = {}
     for step in group.begin_epoch():
-        step.feed.prepare()
-        step._tally.begin_step(step.feed.batch.n_new)
+        step.batches.prepare()
+        step._monitor.begin_step(step.batches.batch.n_new)
         with guarded([]):
             step.run()
         now = tensor_places(step)
@@ -659,9 +661,9 @@ def tensor_places(step: Step) -> dict[str, int]:
     Foldings happen outside of a graph and may put new tensors in place of the old ones.
     """
     owners: dict[str, object] = {
-        "batch": step.feed.batch,
-        "feed": step.feed,
-        "tally": step._tally,
+        "batch": step.batches.batch,
+        "feed": step.batches,
+        "tally": step._monitor,
         "optimizer": step._optimizer,
         "parameters": step._optimizer.parameters,
         "pass": step._pass,
@@ -676,7 +678,7 @@ def tensor_places(step: Step) -> dict[str, int]:
         # What belongs to an epoch is read by ``prepare`` alone.
         and name not in ("_order", "_replay_order")
     }
-    places |= {f"tally.{n}": t.data_ptr() for n, t in step._tally.values.items()}
+    places |= {f"tally.{n}": t.data_ptr() for n, t in step._monitor.values.items()}
     places |= {f"moment {n}": t.data_ptr() for n, t in step._optimizer.moments.items()}
     buffers = step._pass._workspace._buffers
     return places | {f"buffer {key}": t.data_ptr() for key, t in buffers.items()}
@@ -726,42 +728,42 @@ class Account:
         if not mean <= self.threshold:
             self.died_at = self.n_steps
 
-    def check(self, tally: Tally, k: int) -> None:
+    def check(self, monitor: LossMonitor, k: int) -> None:
         """Hold a lane of the tally against this account."""
-        assert tally.is_alive[k].item() == (self.died_at is None)
-        divergence = tally.divergences("stage", 1)[k]
+        assert monitor.is_alive[k].item() == (self.died_at is None)
+        divergence = monitor.divergences("stage", 1)[k]
         assert (divergence.step if divergence else None) == self.died_at
-        assert tally.last_finite[k] == pytest.approx(self.last_finite, rel=1e-14, nan_ok=True)
+        assert monitor.last_finite[k] == pytest.approx(self.last_finite, rel=1e-14, nan_ok=True)
         if self.died_at is None:
-            assert tally._sums[:, k].tolist() == pytest.approx(self.sums, rel=1e-12)
+            assert monitor._sums[:, k].tolist() == pytest.approx(self.sums, rel=1e-12)
 
 
 def check_tally(
     lanes: Sequence[Sequence[float]], ends: Sequence[int], dtype: torch.dtype = F64
-) -> Tally:
+) -> LossMonitor:
     """Feed lanes' per-step losses into a tally, an epoch up to each of ``ends``."""
     thresholds = [100.0 + k for k in range(len(lanes))]
-    tally = Tally(["part"], torch.tensor(thresholds, dtype=dtype))
+    monitor = LossMonitor(["part"], torch.tensor(thresholds, dtype=dtype))
     accounts = [Account(threshold) for threshold in thresholds]
     start = 0
     for end in ends:
-        tally.begin([account.last_finite for account in accounts], start)
+        monitor.begin([account.last_finite for account in accounts], start)
         for account in accounts:
             account.begin()
         for i in range(start, end):
             n_new = 1 + i % 7
-            tally.begin_step(n_new)
+            monitor.begin_step(n_new)
             for k, (account, losses) in enumerate(zip(accounts, lanes, strict=True)):
-                tally.mean[k], tally.values["part"][k] = losses[i], i / (k + 1)
-                account.note(tally.mean[k].item(), tally.values["part"][k].item(), n_new)
-            tally.note()
+                monitor.mean[k], monitor.values["part"][k] = losses[i], i / (k + 1)
+                account.note(monitor.mean[k].item(), monitor.values["part"][k].item(), n_new)
+            monitor.note()
             alive = [account.died_at is None for account in accounts]
-            assert tally.is_alive.tolist() == alive
-        tally.close(torch.ones(len(lanes), dtype=torch.bool))
+            assert monitor.is_alive.tolist() == alive
+        monitor.close(torch.ones(len(lanes), dtype=torch.bool))
         for k, account in enumerate(accounts):
-            account.check(tally, k)
+            account.check(monitor, k)
         start = end
-    return tally
+    return monitor
 
 
 def losses_with(n_steps: int, events: dict[int, float]) -> list[float]:
@@ -793,8 +795,8 @@ def test_last_finite_loss_is_carried_over_epochs_of_many_lengths() -> None:
     ends = [1, 3, 258, 515, 599, 600]
     at = [1, 2, 3, 4, 257, 258, 259, 514, 515, 516, 599, 600]
     lanes = [losses_with(n, {s: bad}) for s in at for bad in BAD]
-    tally = check_tally([losses_with(n, {}), *lanes, [math.nan] * n], ends)
-    last = tally.divergences("stage", 6)[-1]
+    monitor = check_tally([losses_with(n, {}), *lanes, [math.nan] * n], ends)
+    last = monitor.divergences("stage", 6)[-1]
     assert last is not None and (last.step, last.last_finite_loss) == (1, None)
 
 
@@ -810,14 +812,14 @@ def test_tally_is_a_plain_account_of_random_losses(seed: int) -> None:
 
 
 def test_lane_whose_last_update_spoilt_its_parameters_dies_at_the_last_step() -> None:
-    tally = Tally(["part"], torch.tensor([100.0, 100.0, 100.0]))
-    tally.begin([math.nan] * 3, 10)
+    monitor = LossMonitor(["part"], torch.tensor([100.0, 100.0, 100.0]))
+    monitor.begin([math.nan] * 3, 10)
     for i in range(260):
-        tally.begin_step(2)
-        tally.mean.copy_(torch.tensor([1.0, 2.0, math.nan if i == 4 else 3.0]))
-        tally.note()
-    tally.close(torch.tensor([True, False, False]))
-    first, second, third = tally.divergences("s", 2)
+        monitor.begin_step(2)
+        monitor.mean.copy_(torch.tensor([1.0, 2.0, math.nan if i == 4 else 3.0]))
+        monitor.note()
+    monitor.close(torch.tensor([True, False, False]))
+    first, second, third = monitor.divergences("s", 2)
     assert first is None
     assert second is not None and (second.step, second.last_finite_loss) == (270, 2.0)
     assert third is not None and (third.step, third.last_finite_loss) == (15, 3.0)
@@ -917,16 +919,16 @@ def traces(group: TrainGroup, n_steps: int) -> dict[str, list[Tensor]]:
     rows: dict[str, list[Tensor]] = {lane.config.id: [] for lane in group.lanes}
     steps = group.begin_epoch()
     assert len(steps) > n_steps
-    rec_names = [name for name in group._tally.names if name in ("rec", "replay_rec")]
-    names = [name for name in group._tally.names if name not in rec_names]
+    rec_names = [name for name in group._monitor.names if name in ("rec", "replay_rec")]
+    names = [name for name in group._monitor.names if name not in rec_names]
     for step in [*steps[:n_steps], steps[-1]]:  # the last batch is not full
         step()
         for k, lane in enumerate(group.lanes):
-            tally = group._tally
-            row = [tally.mean[k : k + 1], group.parameters.flat[k], group.parameters.grad[k]]
-            row += [tally.values[name][k : k + 1] for name in names]
+            monitor = group._monitor
+            row = [monitor.mean[k : k + 1], group.parameters.flat[k], group.parameters.grad[k]]
+            row += [monitor.values[name][k : k + 1] for name in names]
             if k < group.weights.n_rec:
-                row += [tally.values[name][k : k + 1] for name in rec_names]
+                row += [monitor.values[name][k : k + 1] for name in rec_names]
             rows[lane.config.id].append(torch.cat(row))
     return rows
 
@@ -988,7 +990,7 @@ def test_dead_lane_stays_as_it_was_and_leaves_the_others_to_the_last_bit(
     steps = group.begin_epoch()
     for i, step in enumerate([*steps[:8], steps[-1]]):
         step()
-        if not group._tally.is_alive[k]:
+        if not group._monitor.is_alive[k]:
             now = group.parameters.flat[k].clone().view(torch.int32)
             kept = now if kept is None else kept
             assert torch.equal(now, kept)
@@ -996,11 +998,11 @@ def test_dead_lane_stays_as_it_was_and_leaves_the_others_to_the_last_bit(
             if j != k:
                 row = wanted[lane.config.id][i]
                 n = group.parameters.flat.shape[1]
-                assert torch.equal(row[:1], group._tally.mean[j : j + 1])
+                assert torch.equal(row[:1], group._monitor.mean[j : j + 1])
                 assert torch.equal(row[1 : n + 1], group.parameters.flat[j])
                 assert torch.equal(row[n + 1 : 2 * n + 1], group.parameters.grad[j])
     assert kept is not None
-    assert group._tally.is_alive.sum() == len(configs)
+    assert group._monitor.is_alive.sum() == len(configs)
 
 
 # --- what is saved ------------------------------------------------------------------------------

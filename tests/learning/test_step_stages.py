@@ -78,7 +78,7 @@ def train_three_steps(configs: list[Any], source: Source, stage: str) -> None:
         without_update(step)
         check_against_definition(group, step)
         update(step)
-    assert group._tally.is_alive.all()
+    assert group._monitor.is_alive.all()
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -225,12 +225,12 @@ def test_averaged_weights_follow_their_recurrence_and_stop_with_a_dead_lane(tiny
     wanted = group._average.flat.clone()
     for step in group.begin_epoch():
         step()
-        alive = group._tally.is_alive
+        alive = group._monitor.is_alive
         wanted[alive] = 0.8 * wanted[alive] + 0.2 * group.parameters.flat.detach()[alive]
         assert_near(group._average.flat[alive], wanted[alive], "average")
         assert torch.equal(group._average.flat[~alive], wanted[~alive])
         wanted = group._average.flat.clone()
-    assert group._tally.is_alive.tolist() == [True, False, True]
+    assert group._monitor.is_alive.tolist() == [True, False, True]
 
 
 def test_accuracy_is_that_of_the_averaged_weights(tiny: Source) -> None:
@@ -241,9 +241,9 @@ def test_accuracy_is_that_of_the_averaged_weights(tiny: Source) -> None:
     for parameters, digit in ((group._average, 3), (group.parameters, 7), (plain.parameters, 7)):
         parameters.flat.detach().zero_()
         parameters.values["class_decoder.0.bias"].flatten()[digit] = 1.0
-    samples = group.scene.tasks[0].test
+    samples = group.context.tasks[0].test
     threes = Samples(samples.images, torch.full_like(samples.labels, 3))
     for group_of in (group, plain):
-        group_of.scene.tasks[0] = Task(samples, threes)
+        group_of.context.tasks[0] = Task(samples, threes)
     assert group.accuracy_on(1).tolist() == [1.0]
     assert plain.accuracy_on(1).tolist() == [0.0]

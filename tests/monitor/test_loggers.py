@@ -25,10 +25,10 @@ from tensorboard.plugins.hparams import metadata as hparams
 from wandb.proto import wandb_internal_pb2
 
 from raysweep.monitor.loggers import log_writer
-from raysweep.monitor.loggers.log_writer import LogKeeper
+from raysweep.monitor.loggers.log_writer import LogWriter
 from raysweep.monitor.loggers.logged_run import LoggedRun, run_of
 from raysweep.monitor.loggers.mlflow import MlflowLogger
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_epochs, read_trials
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of others' packages
@@ -42,13 +42,13 @@ TEXT = (
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a real sweep with all three loggers, in which some configurations diverge."""
-    place = tmp_path_factory.mktemp("logged")
-    done = run(write(place, TEXT))
+    location = tmp_path_factory.mktemp("logged")
+    done = run(write(location, TEXT))
     assert done.returncode == 0, done.stderr
     assert "can't log" not in done.stderr, done.stderr
     assert "INFO" not in done.stderr, done.stderr  # of others' packages
-    assert set(read_trials(place / "results" / "small")["status"]) == {"finished", "diverged"}
-    return place / "results" / "small"
+    assert set(read_trials(location / "results" / "small")["status"]) == {"finished", "diverged"}
+    return location / "results" / "small"
 
 
 def scalars_of(epochs: pd.DataFrame, config_id: str) -> dict[str, Any]:
@@ -314,7 +314,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> type[Recorder]:
 
 def keep(folder: Path, tables: Path) -> list[str]:
     said: list[str] = []
-    LogKeeper(["mlflow"], Place.of(tables), folder, said.append).close()
+    LogWriter(["mlflow"], ResultsPath.of(tables), folder, said.append).close()
     return said
 
 
@@ -358,7 +358,7 @@ def test_beside_a_damaged_record_each_run_is_written_anew(
 def test_tables_that_cannot_be_read_are_said_once(
     tmp_path: Path, recorder: type[Recorder], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(place: Place) -> pd.DataFrame:
+    def fail(location: ResultsPath) -> pd.DataFrame:
         looks.append(time.monotonic())
         raise OSError("the store\nis gone")
 
@@ -366,7 +366,7 @@ def test_tables_that_cannot_be_read_are_said_once(
     monkeypatch.setattr(log_writer, "read_trials", fail)
     monkeypatch.setattr(log_writer, "_EVERY_S", 0.01)
     said: list[str] = []
-    logging = LogKeeper(["mlflow"], Place.of(tmp_path), tmp_path / "log", said.append)
+    logging = LogWriter(["mlflow"], ResultsPath.of(tmp_path), tmp_path / "log", said.append)
     deadline = time.monotonic() + 20
     while len(looks) < 3 and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -15,13 +15,13 @@ from s3_server import credentials, serve
 from sweep_runs import ROOT, SMALL, n_rows, run, start, wait_until, write
 
 from raysweep.monitor.driver_report import STATUS_FILE, DriverReport
-from raysweep.monitor.snapshot import Look
-from raysweep.monitor.terminal import Picture, Work
+from raysweep.monitor.snapshot import SweepStatus
+from raysweep.monitor.terminal import Snapshot, WorkerState
 from raysweep.settings.sweep import load_sweep
 from raysweep.settings.yaml_text import dump_yaml
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.locks import find_holder, this_process
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer
 from raysweep.tune.reporting.progress import Progress
@@ -109,7 +109,7 @@ def test_an_object_store_tells_as_much(monkeypatch: pytest.MonkeyPatch, tmp_path
         file._writing.result()
         file.update(progress)
         file._writing.result()
-        running = Look.at(address).picture()
+        running = SweepStatus.at(address).snapshot()
         assert (running.n_ended, running.n_total, running.best) == (5, 12, 0.75)
         assert [(w.host, w.stage, w.n_configs) for w in running.workers] == [
             ("node-1", "train_task_2", 7)
@@ -120,7 +120,7 @@ def test_an_object_store_tells_as_much(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert "5 of 12 configurations" in done.stdout
         file.close()
         folder.close()
-        over = Look.at(address).picture()
+        over = SweepStatus.at(address).snapshot()
         assert over.notes[0] == "no driver is running"
         assert not over.workers
         nowhere = status(server.address("results/nowhere"))
@@ -140,20 +140,20 @@ def test_failures_are_listed_by_their_errors(tmp_path: Path) -> None:
 def test_looking_takes_no_lock_and_a_held_folder_is_told(tmp_path: Path) -> None:
     folder = ResultsFolder(tmp_path / "sweep")
     folder.open()
-    holder = find_holder(Place.of(tmp_path / "sweep"))
+    holder = find_holder(ResultsPath.of(tmp_path / "sweep"))
     assert holder is not None
     assert holder.name == this_process()
     assert holder.is_alive
-    picture = Look.at(tmp_path / "sweep").picture()
-    assert f"process {os.getpid()} on" in picture.notes[0]
+    snapshot = SweepStatus.at(tmp_path / "sweep").snapshot()
+    assert f"process {os.getpid()} on" in snapshot.notes[0]
     folder.close()
-    assert find_holder(Place.of(tmp_path / "sweep")) is None
+    assert find_holder(ResultsPath.of(tmp_path / "sweep")) is None
 
 
 def test_a_report_comes_back_and_what_is_none_is_none() -> None:
-    work = Work(3, "node", "train_task_1", 2, 5, 0.25, 1.5)
-    picture = Picture("x", 9, {}, 3, 1.0, left_s=7.0, workers=[work])
-    report = DriverReport.of(picture, "http://127.0.0.1:8265")
+    work = WorkerState(3, "node", "train_task_1", 2, 5, 0.25, 1.5)
+    snapshot = Snapshot("x", 9, {}, 3, 1.0, left_s=7.0, workers=[work])
+    report = DriverReport.of(snapshot, "http://127.0.0.1:8265")
     assert DriverReport.from_bytes(report.to_text().encode()) == report
     for content in (b"", b"[]", b"{}", b"\xff", json.dumps({"workers": 3}).encode()):
         assert DriverReport.from_bytes(content) is None
@@ -161,14 +161,14 @@ def test_a_report_comes_back_and_what_is_none_is_none() -> None:
 
 def test_the_best_so_far_is_drawn_from_the_rows(tmp_path: Path) -> None:
     folder, trials = written(tmp_path / "sweep")
-    picture = Look.at(folder).picture()
-    values = [value for _, value in picture.history]
+    snapshot = SweepStatus.at(folder).snapshot()
+    values = [value for _, value in snapshot.history]
     assert values == sorted(values)
     best = max(trial["average_accuracy"] for trial in trials)
     assert values[-1] == pytest.approx(best)
-    assert picture.best == pytest.approx(best)
+    assert snapshot.best == pytest.approx(best)
     first = min(trial["ended_at"] for trial in trials)
-    assert picture.history[0][0] == pytest.approx((first - BEGIN).total_seconds())
+    assert snapshot.history[0][0] == pytest.approx((first - BEGIN).total_seconds())
 
 
 @pytest.mark.parametrize("mode", [None, "min", "max"])
@@ -180,12 +180,12 @@ def test_the_best_is_that_of_the_metric_that_is_searched_for(
     search = f"search: {{method: optuna, n_samples: 20, metric: forgetting{modes}}}\n"
     space = SMALL.partition("space:")[0] + "space:\n  model: vib\n  lr: {uniform: [1e-4, 1e-2]}\n"
     (folder / "sweep.yaml").write_text(search + space)
-    picture = Look.at(folder).picture()
+    snapshot = SweepStatus.at(folder).snapshot()
     best = max if mode == "max" else min
     found = best(trial["forgetting"] for trial in trials)
-    assert (picture.metric, picture.n_total) == ("forgetting", 20)
-    assert picture.best == pytest.approx(found)
-    assert picture.history[-1][1] == pytest.approx(found)
+    assert (snapshot.metric, snapshot.n_total) == ("forgetting", 20)
+    assert snapshot.best == pytest.approx(found)
+    assert snapshot.history[-1][1] == pytest.approx(found)
     assert f"best forgetting {found:.4f}" in status(folder).stdout
 
 

@@ -22,8 +22,8 @@ from sweep_runs import ROOT, SMALL, command, run, write
 
 from raysweep.monitor.terminal import (
     Display,
-    Picture,
-    Work,
+    Snapshot,
+    WorkerState,
     cells_of,
     lines_of,
     show_clock,
@@ -33,7 +33,7 @@ from raysweep.monitor.terminal import (
 )
 from raysweep.tune.reporting.progress import Progress
 
-FULL = Picture(
+FULL = Snapshot(
     title="a_sweep_with_a_rather_long_name_that_no_narrow_terminal_can_show",
     n_total=12_345,
     counts={"finished": 4_000, "diverged": 321, "stopped": 7, "failed": 1},
@@ -44,17 +44,19 @@ FULL = Picture(
     best=0.97531,
     history=[(0.0, 0.1), (100.0, 0.5), (4000.0, 0.97531)],
     workers=[
-        Work(8, f"node-{i}.cluster.example.org", "train_task_2", 3, 10, 0.4, 0.1 + 70 * (i == 2))
+        WorkerState(
+            8, f"node-{i}.cluster.example.org", "train_task_2", 3, 10, 0.4, 0.1 + 70 * (i == 2)
+        )
         for i in range(30)
     ],
     notes=["a note"],
 )
 
 
-def rendered(picture: Picture, width: int, height: int) -> list[str]:
+def rendered(snapshot: Snapshot, width: int, height: int) -> list[str]:
     file = io.StringIO()
     console = Console(file=file, width=width, height=height, force_terminal=True, color_system=None)
-    console.print(Display(picture))
+    console.print(Display(snapshot))
     return file.getvalue().rstrip("\n").split("\n")
 
 
@@ -90,13 +92,13 @@ def test_workers_without_room_are_counted() -> None:
 @pytest.mark.parametrize("width", [40, 60, 80, 100])
 def test_workers_stand_in_columns(width: int) -> None:
     workers = [
-        Work(12, "node-1", "train_generator_1", 10, 10, 1.0),
-        Work(8, "node-20.cluster.example.org", "train_task_1", 2, 10, 0.05),
-        Work(1),
-        Work(8, "node-3", "train_joint", 1, 10, 0.5, heard_s=3600.0),
+        WorkerState(12, "node-1", "train_generator_1", 10, 10, 1.0),
+        WorkerState(8, "node-20.cluster.example.org", "train_task_1", 2, 10, 0.05),
+        WorkerState(1),
+        WorkerState(8, "node-3", "train_joint", 1, 10, 0.5, heard_s=3600.0),
     ]
-    picture = replace(FULL, workers=workers, notes=[])
-    lines = [line for line in rendered(picture, width, 24) if re.search(r"\d %", line)][1:]
+    snapshot = replace(FULL, workers=workers, notes=[])
+    lines = [line for line in rendered(snapshot, width, 24) if re.search(r"\d %", line)][1:]
     assert len(lines) == len(workers)
     assert [int(re.findall(r"(\d+) %", line)[0]) for line in lines] == [100, 5, 0, 50]
     assert len({line.index(" %") for line in lines}) == 1, lines
@@ -134,9 +136,9 @@ def test_a_sparkline_falls_where_lower_is_better() -> None:
 
 
 def test_the_best_of_another_metric_has_its_name() -> None:
-    picture = replace(FULL, metric="forgetting", best=0.0125, history=[(0.0, 0.5), (9.0, 0.0125)])
-    assert "best forgetting 0.0125" in show_status(picture)
-    assert any("best forgetting 0.0125  from 0.5" in line for line in rendered(picture, 100, 24))
+    snapshot = replace(FULL, metric="forgetting", best=0.0125, history=[(0.0, 0.5), (9.0, 0.0125)])
+    assert "best forgetting 0.0125" in show_status(snapshot)
+    assert any("best forgetting 0.0125  from 0.5" in line for line in rendered(snapshot, 100, 24))
     assert "best 0.9753" in show_status(FULL)
 
 
@@ -168,12 +170,12 @@ def test_progress_keeps_what_the_picture_shows() -> None:
     progress.note_trial({"status": "diverged", "average_accuracy": None, "host": "node"})
     progress.note_end("a")
     progress.note_start("c", 1)
-    picture = progress.picture()
-    assert picture.n_total == 7
-    assert dict(picture.counts) == {"finished": 4, "diverged": 1}
-    assert [work.n_configs for work in picture.workers] == [1, 2]  # c took the slot of a
-    assert picture.best == 0.5
-    assert "5/7 done" in show_status(picture)
+    snapshot = progress.snapshot()
+    assert snapshot.n_total == 7
+    assert dict(snapshot.counts) == {"finished": 4, "diverged": 1}
+    assert [work.n_configs for work in snapshot.workers] == [1, 2]  # c took the slot of a
+    assert snapshot.best == 0.5
+    assert "5/7 done" in show_status(snapshot)
     assert progress.left_s == pytest.approx(3 * progress.elapsed_s, rel=0.1)
 
 
@@ -194,8 +196,8 @@ def test_progress_follows_the_metric_of_the_search(
     ]
     for row in rows:
         progress.note_trial(row)
-    picture = progress.picture()
-    assert (picture.metric, picture.best, picture.history[-1][1]) == (metric, best, best)
+    snapshot = progress.snapshot()
+    assert (snapshot.metric, snapshot.best, snapshot.history[-1][1]) == (metric, best, best)
 
 
 def in_terminal(words: list[str], columns: int, rows: int) -> tuple[int, str]:

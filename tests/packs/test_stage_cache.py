@@ -28,8 +28,8 @@ from raysweep.learning.training.loop import TrainGroup
 from raysweep.packs import run as pack_module
 from raysweep.packs.run import PackRun
 from raysweep.packs.stage_cache import entries
-from raysweep.packs.stage_cache.entries import Entry, StageStore, environment, stored_stages
-from raysweep.settings.execution import StageKeeping
+from raysweep.packs.stage_cache.entries import Entry, StageCache, environment, stored_stages
+from raysweep.settings.execution import StageCaching
 from raysweep.settings.sweep import load_sweep
 from raysweep.tables.reader import read_epochs, read_trials
 from raysweep.tune.scheduling.trainable import TRIAL, PackTrainable, trial_config
@@ -101,12 +101,12 @@ def fingerprint(config: Config, name: str) -> str:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> StageStore:
-    return StageStore(tmp_path / ".stages", GB)
+def store(tmp_path: Path) -> StageCache:
+    return StageCache(tmp_path / ".stages", GB)
 
 
 @pytest.fixture
-def train(small: Source, store: StageStore) -> Callable[..., Rows]:
+def train(small: Source, store: StageCache) -> Callable[..., Rows]:
     """Give a function that runs a pack to its end, in float64 and with the store."""
 
     def run_pack(configs: Sequence[Config], **options: Any) -> Rows:
@@ -123,9 +123,9 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     class Spy(TrainGroup):
-        def __init__(self, scene: Any, lanes: Sequence[Any], *more: Any) -> None:
+        def __init__(self, context: Any, lanes: Sequence[Any], *more: Any) -> None:
             names.extend(lane.stage.name for lane in lanes)
-            super().__init__(scene, lanes, *more)
+            super().__init__(context, lanes, *more)
 
     monkeypatch.setattr(pack_module, "TrainGroup", Spy)
     return names
@@ -174,7 +174,7 @@ def test_a_pack_of_which_a_part_is_stored_has_the_rows_of_a_trained_one(
 
 @pytest.mark.parametrize("optimizer", ["adam", "adagrad", "sgd"])
 def test_three_tasks_begin_with_what_is_stored_of_the_second(
-    optimizer: str, train: Callable[..., Rows], store: StageStore
+    optimizer: str, train: Callable[..., Rows], store: StageCache
 ) -> None:
     lr = 1e-4 if optimizer == "sgd" else 3e-3
     settings = {"model": "comparison", "n_tasks": 3, "optimizer": optimizer, "lr": lr, "epochs": 1}
@@ -203,7 +203,7 @@ def test_more_replay_weights_train_second_tasks_only(
 
 
 def test_only_what_a_stage_to_run_begins_with_is_loaded(
-    small: Source, train: Callable[..., Rows], store: StageStore
+    small: Source, train: Callable[..., Rows], store: StageCache
 ) -> None:
     train([configure(model="comparison", replay_weight=0.5)])
     config = configure(model="comparison", replay_weight=0.1)
@@ -214,7 +214,7 @@ def test_only_what_a_stage_to_run_begins_with_is_loaded(
 
 
 def test_the_last_model_is_not_kept_since_no_stage_begins_with_it(
-    small: Source, train: Callable[..., Rows], store: StageStore
+    small: Source, train: Callable[..., Rows], store: StageCache
 ) -> None:
     config = configure(replay="none")
     train([config])
@@ -282,7 +282,7 @@ def test_a_pack_goes_on_from_any_stage_that_is_stored(
     lanes: list[dict[str, Any]],
     train: Callable[..., Rows],
     trained: list[str],
-    store: StageStore,
+    store: StageCache,
 ) -> None:
     configs = [configure(**(base | lane)) for lane in lanes]
     whole = train(configs)
@@ -399,7 +399,7 @@ def assert_equal(entry: Entry | None, expected: Entry) -> None:
     assert all(torch.equal(t, expected.tensors[name]) for name, t in entry.tensors.items())
 
 
-def test_an_entry_comes_back_as_it_was_to_the_last_bit(store: StageStore) -> None:
+def test_an_entry_comes_back_as_it_was_to_the_last_bit(store: StageCache) -> None:
     record = {"x": 0.1 + 0.2, "tiny": 5e-324, "none": None, "n": 3, "inf": float("inf")}
     tensors = {
         "a": torch.randn(3, 4, dtype=torch.float64),
@@ -417,7 +417,7 @@ def test_an_entry_comes_back_as_it_was_to_the_last_bit(store: StageStore) -> Non
         assert got.numpy().tobytes() == tensor.contiguous().numpy().tobytes()
 
 
-def test_a_flip_of_any_byte_is_found(store: StageStore) -> None:
+def test_a_flip_of_any_byte_is_found(store: StageCache) -> None:
     store.write("ab", {}, small_entry())
     path = store.path("ab", {})
     data = path.read_bytes()
@@ -431,7 +431,7 @@ def test_a_flip_of_any_byte_is_found(store: StageStore) -> None:
     assert_equal(store.read("ab", {}), small_entry())
 
 
-def test_a_loss_of_any_number_of_bytes_is_found(store: StageStore) -> None:
+def test_a_loss_of_any_number_of_bytes_is_found(store: StageCache) -> None:
     store.write("ab", {}, small_entry())
     path = store.path("ab", {})
     data = path.read_bytes()
@@ -492,7 +492,7 @@ DAMAGE: dict[str, Callable[[bytes, Path], bytes]] = {
 def test_damaged_entries_are_never_used_and_computed_again(
     damage: Callable[[bytes, Path], bytes],
     train: Callable[..., Rows],
-    store: StageStore,
+    store: StageCache,
     trained: list[str],
 ) -> None:
     configs = [configure(model="comparison", epochs=1, replay_weight=w) for w in (0.3, 0.6)]
@@ -511,7 +511,7 @@ def test_damaged_entries_are_never_used_and_computed_again(
 
 
 def test_an_entry_of_another_stage_is_not_used_under_any_name(
-    train: Callable[..., Rows], store: StageStore
+    train: Callable[..., Rows], store: StageCache
 ) -> None:
     # Stages of equal shapes: nothing but what is written inside tells them apart.
     configs = [configure(replay="none", lr=lr) for lr in (1e-3, 2e-3)]
@@ -528,7 +528,7 @@ def test_an_entry_of_another_stage_is_not_used_under_any_name(
 
 @pytest.mark.parametrize("name", ["train_task_1", "fill_buffer_1", "train_generator_1"])
 def test_an_entry_without_the_tensors_that_are_needed_is_not_used(
-    name: str, small: Source, train: Callable[..., Rows], store: StageStore
+    name: str, small: Source, train: Callable[..., Rows], store: StageCache
 ) -> None:
     first = configure(model="comparison", replay_weight=0.5)
     train([first])
@@ -545,9 +545,9 @@ def test_an_entry_without_the_tensors_that_are_needed_is_not_used(
 
 
 def test_an_entry_removed_after_it_was_found_is_computed_again(
-    small: Source, train: Callable[..., Rows], store: StageStore
+    small: Source, train: Callable[..., Rows], store: StageCache
 ) -> None:
-    class Emptied(StageStore):
+    class Emptied(StageCache):
         """A store that another process empties once its entries were found."""
 
         def read(self, stage: str, environment: Mapping[str, Any]) -> Entry | None:
@@ -597,7 +597,7 @@ def test_another_torch_precision_thread_count_or_data_makes_other_entries(
 
 
 def test_entries_of_another_torch_or_precision_are_not_used_and_stay(
-    train: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, store: StageStore
+    train: Callable[..., Rows], monkeypatch: pytest.MonkeyPatch, store: StageCache
 ) -> None:
     configs = [configure(replay="none", epochs=1)]
     train(configs)
@@ -630,26 +630,26 @@ def test_a_run_restored_with_another_store_gives_the_rows_of_an_uninterrupted_on
 ) -> None:
     # Once with the entries gone, once with all of them there: the state says what is served.
     configs = mixed(model=model)
-    full = StageStore(tmp_path / "full", GB)
+    full = StageCache(tmp_path / "full", GB)
     train(configs, store=full)
     if n_before:
         train(configs[:n_before])
     whole, states = [], []
-    run = PackRun(configs, small, dtype=torch.float64, store=StageStore(tmp_path / ".stages", GB))
+    run = PackRun(configs, small, dtype=torch.float64, store=StageCache(tmp_path / ".stages", GB))
     while not run.is_done:
         report = run.advance()
         rows = {"epochs": report.epochs, "accuracy": report.accuracy, "trials": report.trials}
         whole.append(results(rows))
         states.append(passed_through_a_file(run.state()))
     for n_done, state in enumerate(states, 1):
-        for other in (StageStore(tmp_path / f"empty_{n_done}", GB), full, None):
+        for other in (StageCache(tmp_path / f"empty_{n_done}", GB), full, None):
             resumed = PackRun(configs, small, dtype=torch.float64, store=other)
             resumed.restore(state)
             assert advances(resumed) == whole[n_done:]
 
 
 def test_a_stage_broken_off_and_resumed_is_stored_whole(
-    small: Source, train: Callable[..., Rows], store: StageStore
+    small: Source, train: Callable[..., Rows], store: StageCache
 ) -> None:
     configs = [configure(model="comparison", replay_weight=w) for w in (0.3, 0.6)]
     run = PackRun(configs, small, dtype=torch.float64, store=store)
@@ -668,11 +668,11 @@ def test_a_stage_broken_off_and_resumed_is_stored_whole(
 
 def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
     entry = small_entry()
-    StageStore(tmp_path, GB).write("size", {}, entry)
+    StageCache(tmp_path, GB).write("size", {}, entry)
     (path,) = tmp_path.iterdir()
     size = path.stat().st_size
     path.unlink()
-    store = StageStore(tmp_path, int(4.5 * size))  # to which four come close enough
+    store = StageCache(tmp_path, int(4.5 * size))  # to which four come close enough
     names = ["aa", "bb", "cc", "dd"]
     for age, name in enumerate(names):
         store.write(name, {}, entry)
@@ -685,7 +685,7 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path: Path) -> None:
 
 def test_the_folder_stays_within_its_limit(tmp_path: Path) -> None:
     limit = 50_000
-    store = StageStore(tmp_path, limit)
+    store = StageCache(tmp_path, limit)
     for i in range(60):
         store.write(f"{i:04x}", {}, Entry({}, {"a": torch.zeros(10 + 40 * (i % 9))}))
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= limit
@@ -694,18 +694,18 @@ def test_the_folder_stays_within_its_limit(tmp_path: Path) -> None:
 
 
 def test_an_entry_larger_than_the_limit_drives_nothing_out(tmp_path: Path) -> None:
-    store = StageStore(tmp_path, 2000)
+    store = StageCache(tmp_path, 2000)
     store.write("aa", {}, small_entry())
     store.write("bb", {}, Entry({}, {"a": torch.zeros(1000)}))
     assert stored_stages(tmp_path) == {"aa"}
 
 
 def test_a_store_that_is_too_small_changes_no_row(
-    train: Callable[..., Rows], store: StageStore
+    train: Callable[..., Rows], store: StageCache
 ) -> None:
     configs = mixed(model="comparison")
     whole = results(train(configs, store=None))
-    tight = StageStore(store.folder, 400_000)
+    tight = StageCache(store.folder, 400_000)
     for _ in range(3):
         assert results(train(configs, store=tight)) == whole
         assert sum(path.stat().st_size for path in store.folder.iterdir()) <= 400_000
@@ -738,7 +738,7 @@ def test_two_writers_at_once_leave_whole_entries(tmp_path: Path) -> None:
         assert writer.returncode == 0, errors.decode()
     left = {path.name for path in tmp_path.iterdir()}
     assert left and all(name.endswith(".safetensors") and name[0] != "." for name in left)
-    store = StageStore(tmp_path, GB)
+    store = StageCache(tmp_path, GB)
     for i in range(12):
         if store.path(f"{i:02x}", {}).exists():
             assert store.read(f"{i:02x}", {}) is not None
@@ -749,7 +749,7 @@ def test_a_folder_that_cannot_be_written_changes_no_row(
 ) -> None:
     (tmp_path / "file").write_text("not a folder")
     configs = mixed(model="vib")
-    broken = StageStore(tmp_path / "file", GB)
+    broken = StageCache(tmp_path / "file", GB)
     assert results(train(configs, store=broken)) == results(train(configs, store=None))
     assert broken.failure is not None and str(tmp_path / "file") in broken.failure
 
@@ -761,21 +761,21 @@ def test_a_worker_tells_the_driver_why_it_keeps_nothing(small: Source, tmp_path:
 
     (tmp_path / "file").write_text("not a folder")
     configs = [configure(replay="none", epochs=1)]
-    notes = []
+    warnings_so_far = []
     for folder in (tmp_path / "file", tmp_path / ".stages"):
-        trial = trial_config("key", configs, store=StageStore(folder, GB))
+        trial = trial_config("key", configs, store=StageCache(folder, GB))
         worker = Bare({TRIAL: trial})
         results = [worker.train() for _ in range(2)]
         assert results[-1]["done"]
-        notes.append(results[-1]["notes"])
-    assert notes[1] == []
-    (note,) = notes[0]
+        warnings_so_far.append(results[-1]["notes"])
+    assert warnings_so_far[1] == []
+    (note,) = warnings_so_far[0]
     assert note.startswith(f"{tmp_path / 'file'}: expected to keep stages there, got: ")
     assert stored_stages(tmp_path / ".stages") == {s.fingerprint for s in stages_of(configs[0])}
 
 
 def test_a_store_that_may_not_be_looked_into_fails_no_pack(
-    train: Callable[..., Rows], store: StageStore, monkeypatch: pytest.MonkeyPatch
+    train: Callable[..., Rows], store: StageCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     configs = [configure(replay="none", epochs=1)]
     expected = train(configs, store=None)
@@ -789,7 +789,7 @@ def test_a_store_that_may_not_be_looked_into_fails_no_pack(
 
 
 def test_a_full_disk_is_noted_once_and_leaves_no_rest(
-    train: Callable[..., Rows], store: StageStore, monkeypatch: pytest.MonkeyPatch
+    train: Callable[..., Rows], store: StageCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
 
@@ -807,7 +807,7 @@ def test_a_full_disk_is_noted_once_and_leaves_no_rest(
 
 
 def test_what_dead_writers_left_is_removed_and_what_is_being_written_stays(
-    store: StageStore,
+    store: StageCache,
 ) -> None:
     store.folder.mkdir()
     dead, busy = (store.folder / f".tmp-host-{i}-aa-bb.safetensors" for i in (1, 2))
@@ -819,7 +819,7 @@ def test_what_dead_writers_left_is_removed_and_what_is_being_written_stays(
     assert stored_stages(store.folder) == {"aa"}
 
 
-def test_an_entry_that_is_there_stays_unless_it_is_replaced(store: StageStore) -> None:
+def test_an_entry_that_is_there_stays_unless_it_is_replaced(store: StageCache) -> None:
     store.write("aa", {}, small_entry())
     path = store.path("aa", {})
     before = path.stat().st_ino
@@ -829,7 +829,7 @@ def test_an_entry_that_is_there_stays_unless_it_is_replaced(store: StageStore) -
     assert_equal(store.read("aa", {}), Entry({}, {}))
 
 
-def test_what_is_served_is_not_written_again(train: Callable[..., Rows], store: StageStore) -> None:
+def test_what_is_served_is_not_written_again(train: Callable[..., Rows], store: StageCache) -> None:
     configs = [configure(replay="none", optimizer_state="reset", lr=lr) for lr in (1e-3, 2e-3)]
     train(configs[:1])
     before = {path: path.stat().st_ino for path in store.folder.iterdir()}
@@ -839,14 +839,14 @@ def test_what_is_served_is_not_written_again(train: Callable[..., Rows], store: 
 
 # --- the setting --------------------------------------------------------------------------------
 
-READ: dict[str, StageKeeping] = {
-    "": StageKeeping(False, 10),
-    "stages: forget": StageKeeping(False, 10),
-    "stages:": StageKeeping(False, 10),
-    "stages: keep": StageKeeping(True, 10),
-    "stages: {keep: true, max_gb: 2.5}": StageKeeping(True, 2.5),
-    "stages: {max_gb: 3}": StageKeeping(True, 3),
-    "stages: {keep: no}": StageKeeping(False, 10),
+READ: dict[str, StageCaching] = {
+    "": StageCaching(False, 10),
+    "stages: forget": StageCaching(False, 10),
+    "stages:": StageCaching(False, 10),
+    "stages: keep": StageCaching(True, 10),
+    "stages: {keep: true, max_gb: 2.5}": StageCaching(True, 2.5),
+    "stages: {max_gb: 3}": StageCaching(True, 3),
+    "stages: {keep: no}": StageCaching(False, 10),
 }
 
 

@@ -26,7 +26,7 @@ from raysweep.tables import locks, object_store, paths, writer
 from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.object_store import StoreError
 from raysweep.tables.pareto import pareto_settings, read_pareto, write_pareto
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_accuracy, read_epochs, read_files, read_trials, statuses
 from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer
@@ -96,7 +96,7 @@ def test_rows_are_read_back_from_a_store_as_written(folder: ResultsFolder, addre
     writer.add("epochs", [{"config_id": Config().id, "stage": "train_task_1", "epoch": 1}])
     writer.add("accuracy", accuracy_rows(0, 3))
     writer.flush()
-    parts = folder.place.tree()
+    parts = folder.location.tree()
     for _ in range(2):
         assert len(read_accuracy(address)) == 3
         assert list(read_epochs(address)["stage"]) == ["train_task_1"]
@@ -104,7 +104,7 @@ def test_rows_are_read_back_from_a_store_as_written(folder: ResultsFolder, addre
         assert statuses(address)[Config().id] == ("finished", 1)
         writer.fold()
     assert sum("part-" in name for name in parts) == 3
-    assert folder.place.tree() == [
+    assert folder.location.tree() == [
         ".lock",
         "accuracy.parquet",
         "epochs.parquet",
@@ -140,13 +140,13 @@ def test_a_front_is_kept_replaced_and_deleted_in_a_store(
     assert front({0.5: 0.75, 0.25: 0.75}) == [0.5, 0.25, 0.125]
     for _ in range(2):
         write_pareto(folder, None)
-        assert "pareto.parquet" not in folder.place.names()
+        assert "pareto.parquet" not in folder.location.names()
     with pytest.raises(InputError, match="expected the Pareto front of a search"):
         read_pareto(address)
-    (folder.place / ".lock").write_bytes(b'{"holder": "another", "token": "other"}')
+    (folder.location / ".lock").write_bytes(b'{"holder": "another", "token": "other"}')
     with pytest.raises(WriteError, match="another holds the folder now"):
         write_pareto(folder, read_trials(address))
-    assert "pareto.parquet" not in folder.place.names()
+    assert "pareto.parquet" not in folder.location.names()
 
 
 def test_an_open_sweep_without_rows_has_empty_tables(folder: ResultsFolder, address: str) -> None:
@@ -196,19 +196,19 @@ def test_a_crash_while_folded_parts_are_deleted_changes_no_row(
         writer.flush()
     before = values(address)
     calls = count()
-    delete = Place.delete
+    delete = ResultsPath.delete
 
-    def crash(place: Place) -> None:
+    def crash(location: ResultsPath) -> None:
         # The oldest takes longest, where several are deleted at once.
-        time.sleep(0.1 * (5 - int(place.name[-9])))
+        time.sleep(0.1 * (5 - int(location.name[-9])))
         if next(calls) >= n_deleted:
             raise MemoryError
-        delete(place)
+        delete(location)
 
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
-        patch.setattr(Place, "delete", crash)
+        patch.setattr(ResultsPath, "delete", crash)
         writer.fold()
-    assert len((folder.place / "parts" / "accuracy").names()) == 4 - n_deleted
+    assert len((folder.location / "parts" / "accuracy").names()) == 4 - n_deleted
     assert values(address) == before
 
 
@@ -271,28 +271,28 @@ def test_a_killed_driver_leaves_whole_files_and_another_goes_on_when_its_lease_e
 
 
 def test_an_interrupt_leaves_a_whole_file(folder: ResultsFolder, monkeypatch: Patch) -> None:
-    put = Place._put
+    put = ResultsPath._put
     begun = threading.Event()
 
-    def slow(place: Place, content: bytes) -> None:
+    def slow(location: ResultsPath, content: bytes) -> None:
         begun.set()
         time.sleep(0.5)
-        put(place, content)
+        put(location, content)
 
-    monkeypatch.setattr(Place, "_put", slow)
-    place = folder.place / "parts" / "x"
+    monkeypatch.setattr(ResultsPath, "_put", slow)
+    location = folder.location / "parts" / "x"
     interrupt = threading.Thread(target=lambda: (begun.wait(), os.kill(os.getpid(), signal.SIGINT)))
     # A shell starts what runs in its background with SIGINT ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         interrupt.start()
         with pytest.raises(KeyboardInterrupt):
-            place.write_bytes(b"content")
+            location.write_bytes(b"content")
     finally:
         interrupt.join()
         signal.signal(signal.SIGINT, before)
-    wait_until(place.exists)
-    assert place.read_bytes() == b"content"
+    wait_until(location.exists)
+    assert location.read_bytes() == b"content"
 
 
 def wait_until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
@@ -305,15 +305,15 @@ def wait_until(condition: Callable[[], bool], limit_s: float = 30.0) -> None:
 def test_a_short_loss_of_the_network_loses_no_row_and_ends_no_sweep(
     folder: ResultsFolder, address: str, monkeypatch: Patch
 ) -> None:
-    put = Place._put
+    put = ResultsPath._put
     losses = iter([True, True])
 
-    def lossy(place: Place, content: bytes) -> None:
-        if "part-" in place.name and next(losses, False):
+    def lossy(location: ResultsPath, content: bytes) -> None:
+        if "part-" in location.name and next(losses, False):
             raise StoreError("no connection to the store", is_passing=True)
-        put(place, content)
+        put(location, content)
 
-    monkeypatch.setattr(Place, "_put", lossy)
+    monkeypatch.setattr(ResultsPath, "_put", lossy)
     monkeypatch.setattr("raysweep.tables.object_store.time.sleep", lambda s: None)
     writer = Writer(folder)
     writer.add("accuracy", accuracy_rows(0, 3))
@@ -324,16 +324,16 @@ def test_a_short_loss_of_the_network_loses_no_row_and_ends_no_sweep(
 def test_a_write_that_is_refused_is_told_at_once_and_keeps_the_rows(
     folder: ResultsFolder, address: str, monkeypatch: Patch
 ) -> None:
-    attempts: list[Place] = []
+    attempts: list[ResultsPath] = []
 
-    def refused(place: Place, content: bytes) -> None:
-        attempts.append(place)
+    def refused(location: ResultsPath, content: bytes) -> None:
+        attempts.append(location)
         raise StoreError("the store refuses the credentials")
 
     writer = Writer(folder)
     writer.add("accuracy", accuracy_rows(0, 3))
     with monkeypatch.context() as patch:
-        patch.setattr(Place, "_put", refused)
+        patch.setattr(ResultsPath, "_put", refused)
         with pytest.raises(WriteError, match="expected to write results, got: the store refuses"):
             writer.flush()
     assert len(attempts) == 1
@@ -361,14 +361,14 @@ def test_a_second_driver_is_refused_as_soon_as_the_first_renews_its_lease(
     second.open(say=said.append)  # at once: nobody holds it
     second.close()
     assert len(said) == 1
-    assert not [name for name in second.place.names() if name.startswith(".lock")]
+    assert not [name for name in second.location.names() if name.startswith(".lock")]
 
 
 def test_a_lease_that_was_long_not_renewed_is_taken_at_once(
     address: str, monkeypatch: Patch
 ) -> None:
     left = ResultsFolder(address)
-    (left.place / ".lock").write_bytes(b'{"holder": "process 1 on gone", "token": "x"}')
+    (left.location / ".lock").write_bytes(b'{"holder": "process 1 on gone", "token": "x"}')
     monkeypatch.setattr(locks, "STALE_S", 1.0)
     time.sleep(2.1)  # a store gives whole seconds
     said: list[str] = []
@@ -414,14 +414,14 @@ def test_a_driver_whose_lease_was_taken_writes_no_more_and_leaves_the_other_its_
     writer = Writer(folder)
     writer.add("accuracy", accuracy_rows(0, 3))
     lease = json.dumps({"holder": "process 7 on elsewhere", "token": "other"}).encode()
-    (folder.place / ".lock").write_bytes(lease)
-    (folder.place / ".tune" / "checkpoint").write_bytes(b"of the other driver")
+    (folder.location / ".lock").write_bytes(lease)
+    (folder.location / ".tune" / "checkpoint").write_bytes(b"of the other driver")
     for write in (writer.flush, writer.fold):
         with pytest.raises(WriteError, match="process 7 on elsewhere holds the folder now"):
             write()
     folder.close()
-    assert folder.place.tree() == [".lock", ".tune/checkpoint"]
-    assert (folder.place / ".lock").read_bytes() == lease
+    assert folder.location.tree() == [".lock", ".tune/checkpoint"]
+    assert (folder.location / ".lock").read_bytes() == lease
 
 
 def test_a_driver_that_lost_its_lease_while_it_folds_leaves_the_tables_alone(
@@ -431,15 +431,15 @@ def test_a_driver_that_lost_its_lease_while_it_folds_leaves_the_tables_alone(
     writer.add("accuracy", accuracy_rows(0, 3))
     writer.flush()
 
-    def lose(place: Place, table: str) -> object:
-        found = read_files(place, table)
-        (folder.place / ".lock").write_bytes(b'{"holder": "another", "token": "other"}')
+    def lose(location: ResultsPath, table: str) -> object:
+        found = read_files(location, table)
+        (folder.location / ".lock").write_bytes(b'{"holder": "another", "token": "other"}')
         return found
 
     monkeypatch.setattr("raysweep.tables.writer.read_files", lose)
     with pytest.raises(WriteError, match="another holds the folder now"):
         writer.fold()
-    assert not [name for name in folder.place.names() if name.endswith(".parquet")]
+    assert not [name for name in folder.location.names() if name.endswith(".parquet")]
     assert len(values(address)) == 3
 
 
@@ -447,7 +447,7 @@ def test_a_driver_does_not_renew_a_lease_that_another_has(address: str, monkeypa
     monkeypatch.setattr(locks, "RENEW_S", 0.1)
     folder = ResultsFolder(address)
     folder.open()
-    lock = folder.place / ".lock"
+    lock = folder.location / ".lock"
     first = lock.read_bytes()
     wait_until(lambda: lock.read_bytes() != first)  # it is renewed
     lock.write_bytes(b'{"holder": "another", "token": "other"}')
@@ -471,14 +471,14 @@ def fill(folder: ResultsFolder) -> list[str]:
     writer.flush()
     folder.write_text("sweep.yaml", "x: 1")
     folder.write_log("a.log", "trace")
-    return [name for name in folder.place.tree() if name != ".lock"]
+    return [name for name in folder.location.tree() if name != ".lock"]
 
 
 def test_fresh_moves_a_stores_folder_aside_and_loses_nothing(address: str) -> None:
     folder = ResultsFolder(address)
     folder.open()
     before = fill(folder)
-    (folder.place / ".tune" / "x").write_bytes(b"Ray's")
+    (folder.location / ".tune" / "x").write_bytes(b"Ray's")
     folder.close()
     moved = folder.open(is_fresh=True)
     folder.close()
@@ -486,7 +486,7 @@ def test_fresh_moves_a_stores_folder_aside_and_loses_nothing(address: str) -> No
     assert moved.tree() == before
     assert len(read_trials(moved)) == 2
     assert len(read_accuracy(moved)) == 3
-    assert folder.place.tree() == []
+    assert folder.location.tree() == []
 
 
 @pytest.mark.parametrize("n_copied", [0, 3])
@@ -501,14 +501,14 @@ def test_a_crash_while_a_folder_is_moved_aside_loses_nothing(
     folder.close()
 
     def crash_after(patch: Patch, n: int, method: str) -> None:
-        calls, real = count(), getattr(Place, method)
+        calls, real = count(), getattr(ResultsPath, method)
 
-        def crash(place: Place, *more: Place) -> None:
-            if not place.name.startswith(".lock") and next(calls) >= n:
+        def crash(location: ResultsPath, *more: ResultsPath) -> None:
+            if not location.name.startswith(".lock") and next(calls) >= n:
                 raise MemoryError
-            real(place, *more)
+            real(location, *more)
 
-        patch.setattr(Place, method, crash)
+        patch.setattr(ResultsPath, method, crash)
 
     again = ResultsFolder(address)
     with monkeypatch.context() as patch, pytest.raises(MemoryError):
@@ -516,12 +516,12 @@ def test_a_crash_while_a_folder_is_moved_aside_loses_nothing(
         crash_after(patch, n_deleted, "delete")
         again.open(is_fresh=True)
     again.close()
-    base = folder.place.with_name("")
-    aside = [name for name in base.names() if name.startswith(f"{folder.place.name}.")]
-    kept = folder.place.tree()
+    base = folder.location.with_name("")
+    aside = [name for name in base.names() if name.startswith(f"{folder.location.name}.")]
+    kept = folder.location.tree()
     if n_deleted:
         (name,) = aside
-        assert folder.place.with_name(name).tree() == before
+        assert folder.location.with_name(name).tree() == before
     else:
         assert [name for name in kept if name != ".lock"] == before
     left = set(read_trials(address)["config_id"]) if kept else set()
@@ -531,30 +531,30 @@ def test_a_crash_while_a_folder_is_moved_aside_loses_nothing(
 
 
 def test_a_manifest_and_logs_are_kept_in_a_store(folder: ResultsFolder) -> None:
-    manifest = folder.place / "manifest.json"
+    manifest = folder.location / "manifest.json"
     folder.add_run({"start": "1", "end": None})
     folder.add_run({"start": "1", "end": "2"})
     assert json.loads(manifest.read_bytes())["runs"] == [{"start": "1", "end": "2"}]
     manifest.write_bytes(b"{ damaged")
     folder.add_run({"start": "3"})
     assert json.loads(manifest.read_bytes())["runs"] == [{"start": "3"}]
-    assert (folder.place / "manifest.json.damaged").read_bytes() == b"{ damaged"
+    assert (folder.location / "manifest.json.damaged").read_bytes() == b"{ damaged"
     log = folder.write_log("x.log", "trace")
-    assert str(log).startswith(f"{folder.place.address}/logs/x.log?")
+    assert str(log).startswith(f"{folder.location.address}/logs/x.log?")
     assert log.read_bytes() == b"trace"
 
 
 def test_checkpoints_go_one_by_one_and_the_rest_at_the_end(folder: ResultsFolder) -> None:
     path, filesystem = folder.storage()
     assert isinstance(filesystem, pyarrow.fs.S3FileSystem | pyarrow.fs.GcsFileSystem)
-    scratch = folder.place / ".tune"
+    scratch = folder.location / ".tune"
     for name in ("1", "2", "3"):
         (scratch / "pack" / name / "state").write_bytes(b"x")
     folder.remove_tree(f"{path}/pack/1")
     wait_until(lambda: (scratch / "pack").names() == ["2", "3"])
     folder.remove_tree(f"{path}/pack/none")  # not there: no error
     with pytest.raises(AssertionError):
-        folder.remove_tree(folder.place.key)
+        folder.remove_tree(folder.location.key)
     folder.close()
     assert scratch.tree() == []
 
@@ -679,40 +679,40 @@ def test_no_secret_is_stored_or_pickled(address: str) -> None:
     folder.open()
     fill(folder)
     folder.add_run({"start": "1", "command": ["tune", address]})
-    stored = b"".join((folder.place / name).read_bytes() for name in folder.place.tree())
-    stored += pickle.dumps(folder.place) + pickle.dumps(folder.storage())
+    stored = b"".join((folder.location / name).read_bytes() for name in folder.location.tree())
+    stored += pickle.dumps(folder.location) + pickle.dumps(folder.storage())
     folder.close()
     assert len(stored) > 1000
     assert SECRET.encode() not in stored and KEY.encode() not in stored
 
 
 def test_something_foreign_in_a_store_is_refused(address: str) -> None:
-    place = Place.of(address)
-    (place / "thesis.tex").write_bytes(b"...")
-    for foreign in (place, place / "thesis.tex"):
+    location = ResultsPath.of(address)
+    (location / "thesis.tex").write_bytes(b"...")
+    for foreign in (location, location / "thesis.tex"):
         with pytest.raises(InputError, match="expected no folder or that of a sweep"):
             ResultsFolder(foreign).open()
-    assert place.tree() == ["thesis.tex"]
+    assert location.tree() == ["thesis.tex"]
 
 
 # Places
 
 
 def test_names_go_before_the_query_of_an_address() -> None:
-    place = Place.of("s3://bucket/a/?endpoint_override=http://127.0.0.1:1&region=eu")
-    inner = place / "b" / "c.txt"
+    location = ResultsPath.of("s3://bucket/a/?endpoint_override=http://127.0.0.1:1&region=eu")
+    inner = location / "b" / "c.txt"
     assert str(inner) == "s3://bucket/a/b/c.txt?endpoint_override=http://127.0.0.1:1&region=eu"
     assert (inner.key, inner.name, inner.local) == ("bucket/a/b/c.txt", "c.txt", None)
     assert str(inner.with_name("d")).startswith("s3://bucket/a/b/d?")
     assert pickle.loads(pickle.dumps(inner)) == inner
-    assert str(Place.of("s3://bucket") / "vib") == "s3://bucket/vib"
+    assert str(ResultsPath.of("s3://bucket") / "vib") == "s3://bucket/vib"
 
 
 def test_paths_stay_what_the_user_wrote(tmp_path: Path) -> None:
-    assert Place.of("~/results").local == Path("~/results")
-    assert str(Place.of("results") / "vib") == "results/vib"
-    assert Place.of(f"file://{tmp_path}/a%20b").local == tmp_path / "a b"
-    assert Place.of(tmp_path).local == tmp_path
+    assert ResultsPath.of("~/results").local == Path("~/results")
+    assert str(ResultsPath.of("results") / "vib") == "results/vib"
+    assert ResultsPath.of(f"file://{tmp_path}/a%20b").local == tmp_path / "a b"
+    assert ResultsPath.of(tmp_path).local == tmp_path
     folder = ResultsFolder("results/vib")
     assert folder.storage() == (str(Path("results/vib/.tune").absolute()), None)
     with pytest.raises(AssertionError, match="has no local path"):
@@ -732,7 +732,7 @@ def test_an_endpoint_from_the_environment_is_used(s3_server: S3Server, monkeypat
 
 
 def test_many_files_are_read_at_once_and_in_order(address: str) -> None:
-    files = [Place.of(address) / str(i) for i in range(40)]
+    files = [ResultsPath.of(address) / str(i) for i in range(40)]
     for i, file in enumerate(files):
         file.write_bytes(str(i).encode())
     assert paths.read_all(files) == [str(i).encode() for i in range(40)]

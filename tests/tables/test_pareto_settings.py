@@ -138,9 +138,9 @@ def test_settings_that_are_no_metrics_or_modes_are_refused() -> None:
 class Ended:
     """A search for some metrics whose rows are made, not trained: ``values`` by learning rate."""
 
-    def __init__(self, place: Path) -> None:
-        self._place = place
-        self.folder = ResultsFolder(place / "results" / "search")
+    def __init__(self, location: Path) -> None:
+        self._location = location
+        self.folder = ResultsFolder(location / "results" / "search")
         self.folder.open()
 
     def rows(self, values: dict[float, list[dict[str, float | None]]]) -> None:
@@ -151,7 +151,7 @@ class Ended:
         writer.fold()
 
     def _sweep(self, metric: str) -> Sweep:
-        return load_sweep(write(self._place, SEARCH.replace("METRIC", metric)))
+        return load_sweep(write(self._location, SEARCH.replace("METRIC", metric)))
 
     def _space(self, metric: str, lr: float) -> tuple[Config, ...]:
         space = self._sweep(metric).space
@@ -160,7 +160,7 @@ class Ended:
 
     def end(self, metric: str) -> list[str]:
         """Give the lines that the command prints at its end."""
-        trials = read_trials(self.folder.place)
+        trials = read_trials(self.folder.location)
         configs = [self._space(metric, lr) for lr in sorted(set(trials["config/lr"]))]
         sweep = replace(self._sweep(metric), configs=tuple(itertools.chain(*configs)))
         return conclude(sweep, self.folder, None).strip().splitlines()
@@ -207,7 +207,7 @@ def test_a_search_for_several_metrics_ends_with_its_front(ended: Ended) -> None:
     assert lines[2:] == [
         "",
         "10 configurations: 9 finished, 1 missing",
-        f"tables in {ended.folder.place}: "
+        f"tables in {ended.folder.location}: "
         "trials.parquet, accuracy.parquet, epochs.parquet, pareto.parquet",
     ]
 
@@ -217,7 +217,7 @@ def test_a_front_that_is_longer_than_a_leaderboard_says_how_much(ended: Ended) -
     _, _, *lines = ended.end("[forgetting, average_accuracy]")
     assert [line.split()[1] for line in lines[:10]] == [f"{n / 16:.4f}" for n in range(1, 11)]
     assert lines[10:12] == ["3 more", ""]
-    assert len(read_pareto(ended.folder.place)) == 13
+    assert len(read_pareto(ended.folder.location)) == 13
 
 
 def test_the_modes_of_a_search_decide_its_front(ended: Ended) -> None:
@@ -236,7 +236,7 @@ def test_where_no_setting_is_whole_there_is_an_empty_front(ended: Ended) -> None
         "no setting has finished in all of its seeds with a value of "
         "average_accuracy and forgetting"
     )
-    front = read_pareto(ended.folder.place)
+    front = read_pareto(ended.folder.location)
     assert front.empty
     assert {"config/lr", "average_accuracy", "forgetting", "n_seeds"} <= set(front)
 
@@ -267,16 +267,16 @@ def test_a_metric_that_no_row_has_is_named(ended: Ended) -> None:
 def test_the_table_has_the_settings_in_the_types_of_trials(ended: Ended) -> None:
     ended.rows({0.01: both(0.5, 0.25), 0.02: both(0.75, 0.5), 0.03: both(0.5, 0.5)})
     ended.end("[average_accuracy, forgetting]")
-    place = ended.folder.path
+    location = ended.folder.path
     trials = TABLES["trials"].arrow
     names = [name for name in trials.names if name.startswith("config/")]
     names.remove("config/seed")
-    stored = pq.read_schema(place / "pareto.parquet")
+    stored = pq.read_schema(location / "pareto.parquet")
     assert stored.names == [*names, "average_accuracy", "forgetting", "n_seeds"]
     for name in names:
         assert stored.field(name).type == trials.field(name).type, name
-    front = pd.read_parquet(place / "pareto.parquet")
-    pd.testing.assert_frame_equal(front, read_pareto(place))
+    front = pd.read_parquet(location / "pareto.parquet")
+    pd.testing.assert_frame_equal(front, read_pareto(location))
     assert front["config/lr"].tolist() == [0.02, 0.01]
     assert front["average_accuracy"].tolist() == [0.75, 0.5]
     assert front["config/encoder_widths"].tolist() == ["200-200", "200-200"]
@@ -287,11 +287,11 @@ def test_a_later_run_replaces_the_table_and_one_for_one_metric_deletes_it(ended:
     ended.end("[average_accuracy, forgetting]")
     ended.rows({0.02: both(0.75, 0.25)})
     ended.end("[average_accuracy, forgetting]")
-    assert read_pareto(ended.folder.place)["config/lr"].tolist() == [0.02]
+    assert read_pareto(ended.folder.location)["config/lr"].tolist() == [0.02]
     ended.end("average_accuracy")
-    assert "pareto.parquet" not in ended.folder.place.names()
+    assert "pareto.parquet" not in ended.folder.location.names()
     with pytest.raises(InputError, match="the run of such a search writes it at its end"):
-        read_pareto(ended.folder.place)
+        read_pareto(ended.folder.location)
     ended.end("average_accuracy")
 
 
@@ -303,11 +303,11 @@ def test_a_damaged_table_is_named_and_written_anew(ended: Ended) -> None:
     content[len(content) // 3] ^= 4
     file.write_bytes(content)
     with pytest.raises(InputError) as caught:
-        read_pareto(ended.folder.place)
+        read_pareto(ended.folder.location)
     assert str(caught.value).startswith(f"{file}: expected a whole Parquet file, got a damaged one")
     assert "\n" not in str(caught.value)
     ended.end("[average_accuracy, forgetting]")
-    assert len(read_pareto(ended.folder.place)) == 1
+    assert len(read_pareto(ended.folder.location)) == 1
 
 
 def test_the_leaderboard_script_gives_the_front_of_several_metrics(
@@ -315,7 +315,7 @@ def test_the_leaderboard_script_gives_the_front_of_several_metrics(
 ) -> None:
     ended.rows({lr / 100: both(lr / 16, lr / 16) for lr in range(1, 5)})
     ended.rows({0.05: both(1 / 16, 2 / 16)})
-    folder, names = [str(ended.folder.place)], ["forgetting", "average_accuracy"]
+    folder, names = [str(ended.folder.location)], ["forgetting", "average_accuracy"]
     script.show(folder, metric=names, n=3)
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("Pareto front:")
@@ -343,6 +343,6 @@ def test_a_mistake_in_metrics_is_an_error_of_one_line(
 ) -> None:
     ended.rows({0.01: both(0.5, 0.25)})
     with pytest.raises(InputError) as caught:
-        script.show([str(ended.folder.place)], **options)
+        script.show([str(ended.folder.location)], **options)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)

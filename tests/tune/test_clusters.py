@@ -280,16 +280,16 @@ def test_ray_job_is_guarded_bounded_and_keeps_its_results() -> None:
     n_wanted = int(words[words.index("--wait-for-nodes") + 1])
     assert n_wanted == group["minReplicas"] == group["replicas"] < group["maxReplicas"]
     claim = documents["PersistentVolumeClaim"]["metadata"]["name"]
-    place = words[words.index("--results") + 1]
+    location = words[words.index("--results") + 1]
     pods = [cluster["headGroupSpec"]["template"]["spec"], group["template"]["spec"]]
     for pod in [*pods, documents["Pod"]["spec"]]:
         (volume,) = [v for v in pod["volumes"] if "persistentVolumeClaim" in v]
         assert volume["persistentVolumeClaim"]["claimName"] == claim
         mounts = {m["name"]: m["mountPath"] for m in pod["containers"][0]["volumeMounts"]}
-        assert place.startswith(mounts[volume["name"]] + "/")
+        assert location.startswith(mounts[volume["name"]] + "/")
         assert set(mounts) == {v["name"] for v in pod["volumes"]}
     assert len({pod["containers"][0]["image"] for pod in pods}) == 1
-    assert f"raysweep-results:{place} results" in PAGE.read_text()
+    assert f"raysweep-results:{location} results" in PAGE.read_text()
 
 
 def test_image_has_the_pinned_ray_and_all_that_is_copied_exists() -> None:

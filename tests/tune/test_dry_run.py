@@ -30,7 +30,7 @@ from raysweep.tune.preview import dry_run
 from raysweep.tune.preview.dry_run import hours, look_ahead, packs_of_search
 from raysweep.tune.preview.measuring import Measured, measure
 from raysweep.tune.preview.table_size import n_bytes, n_rows
-from raysweep.tune.search.suggestions import Known
+from raysweep.tune.search.suggestions import EarlierSuggestions
 
 ONE = Resources(cpu=1, gpu=0)
 SOURCES = {"mnist_5k": load_source("mnist_5k", Path())}
@@ -250,7 +250,7 @@ def test_a_search_is_measured_by_its_examples(tmp_path: Path) -> None:
     sweep = load_sweep(file)
     assert sweep.space is not None
     ended = [sweep.space.parameters_of(config) for config in sweep.examples[:2]]
-    known = Known({}, [parameters for parameters in ended if parameters], [])
+    known = EarlierSuggestions({}, [parameters for parameters in ended if parameters], [])
     sizes = [len(pack.configs) for pack in packs_of_search(sweep, known, 4, None)]
     assert sizes == [4, 4, 4, 4, 3] * 2  # 21 suggestions less 2, for either seed
     limited = packs_of_search(sweep, known, 4, 7)

@@ -32,18 +32,21 @@ def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The driver of the second was killed in the middle and started again.
     """
-    place = tmp_path_factory.mktemp("early")
-    whole, killed = write(place, SPACE, "whole.yaml"), write(place, SPACE + RULE, "killed.yaml")
+    location = tmp_path_factory.mktemp("early")
+    whole, killed = (
+        write(location, SPACE, "whole.yaml"),
+        write(location, SPACE + RULE, "killed.yaml"),
+    )
     done = run(whole)
     assert done.returncode == 0, done.stderr + done.stdout
     process = start(killed)
-    wait_until(lambda: n_rows(place / "results" / "killed", "trials") >= 6, process)
+    wait_until(lambda: n_rows(location / "results" / "killed", "trials") >= 6, process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     done = run(killed)
     assert done.returncode == 0, done.stderr + done.stdout
     assert " stopped" in done.stdout
-    return place
+    return location
 
 
 def test_each_configuration_has_one_row_and_what_was_stopped_says_why(sweeps: Path) -> None:

@@ -204,7 +204,7 @@ def test_a_pack_that_goes_on_after_its_decision_is_told_at_its_next_report(
     writer.add("epochs", rows)
     writer.flush()
     rule = EarlyStopping(reduction_factor=3)
-    stopper = make_stopper(rule, list(configs.values()), (), folder.place, set(configs))
+    stopper = make_stopper(rule, list(configs.values()), (), folder.location, set(configs))
     assert stopper.hear(configs, [row(i, 2, 1.0) for i in configs]) == decided
     folder.close()
     assert decided

@@ -22,7 +22,7 @@ from raysweep.packs.merging import joined
 from raysweep.packs.planning.estimates import memory_bytes
 from raysweep.packs.run import PackRun
 from raysweep.tables.folder import ResultsFolder
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_epochs
 from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer
@@ -82,73 +82,73 @@ def checkpointed(folder: Path, *configs: Config) -> Job:
 
 
 def test_states_are_kept_until_their_configurations_have_ended(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    location = ResultsPath(tmp_path)
     a, b, c, d = (Config(seed=seed) for seed in range(4))
     pair = checkpointed(tmp_path / "one", a, b)
     over = checkpointed(tmp_path / "two", c)
     over.ended.add(c.id)
-    assert keep_states(place, [pair, over, Job(d.id, Pack((d,)))]) == 1
-    (job,) = paused_jobs(place, [d, b, a, c])
+    assert keep_states(location, [pair, over, Job(d.id, Pack((d,)))]) == 1
+    (job,) = paused_jobs(location, [d, b, a, c])
     assert (job.pack.configs, job.is_paused) == ((a, b), True)
     assert [path.read_bytes() for path in job.states] == [b"state"]
-    (rest,) = paused_jobs(place, [b])  # of a search space without the other
+    (rest,) = paused_jobs(location, [b])  # of a search space without the other
     assert rest.pack.configs == (b,)
-    assert paused_jobs(place, [c, d]) == []
+    assert paused_jobs(location, [c, d]) == []
     # Stopped again before there was a later state: the one there is stays.
-    assert keep_states(place, [rest]) == 0  # none that is new
-    again, other = paused_jobs(place, [a, b])
+    assert keep_states(location, [rest]) == 0  # none that is new
+    again, other = paused_jobs(location, [a, b])
     assert (again.pack.configs, again.states) == ((b,), job.states)
     assert (other.pack.configs, other.states) == ((a,), job.states)
     later = checkpointed(tmp_path / "three", b)
     later.states = again.states
-    assert keep_states(place, [later]) == 1
+    assert keep_states(location, [later]) == 1
     assert len(list((tmp_path / PAUSED).glob("*.pt"))) == 2
-    assert paused_jobs(place, [b])[0].states != job.states
-    assert paused_jobs(place, [a])[0].states == job.states
+    assert paused_jobs(location, [b])[0].states != job.states
+    assert paused_jobs(location, [a])[0].states == job.states
 
 
 def test_states_of_what_a_run_had_nothing_to_do_with_stay(tmp_path: Path) -> None:
     folder = ResultsFolder(tmp_path / "sweep")
     folder.open()
-    place = folder.place
+    location = folder.location
     a, b, c = (Config(seed=seed) for seed in range(3))
-    assert keep_states(place, [checkpointed(tmp_path / "one", a, b, c)]) == 1
+    assert keep_states(location, [checkpointed(tmp_path / "one", a, b, c)]) == 1
     # A run of a alone, as by --limit 1, which ends b's row before it is stopped.
     writer = Writer(folder)
     writer.add("trials", [{**config_columns(b), "status": "finished", "attempt": 1}])
     writer.flush()
-    assert keep_states(place, [Job(a.id, Pack((a,)))]) == 0
-    (job,) = paused_jobs(place, [a, b, c])
+    assert keep_states(location, [Job(a.id, Pack((a,)))]) == 0
+    (job,) = paused_jobs(location, [a, b, c])
     assert job.pack.configs == (a, c)  # a had not got to a state of its own
     for config in (a, c):
         writer.add("trials", [{**config_columns(config), "status": "finished", "attempt": 1}])
     writer.flush()
-    assert keep_states(place, []) == 0
+    assert keep_states(location, []) == 0
     assert not (tmp_path / "sweep" / PAUSED).exists()
     folder.close()
 
 
 def test_what_failed_goes_on_from_a_state_of_its_own_only(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    location = ResultsPath(tmp_path)
     a, b, c = (Config(seed=seed) for seed in range(3))
-    keep_states(place, [checkpointed(tmp_path / "1", a), checkpointed(tmp_path / "2", b, c)])
-    jobs = paused_jobs(place, [a, b, c], alone={a.id, b.id})
+    keep_states(location, [checkpointed(tmp_path / "1", a), checkpointed(tmp_path / "2", b, c)])
+    jobs = paused_jobs(location, [a, b, c], alone={a.id, b.id})
     assert [job.pack.configs for job in jobs] == [(a,), (c,)]
 
 
 def test_packs_that_are_too_large_now_are_planned_anew(tmp_path: Path) -> None:
-    place = Place(tmp_path)
+    location = ResultsPath(tmp_path)
     configs = [Config(seed=seed) for seed in range(4)]
     keep_states(
-        place,
+        location,
         [checkpointed(tmp_path / str(i), *configs[i : i + 2]) for i in (0, 2)],
     )
     need = memory_bytes(Pack(tuple(configs[:2])))
-    assert len(paused_jobs(place, configs, 2, need, 4)) == 2
-    assert len(paused_jobs(place, configs, limit=3)) == 1
-    assert paused_jobs(place, configs, limit=1) == []
-    assert paused_jobs(place, configs, most=1) == []
-    assert paused_jobs(place, configs, memory=need - 1) == []
+    assert len(paused_jobs(location, configs, 2, need, 4)) == 2
+    assert len(paused_jobs(location, configs, limit=3)) == 1
+    assert paused_jobs(location, configs, limit=1) == []
+    assert paused_jobs(location, configs, most=1) == []
+    assert paused_jobs(location, configs, memory=need - 1) == []
 
 
 @pytest.mark.parametrize(
@@ -176,29 +176,29 @@ def test_a_list_that_is_damaged_or_leads_elsewhere_counts_for_nothing(
         name.write_bytes(b"")
     config = Config()
     (folder / "packs.json").write_bytes(content.replace(b"ID", config.id.encode()))
-    assert paused_jobs(Place(tmp_path), [config]) == []
+    assert paused_jobs(ResultsPath(tmp_path), [config]) == []
     good = [{"configs": [config.id], "files": ["x.pt"]}]
     (folder / "packs.json").write_text(json.dumps(good))
-    assert len(paused_jobs(Place(tmp_path), [config])) == 1
+    assert len(paused_jobs(ResultsPath(tmp_path), [config])) == 1
 
 
 def test_a_folder_that_cannot_be_written_keeps_what_it_has(tmp_path: Path) -> None:
     config = Config()
-    keep_states(Place(tmp_path), [checkpointed(tmp_path / "one", config)])
+    keep_states(ResultsPath(tmp_path), [checkpointed(tmp_path / "one", config)])
     before = sorted((tmp_path / PAUSED).iterdir())
     broken = checkpointed(tmp_path / "two", config)
 
-    class Unwritable(Place):
+    class Unwritable(ResultsPath):
         def write_bytes(self, content: bytes) -> None:
             raise OSError("no room")
 
-        def __truediv__(self, name: str) -> Place:
+        def __truediv__(self, name: str) -> ResultsPath:
             assert self.local is not None
             return Unwritable(self.local / name)
 
     assert keep_states(Unwritable(tmp_path), [broken]) == 0
     assert set(before) <= set((tmp_path / PAUSED).iterdir())
-    assert len(paused_jobs(Place(tmp_path), [config])) == 1
+    assert len(paused_jobs(ResultsPath(tmp_path), [config])) == 1
 
 
 # Going on in a worker

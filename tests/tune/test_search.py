@@ -15,7 +15,7 @@ from raysweep.learning.stage_graph import pack_key
 from raysweep.settings.space import BRANCH, Parameters, Space
 from raysweep.settings.sweep import load_sweep
 from raysweep.tables.folder import ResultsFolder
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer
 from raysweep.tune.scheduling.queue import Job
@@ -391,7 +391,7 @@ seeds: [0, 1]
     writer.add("trials", [{**config_columns(config), **row(config, 0.5), "attempt": 1}])
     writer.flush()
     folder.write_text(SUGGESTIONS, json.dumps(first.kept))
-    known = known_of(folder.place, space, False, STAYS)
+    known = known_of(folder.location, space, False, STAYS)
     assert known.n_suggested == len(first.kept)
     second = Bench(space, n_samples=30, pack=2, seed=1)
     for parameters in known.ended:
@@ -406,7 +406,7 @@ seeds: [0, 1]
 
 def test_an_emptied_folder_knows_of_no_suggestion(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
-    known = known_of(Place.of(tmp_path / "sweep"), space_of(tmp_path), False, STAYS)
+    known = known_of(ResultsPath.of(tmp_path / "sweep"), space_of(tmp_path), False, STAYS)
     assert known.n_suggested == 0
 
 

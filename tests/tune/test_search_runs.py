@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from sweep_runs import run, start, wait_until, write
 
-from raysweep.monitor.snapshot import Look
+from raysweep.monitor.snapshot import SweepStatus
 from raysweep.settings.sweep import load_sweep
 from raysweep.tables.pareto import pareto_settings, read_pareto
 from raysweep.tables.reader import read_trials
@@ -46,9 +46,9 @@ def suggested(folder: Path) -> list[dict[str, object]]:
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, object]]]:
     """Give a search whose driver was killed in the middle, gone on with; and what was open then."""
-    place = tmp_path_factory.mktemp("search")
-    file = write(place, TEXT)
-    folder = place / "results" / "small"
+    location = tmp_path_factory.mktemp("search")
+    file = write(location, TEXT)
+    folder = location / "results" / "small"
     process = start(file)
     wait_until(lambda: n_rows(folder) >= 8, process)
     process.send_signal(signal.SIGKILL)
@@ -135,9 +135,9 @@ def test_status_tells_how_many_suggestions_are_to_come(
     searched: tuple[Path, list[dict[str, object]]],
 ) -> None:
     folder, _ = searched
-    picture = Look.at(folder).picture()
-    assert picture.n_total in (40, 44)
-    assert picture.n_ended == len(read_trials(folder))
+    snapshot = SweepStatus.at(folder).snapshot()
+    assert snapshot.n_total in (40, 44)
+    assert snapshot.n_ended == len(read_trials(folder))
 
 
 def test_a_search_is_asked_as_slots_come_free_not_for_all_at_once(tmp_path: Path) -> None:

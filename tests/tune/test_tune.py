@@ -29,7 +29,7 @@ from sweep_runs import (
 
 from raysweep.settings.sweep import load_sweep
 from raysweep.tables.folder import ResultsFolder
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials, statuses
 from raysweep.tables.writer import Writer
 from raysweep.tune.preview import table_size
@@ -303,9 +303,9 @@ def test_results_in_a_store_are_those_of_a_folder(
         words = [*command(file, "-q", "--results", address)]
         done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
-        place = Place.of(address) / "small"
-        assert_same_tables(str(place), small)
-        names = place.tree()
+        location = ResultsPath.of(address) / "small"
+        assert_same_tables(str(location), small)
+        names = location.tree()
     assert not (tmp_path / "results").exists()
     expected = ["accuracy.parquet", "epochs.parquet", "manifest.json", "sweep.yaml"]
     assert names == [*expected, "trials.parquet"]

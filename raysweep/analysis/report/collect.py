@@ -17,7 +17,7 @@ from raysweep.analysis.samples import choose, sample_figure
 from raysweep.analysis.sweeps import Sweeps, levels, short, show_value
 from raysweep.errors import InputError
 from raysweep.tables.folder import read_runs, resume_command
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import (
     LOWER_IS_BETTER,
     SETTING,
@@ -59,8 +59,8 @@ def collect(sweeps: Sweeps, metric: str, n_samples: int = 0, data: Path | None =
         "curves": _curves(sweeps),
         "time": _time(sweeps),
         "sweeps": [
-            _sweep(place, name, trials[trials["sweep"] == name])
-            for place, name in zip(sweeps.places, sweeps.names, strict=True)
+            _sweep(location, name, trials[trials["sweep"] == name])
+            for location, name in zip(sweeps.places, sweeps.names, strict=True)
         ],
         "samples": _samples(sweeps, metric, n_samples, data, settings),
     }
@@ -87,12 +87,12 @@ def _coded(trials: pd.DataFrame, name: str) -> dict[str, Any]:
     texts = [show_value(value) for value in found]
     if len(set(texts)) < len(texts):  # alike in six digits
         texts = [f"{v:.15g}" if isinstance(v, float) else str(v) for v in found]
-    place = {None if v != v else v: i for i, v in enumerate(found)}  # noqa: PLR0124 (NaN)
+    location = {None if v != v else v: i for i, v in enumerate(found)}  # noqa: PLR0124 (NaN)
     numbers = [float(v) if isinstance(v, int | float) and v == v else None for v in found]  # noqa: PLR0124
     return {
         "levels": texts,
         "numbers": numbers if all(n is not None for n in numbers) else None,
-        "codes": [place[None if pd.isna(value) else value] for value in trials[name]],
+        "codes": [location[None if pd.isna(value) else value] for value in trials[name]],
     }
 
 
@@ -160,20 +160,20 @@ def _time(sweeps: Sweeps) -> dict[str, Any]:
     }
 
 
-def _sweep(place: Place, name: str, trials: pd.DataFrame) -> dict[str, Any]:
+def _sweep(location: ResultsPath, name: str, trials: pd.DataFrame) -> dict[str, Any]:
     """Give where a sweep is, when it ran, how, and with what."""
     try:
-        resolved = (place / "sweep.yaml").read_bytes().decode(errors="replace")
+        resolved = (location / "sweep.yaml").read_bytes().decode(errors="replace")
     except OSError:
         resolved = ""
     times = [trials["started_at"].min(), trials["ended_at"].max()]
     return {
         "name": name,
-        "place": str(place),
+        "place": str(location),
         "counts": {s: int((trials["status"] == s).sum()) for s in STATUSES},
         "times": [t.isoformat(timespec="seconds") if pd.notna(t) else None for t in times],
         "devices": sorted(trials["device"].dropna().unique()),
-        "runs": [_run(run) for run in read_runs(place)],
+        "runs": [_run(run) for run in read_runs(location)],
         "resolved": resolved,
     }
 
@@ -196,17 +196,17 @@ def _samples(
     try:
         chosen = choose(sweeps.trials, (), n, metric)
         for _, row in chosen.iterrows():
-            place = sweeps.places[sweeps.names.index(row["sweep"])]
-            images.append(_image(row, data, place, settings))
+            location = sweeps.places[sweeps.names.index(row["sweep"])]
+            images.append(_image(row, data, location, settings))
     except InputError as error:
         return {"images": images, "why_not": str(error)}
     return {"images": images, "why_not": None if images else "nothing has finished"}
 
 
 def _image(
-    row: "pd.Series[Any]", data: Path | None, place: Place, names: Sequence[str]
+    row: "pd.Series[Any]", data: Path | None, location: ResultsPath, names: Sequence[str]
 ) -> dict[str, Any]:
-    image = rendered(sample_figure(row, data=data, store_of=place), "png", dpi=110)
+    image = rendered(sample_figure(row, data=data, store_of=location), "png", dpi=110)
     shown = ", ".join(f"{short(name)} {show_value(row[name])}" for name in names)
     return {
         "id": row["config_id"],

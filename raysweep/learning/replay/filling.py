@@ -20,13 +20,13 @@ from raysweep.learning.replay.buffers import (
 )
 from raysweep.learning.stacked.optimizers import LaneState, stack_views
 from raysweep.learning.streams import generator, normal
-from raysweep.learning.training.context import Lane, Scene
+from raysweep.learning.training.context import Context, Lane
 
 _CHUNK = 500
 
 
 @torch.no_grad()
-def fill_buffers(scene: Scene, lanes: Sequence[Lane]) -> list[Buffer]:
+def fill_buffers(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
     """Fill the buffers of one group of fill stages, one buffer a lane.
 
     Simple replay chooses real samples. Generative replay decodes z ~ N(0, 1): VIB decodes image
@@ -34,41 +34,41 @@ def fill_buffers(scene: Scene, lanes: Sequence[Lane]) -> list[Buffer]:
     encoder if it has one).
     """
     config, task = lanes[0].config, lanes[0].stage.task
-    new = _choose(scene, lanes) if config.replay == "simple" else _generate(scene, lanes)
+    new = _choose(context, lanes) if config.replay == "simple" else _generate(context, lanes)
     return [
         join(lane.buffer, buffer, budget(lane.config, task))
         for lane, buffer in zip(lanes, new, strict=True)
     ]
 
 
-def _choose(scene: Scene, lanes: Sequence[Lane]) -> list[Buffer]:
+def _choose(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
     config, stage = lanes[0].config, lanes[0].stage
-    samples = scene.tasks[stage.task - 1].train
-    order = _last_order(scene, lanes[0], len(samples)) if config.selection == "ring" else None
+    samples = context.tasks[stage.task - 1].train
+    order = _last_order(context, lanes[0], len(samples)) if config.selection == "ring" else None
     if stage.parent("model") is None:
-        chosen = choose_samples(config, stage.task, samples, scene.dtype, order=order)
+        chosen = choose_samples(config, stage.task, samples, context.dtype, order=order)
         return [chosen] * len(lanes)
-    features = _features(scene, stack_views([lane.model for lane in lanes]), samples)
+    features = _features(context, stack_views([lane.model for lane in lanes]), samples)
     return [
-        choose_samples(lane.config, stage.task, samples, scene.dtype, lane_features)
+        choose_samples(lane.config, stage.task, samples, context.dtype, lane_features)
         for lane, lane_features in zip(lanes, features, strict=True)
     ]
 
 
-def _last_order(scene: Scene, lane: Lane, n: int) -> Tensor:
+def _last_order(context: Context, lane: Lane, n: int) -> Tensor:
     """Give the samples of the task's last epoch in the order in which they came."""
-    config, task = scene.config, lane.stage.task
+    config, task = context.config, lane.stage.task
     purpose = (f"train_task_{task}", config.epochs)
-    stream = generator(config.seed, "batch_order", *purpose, device=scene.device)
+    stream = generator(config.seed, "batch_order", *purpose, device=context.device)
     return torch.cat(list(batch_order(n, config.batch_size, config.drop_last, stream)))
 
 
-def _features(scene: Scene, views: Views, samples: Samples) -> Tensor:
+def _features(context: Context, views: Views, samples: Samples) -> Tensor:
     """Encode a task's samples into means of z (K, N, Z)."""
-    config, parts = scene.config, []
+    config, parts = context.config, []
     for start in range(0, len(samples), _CHUNK):
-        images = scaled(samples.images[start : start + _CHUNK], scene.dtype)
-        parts.append(encode(views, scene.inputs(images), config.nonlinearity).mu)
+        images = scaled(samples.images[start : start + _CHUNK], context.dtype)
+        parts.append(encode(views, context.inputs(images), config.nonlinearity).mu)
     return torch.cat(parts, 1)
 
 
@@ -82,13 +82,13 @@ def _counts(config: Config, task: int) -> dict[int, int]:
     return {task: sum(sizes.values())}
 
 
-def _generate(scene: Scene, lanes: Sequence[Lane]) -> list[Buffer]:
+def _generate(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
     """Generate images and label them, one buffer a lane."""
     config, task = lanes[0].config, lanes[0].stage.task
     counts = _counts(config, task)
-    like = torch.empty((), dtype=scene.dtype, device=scene.device)
+    like = torch.empty((), dtype=context.dtype, device=context.device)
     z = prior_noise(config, task, sum(counts.values()), like)
-    noise = _label_noise(scene, task, len(z))
+    noise = _label_noise(context, task, len(z))
     kinds = [lane.config.replay_labels for lane in lanes]
     temperatures = [lane.config.label_temperature for lane in lanes]
     buffers: list[Buffer | None] = [None] * len(lanes)
@@ -104,7 +104,7 @@ def _generate(scene: Scene, lanes: Sequence[Lane]) -> list[Buffer]:
         else:
             of_lanes = [_of_task(lane.generators, of_task, lane.generator) for lane in lanes]
             images = generate_images(stack_views(of_lanes), z[rows], "relu", "vae_decoder")
-            logits = _label_logits(scene, classifiers, images, noise[rows])
+            logits = _label_logits(context, classifiers, images, noise[rows])
         labels = label(logits, kinds, temperatures)
         buffers = [
             join(buffer, generated(images[k], labels[k], of_task), everything)
@@ -118,20 +118,20 @@ def _of_task(states: Sequence[LaneState], of_task: int, only: LaneState | None) 
     return states[min(of_task, len(states)) - 1] if states else only
 
 
-def _label_noise(scene: Scene, task: int, n: int) -> Tensor:
-    config = scene.config
-    stream = generator(config.seed, "replay_labels", task, device=scene.device)
-    return normal((n, config.n_noise), stream, scene.dtype)
+def _label_noise(context: Context, task: int, n: int) -> Tensor:
+    config = context.config
+    stream = generator(config.seed, "replay_labels", task, device=context.device)
+    return normal((n, config.n_noise), stream, context.dtype)
 
 
-def _label_logits(scene: Scene, classifiers: Views, images: Tensor, noise: Tensor) -> Tensor:
-    config = scene.config
+def _label_logits(context: Context, classifiers: Views, images: Tensor, noise: Tensor) -> Tensor:
+    config = context.config
     parts = []
     for start in range(0, images.shape[1], _CHUNK):
         chunk = slice(start, start + _CHUNK)
         latent = encode(
             classifiers,
-            scene.inputs(images[:, chunk]),
+            context.inputs(images[:, chunk]),
             config.nonlinearity,
             variance=config.variance,
         )

@@ -19,9 +19,9 @@ from raysweep.learning.stacked.functional import sigmoid
 from raysweep.learning.stacked.gradients import cross_entropy_rows
 from raysweep.learning.stacked.parameters import Parameters
 from raysweep.learning.streams import normal
-from raysweep.learning.training.batches import Feed, Replay
-from raysweep.learning.training.context import Scene
-from raysweep.learning.training.loss_monitor import Tally
+from raysweep.learning.training.batches import Batches, Replay
+from raysweep.learning.training.context import Context
+from raysweep.learning.training.loss_monitor import LossMonitor
 from raysweep.learning.training.objectives import Batch, Network, Weights
 from raysweep.learning.training.step import Pass
 
@@ -52,10 +52,10 @@ class VirtualStep:
         nothing = torch.zeros_like(weights.rec)
         alone = replace(weights, rec=nothing, replay=nothing, n_rec=0, is_mean=True)
         names = ["class", "kl", "n_correct"] if network.has_latent else ["class", "n_correct"]
-        tally = Tally(names, torch.ones_like(weights.kl))
+        monitor = LossMonitor(names, torch.ones_like(weights.kl))
         classifier = replace(network, image_decoder=None)
         n_lanes = parameters.n_lanes
-        self._pass = Pass(classifier, alone, parameters, self._probe, tally, n_free=n_lanes)
+        self._pass = Pass(classifier, alone, parameters, self._probe, monitor, n_free=n_lanes)
         self._flat = torch.zeros_like(parameters.flat)
         self.views = parameters.layout.views(self._flat)
         # Parameters that the class loss does not reach keep their place.
@@ -92,25 +92,25 @@ class Interference:
 
     def __init__(
         self,
-        feed: Feed,
+        batches: Batches,
         replay: Replay,
         network: Network,
         parameters: Parameters,
         step: VirtualStep,
     ) -> None:
-        self._feed, self._replay, self._network = feed, replay, network
+        self._batches, self._replay, self._network = batches, replay, network
         self._parameters, self._step = parameters, step
 
     @torch.no_grad()
     def __call__(self) -> None:
         """Put the chosen samples of each lane into the batch."""
-        candidates = self._feed.candidates
+        candidates = self._batches.candidates
         inputs = self._replay.inputs.index_select(1, candidates)
         targets = self._replay.labels.index_select(1, candidates)
         after = class_losses(self._network, self._step.take(), inputs, targets)
         before = class_losses(self._network, self._parameters.values, inputs, targets)
-        chosen = (after - before).topk(self._feed.batch.n_replay, dim=1).indices
-        self._feed.put_replay(candidates[chosen])
+        chosen = (after - before).topk(self._batches.batch.n_replay, dim=1).indices
+        self._batches.put_replay(candidates[chosen])
 
 
 class GeneratedInterference:
@@ -126,17 +126,17 @@ class GeneratedInterference:
 
     def __init__(
         self,
-        scene: Scene,
+        context: Context,
         config: Config,
-        feed: Feed,
+        batches: Batches,
         network: Network,
         step: VirtualStep,
         classifiers: Views,
         generators: Views,
         streams: Sequence[torch.Generator],
     ) -> None:
-        self._scene, self._config, self._network = scene, config, network
-        self._feed, self._step, self._streams = feed, step, streams
+        self._context, self._config, self._network = context, config, network
+        self._batches, self._step, self._streams = batches, step, streams
         self._classifiers, self._generators = classifiers, generators
         is_vib = config.model == "vib"
         self._decoder = "rec_decoder" if is_vib else "vae_decoder"
@@ -144,11 +144,11 @@ class GeneratedInterference:
 
     def __call__(self) -> None:
         """Put the generated samples and their labels into the batch."""
-        batch, n = self._feed.batch, self._feed.batch.n_new
+        batch, n = self._batches.batch, self._batches.batch.n_new
         n_lanes = batch.inputs.size(0)
         after = self._step.take()
         shape = (batch.n_replay, self._config.n_bottleneck)
-        start = normal(shape, self._streams[0], self._scene.dtype).expand(n_lanes, -1, -1)
+        start = normal(shape, self._streams[0], self._context.dtype).expand(n_lanes, -1, -1)
         z = start.clone()
         for _ in range(self._config.mir_steps):
             z = z.requires_grad_()
@@ -158,7 +158,7 @@ class GeneratedInterference:
         with torch.no_grad():
             is_well = z.isfinite().all(-1).all(-1)[:, None, None]
             images = self._images(torch.where(is_well, z, start))
-            inputs = self._scene.inputs(images)
+            inputs = self._context.inputs(images)
             assert batch.targets is not None
             batch.inputs[:, n:] = inputs
             batch.targets[:, n:] = torch.softmax(self._logits(self._classifiers, inputs), -1)
@@ -176,7 +176,7 @@ class GeneratedInterference:
     def _gain(self, z: Tensor, after: Views) -> Tensor:
         """Compute what z (K, N, Z) is moved to raise, (K,)."""
         config = self._config
-        inputs = self._scene.inputs(self._images(z))
+        inputs = self._context.inputs(self._images(z))
         before = torch.log_softmax(self._logits(self._classifiers, inputs), -1)
         then = torch.log_softmax(self._logits(after, inputs), -1)
         label = before.exp()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from raysweep.learning.stacked.parameters import Parameters
-from raysweep.learning.stacked.warnings import add_note
+from raysweep.learning.stacked.warnings import add_warning
 
 _MOMENTS = {"adam": ("exp_avg", "exp_avg_sq"), "adagrad": ("sum",), "sgd": ()}
 _BETA_1, _BETA_2, _ADAM_EPS, _ADAGRAD_EPS = 0.9, 0.999, 1e-8, 1e-10
@@ -229,6 +229,6 @@ def has_kernel(device: torch.device) -> bool:
         flags = torch.ones(1, dtype=torch.bool, device=device)
         adam(x, x, x, x, x, x, x, flags, flags.long(), (_BETA_1, _BETA_2), _ADAM_EPS)
     except Exception as error:  # noqa: BLE001 (no Triton, no compiler, an unknown card)
-        add_note(f"Adam runs as several kernels, which is slower; Triton's failed: {error}")
+        add_warning(f"Adam runs as several kernels, which is slower; Triton's failed: {error}")
         return False
     return True

@@ -3,13 +3,13 @@
 _NOTES: list[str] = []
 
 
-def add_note(text: str) -> None:
+def add_warning(text: str) -> None:
     """Note something in one line, once a process."""
     line = " ".join(text.split())
     if line not in _NOTES:
         _NOTES.append(line)
 
 
-def notes() -> list[str]:
+def warnings_so_far() -> list[str]:
     """List the notes so far."""
     return list(_NOTES)

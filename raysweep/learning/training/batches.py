@@ -12,7 +12,7 @@ from torch import Tensor
 from raysweep.learning.data.task_sequences import Samples
 from raysweep.learning.replay.buffers import Buffer
 from raysweep.learning.training import BLOCK_STEPS
-from raysweep.learning.training.context import Scene
+from raysweep.learning.training.context import Context
 from raysweep.learning.training.objectives import Batch
 
 _BLOCK = {"cpu": BLOCK_STEPS, "cuda": 64}
@@ -25,9 +25,11 @@ class Replay:
     ``images`` (K, N, D) in [0, 1] are the inputs before normalising; a VAE's are not normalised.
     """
 
-    def __init__(self, scene: Scene, buffers: Sequence[Buffer], is_classifier: bool = True) -> None:
+    def __init__(
+        self, context: Context, buffers: Sequence[Buffer], is_classifier: bool = True
+    ) -> None:
         self.images = torch.stack([buffer.images for buffer in buffers])
-        self.inputs = scene.inputs(self.images) if is_classifier else self.images
+        self.inputs = context.inputs(self.images) if is_classifier else self.images
         self.labels = torch.stack([buffer.labels for buffer in buffers])
 
     def __len__(self) -> int:
@@ -47,7 +49,7 @@ def gather(values: Tensor, chosen: Tensor, into: Tensor) -> None:
             torch.index_select(source, 0, chosen, out=part)
 
 
-class Feed:
+class Batches:
     """Put the batches of one size, one after another, into ``batch``.
 
     ``prepare`` comes before each ``load``. It gathers what the next block of steps needs and may
@@ -61,7 +63,7 @@ class Feed:
 
     def __init__(
         self,
-        scene: Scene,
+        context: Context,
         samples: Samples,
         n_lanes: int,
         n_new: int,
@@ -74,12 +76,12 @@ class Feed:
         has_images: bool = False,
         n_candidates: int = 0,
     ) -> None:
-        self._scene, self._samples, self._replay = scene, samples, replay
-        is_cuda = scene.device.type == "cuda"
+        self._context, self._samples, self._replay = context, samples, replay
+        is_cuda = context.device.type == "cuda"
         self.is_capturable = is_cuda if is_capturable is None else is_capturable
-        config, n_inputs, n_rows = scene.config, scene.config.n_inputs, n_new + n_replay
+        config, n_inputs, n_rows = context.config, context.config.n_inputs, n_new + n_replay
         n_noise = config.n_bottleneck if n_noise is None else n_noise
-        images = torch.empty(n_new, n_inputs, dtype=scene.dtype, device=scene.device)
+        images = torch.empty(n_new, n_inputs, dtype=context.dtype, device=context.device)
         self._is_normalized = config.normalize and is_classifier
         self._new_inputs = torch.empty_like(images) if self._is_normalized else images
         self.batch = Batch(
@@ -101,10 +103,10 @@ class Feed:
         self._n_block = m = min(n_steps, _BLOCK["cuda" if self.is_capturable else "cpu"])
         like = samples.labels
         self._pixels = torch.empty(
-            m, n_new, n_inputs, dtype=samples.images.dtype, device=scene.device
+            m, n_new, n_inputs, dtype=samples.images.dtype, device=context.device
         )
         self._labels = like.new_empty(m, n_new)
-        self._one_hot = torch.eye(config.n_classes, dtype=scene.dtype, device=scene.device)
+        self._one_hot = torch.eye(config.n_classes, dtype=context.dtype, device=context.device)
         self._targets = images.new_empty(m, n_new, config.n_classes)
         self._chosen = like.new_empty(m, n_candidates or n_replay)
         self.candidates = self._chosen[0].clone()
@@ -164,7 +166,7 @@ class Feed:
         batch.images.copy_(self._pick(self._pixels, None)).div_(255)
         batch.noise = self._pick(self._noise, batch.noise)
         if self._is_normalized:
-            self._new_inputs.copy_(self._scene.inputs(batch.images))
+            self._new_inputs.copy_(self._context.inputs(batch.images))
         if batch.labels is not None and batch.targets is not None:
             batch.labels = self._pick(self._labels, batch.labels)
             targets = self._pick(self._targets, batch.targets if self._replay is None else None)

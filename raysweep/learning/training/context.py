@@ -15,7 +15,7 @@ from raysweep.learning.stage_graph import Stage
 
 
 @dataclass(frozen=True)
-class Scene:
+class Context:
     """The pack's tasks, where and in which precision it computes, and its inputs' statistics.
 
     ``config`` is any of the pack's configurations: only settings of the pack key are read. On a

@@ -6,7 +6,7 @@ from torch import Tensor
 from raysweep.learning.data.task_sequences import Samples, scaled
 from raysweep.learning.models.forward import Views, decode, encode
 from raysweep.learning.streams import generator, normal
-from raysweep.learning.training.context import Scene
+from raysweep.learning.training.context import Context
 from raysweep.learning.training.objectives import count_correct
 
 _CHUNK = 500
@@ -15,7 +15,7 @@ _CHUNK = 500
 
 @torch.no_grad()
 def accuracy(
-    scene: Scene, views: Views, samples: Samples, purpose: tuple[str | int, ...]
+    context: Context, views: Views, samples: Samples, purpose: tuple[str | int, ...]
 ) -> Tensor:
     """Compute the share of correct predictions (K,), as float64.
 
@@ -23,21 +23,23 @@ def accuracy(
     (k = 1: one stochastic forward pass, as in the reference), with 0 it is made from mu. The noise
     depends on the seed and on ``purpose`` alone and is the same for all lanes.
     """
-    config = scene.config
-    stream = generator(config.seed, "evaluation", *purpose, device=scene.device)
+    config = context.config
+    stream = generator(config.seed, "evaluation", *purpose, device=context.device)
     n_lanes = next(iter(views.values())).shape[0]
-    n_correct = torch.zeros(n_lanes, dtype=torch.int64, device=scene.device)
+    n_correct = torch.zeros(n_lanes, dtype=torch.int64, device=context.device)
     for start in range(0, len(samples), _CHUNK):
-        images = scaled(samples.images[start : start + _CHUNK], scene.dtype)
+        images = scaled(samples.images[start : start + _CHUNK], context.dtype)
         labels = samples.labels[start : start + _CHUNK]
-        latent = encode(views, scene.inputs(images), config.nonlinearity, variance=config.variance)
+        latent = encode(
+            views, context.inputs(images), config.nonlinearity, variance=config.variance
+        )
         is_mean = config.eval_samples == 0 or latent.logvar is None
         if is_mean:
             scores = decode(views, latent.mu, config.nonlinearity, "class_decoder")
         else:
-            scores = torch.zeros((), dtype=scene.dtype, device=scene.device)
+            scores = torch.zeros((), dtype=context.dtype, device=context.device)
         for _ in range(0 if is_mean else config.eval_samples):
-            noise = normal((len(labels), config.n_bottleneck), stream, scene.dtype)
+            noise = normal((len(labels), config.n_bottleneck), stream, context.dtype)
             z = latent.sample(noise)
             logits = decode(views, z, config.nonlinearity, "class_decoder")
             scores = scores + torch.softmax(logits, -1)

@@ -16,10 +16,10 @@ from raysweep.learning.stacked.optimizers import LaneState, Optimizer, stack_vie
 from raysweep.learning.stacked.parameters import Parameters
 from raysweep.learning.stage_graph import epochs_of
 from raysweep.learning.streams import generator
-from raysweep.learning.training.batches import Feed, Replay
-from raysweep.learning.training.context import Lane, Scene
+from raysweep.learning.training.batches import Batches, Replay
+from raysweep.learning.training.context import Context, Lane
 from raysweep.learning.training.evaluation import accuracy
-from raysweep.learning.training.loss_monitor import EpochReport, Tally
+from raysweep.learning.training.loss_monitor import EpochReport, LossMonitor
 from raysweep.learning.training.objectives import network_of, per_lane, reconstructs, weights_of
 from raysweep.learning.training.step import Pass, Step
 
@@ -32,8 +32,8 @@ class TrainGroup:
     ``has_averages`` a classifier's reports have ``average_accuracy``, over the tasks so far.
     """
 
-    def __init__(self, scene: Scene, lanes: Sequence[Lane], has_averages: bool = False) -> None:
-        self.scene = scene
+    def __init__(self, context: Context, lanes: Sequence[Lane], has_averages: bool = False) -> None:
+        self.context = context
         self._has_averages = has_averages
         self.stage = lanes[0].stage
         self.is_classifier = self.stage.is_classifier
@@ -60,19 +60,19 @@ class TrainGroup:
         return is_later and lane.config.freeze_encoder
 
     def _build(self) -> None:
-        scene, config = self.scene, self.lanes[0].config
+        context, config = self.context, self.lanes[0].config
         self.network = network_of(config, self.stage)
         if self.is_classifier:
             has_images = self.network.image_decoder is not None
             layout = classifier_layout(config, with_reconstruction=has_images)
         else:
             layout = vae_layout(config)
-        self.weights = weights_of(scene, self.lanes)
-        self.parameters = Parameters(layout, len(self.lanes), scene.dtype, scene.device)
+        self.weights = weights_of(context, self.lanes)
+        self.parameters = Parameters(layout, len(self.lanes), context.dtype, context.device)
         role = "model" if self.is_classifier else "generator"
         if self.stage.parent(role) is None:
             self.parameters.initialise(config.seed)
-        exact = replace(scene, dtype=torch.float64)
+        exact = replace(context, dtype=torch.float64)
         self.optimizer = Optimizer(
             config.optimizer if self.is_classifier else config.generator_optimizer,
             self.parameters,
@@ -80,26 +80,28 @@ class TrainGroup:
             per_lane([lane.config.weight_decay for lane in self.lanes], exact),
         )
         buffers = [lane.buffer for lane in self.lanes if lane.buffer is not None]
-        self._replay = Replay(scene, buffers, self.is_classifier) if buffers else None
+        self._replay = Replay(context, buffers, self.is_classifier) if buffers else None
         losses = ["class"] if self.is_classifier else []
         losses += ["kl"] if self.network.has_latent else []
         losses += ["rec"] if self.weights.n_rec else []
         names = losses + (["n_correct"] if self.is_classifier else [])
         names += [f"replay_{name}" for name in losses] if buffers else []
-        self._tally = self._new_tally(names)
+        self._monitor = self._new_tally(names)
         self._steps: dict[tuple[int, int], Step] = {}
         self._average: Parameters | None = None
         if self.is_classifier and config.ema_decay > 0:
-            self._average = Parameters(layout, len(self.lanes), scene.dtype, scene.device)
+            self._average = Parameters(layout, len(self.lanes), context.dtype, context.device)
 
-    def _new_tally(self, names: Sequence[str]) -> Tally:
+    def _new_tally(self, names: Sequence[str]) -> LossMonitor:
         configs = [lane.config for lane in self.lanes]
-        threshold = per_lane([config.loss_above for config in configs], self.scene)
+        threshold = per_lane([config.loss_above for config in configs], self.context)
         if not any(config.loss_factor > 0 or config.loss_patience > 1 for config in configs):
-            return Tally(names, threshold)
-        factor = per_lane([config.loss_factor for config in configs], self.scene)
+            return LossMonitor(names, threshold)
+        factor = per_lane([config.loss_factor for config in configs], self.context)
         patience = [config.loss_patience for config in configs]
-        return Tally(names, threshold, factor, torch.tensor(patience, device=self.scene.device))
+        return LossMonitor(
+            names, threshold, factor, torch.tensor(patience, device=self.context.device)
+        )
 
     def _lr(self) -> list[float]:
         """Give each lane's learning rate for the next epoch."""
@@ -113,13 +115,13 @@ class TrainGroup:
     @property
     def is_done(self) -> bool:
         """Whether all epochs are done or no lane is left."""
-        config = self.scene.config
+        config = self.context.config
         return not self.lanes or self.n_epochs_done == epochs_of(config, self.stage)
 
     @property
     def has_limits(self) -> bool:
         """Whether limits on the loss follow a lane's losses so far."""
-        return bool(self._tally.history())
+        return bool(self._monitor.history())
 
     def run_epoch(self) -> list[EpochReport]:
         """Train one epoch; give a report for each lane that was still in.
@@ -129,10 +131,10 @@ class TrainGroup:
         steps = self.begin_epoch()
         for step in steps:
             step()
-        self._tally.close(self.parameters.are_finite())
+        self._monitor.close(self.parameters.are_finite())
         self.n_epochs_done += 1
         self.n_steps_done += len(steps)
-        self._last_finite = self._tally.last_finite
+        self._last_finite = self._monitor.last_finite
         reports = self._reports(steps)
         self._drop([k for k, report in enumerate(reports) if report.divergence])
         return reports
@@ -140,7 +142,7 @@ class TrainGroup:
     def begin_epoch(self) -> list[Step]:
         """Draw the next epoch's batches; give its steps, one for each batch."""
         self._accuracies = {}
-        self._tally.begin(self._last_finite, self.n_steps_done)
+        self._monitor.begin(self._last_finite, self.n_steps_done)
         self.optimizer.set_lr(self._lr())
         batches = self._draw_batches()
         sizes = [(len(new), self._n_replayed(len(replayed))) for new, replayed in batches]
@@ -151,18 +153,18 @@ class TrainGroup:
                 self._steps[size] = self.make_step(*size, sizes.count(size))
             of_size = [batch for batch, other in zip(batches, sizes, strict=True) if other == size]
             order, replay_order = (torch.stack(part) for part in zip(*of_size, strict=True))
-            self._steps[size].feed.begin(order, replay_order, noise, replay_noise)
+            self._steps[size].batches.begin(order, replay_order, noise, replay_noise)
         return [self._steps[size] for size in sizes]
 
     def _stream(self, name: str) -> torch.Generator:
         """Make the generator of the next epoch for a purpose."""
         purpose = (self.stage.name, self.n_epochs_done + 1)
-        return generator(self.scene.config.seed, name, *purpose, device=self.scene.device)
+        return generator(self.context.config.seed, name, *purpose, device=self.context.device)
 
     def _draw_batches(self) -> list[tuple[Tensor, Tensor]]:
         """Draw the indices of new and replayed samples of each batch."""
-        size, drop_last = self.scene.config.batch_size, self.scene.config.drop_last
-        n_samples = len(self.scene.train_samples(self.stage))
+        size, drop_last = self.context.config.batch_size, self.context.config.drop_last
+        n_samples = len(self.context.train_samples(self.stage))
         new = list(batch_order(n_samples, size, drop_last, self._stream("batch_order")))
         replayed = [new[0][:0]] * len(new)
         if self._replay is not None:
@@ -176,10 +178,10 @@ class TrainGroup:
 
     def make_step(self, n_new: int, n_replay: int, n_steps: int) -> Step:
         """Make the step for batches of a size, of which an epoch has ``n_steps``."""
-        config = self.scene.config
-        feed = Feed(
-            self.scene,
-            self.scene.train_samples(self.stage),
+        config = self.context.config
+        batches = Batches(
+            self.context,
+            self.context.train_samples(self.stage),
             len(self.lanes),
             n_new,
             n_replay,
@@ -191,24 +193,24 @@ class TrainGroup:
             n_candidates=self._n_candidates,
         )
         freezes = [self._freezes(lane) for lane in self.lanes]
-        is_frozen = torch.tensor(freezes, device=self.scene.device) if any(freezes) else None
+        is_frozen = torch.tensor(freezes, device=self.context.device) if any(freezes) else None
         frozen_end = self.parameters.layout.end_of("encoder.")
         # Frozen lanes with a reconstruction may stand before free ones without.
         n_free = max((k for k, freezes_it in enumerate(freezes, 1) if not freezes_it), default=0)
         return Step(
-            feed,
-            Pass(self.network, self.weights, self.parameters, feed.batch, self._tally, n_free),
-            self._tally,
+            batches,
+            Pass(self.network, self.weights, self.parameters, batches.batch, self._monitor, n_free),
+            self._monitor,
             self.optimizer,
             is_frozen,
             frozen_end,
             has_graph=(
-                self.scene.has_graphs
-                and self.scene.device.type == "cuda"
+                self.context.has_graphs
+                and self.context.device.type == "cuda"
                 # Draws in the middle of a step, from a generator that no graph knows.
                 and self.lanes[0].config.retrieval != "generative_mir"
             ),
-            retrieve=self._retrieval(feed, is_frozen, frozen_end),
+            retrieve=self._retrieval(batches, is_frozen, frozen_end),
             average=self._averaging(),
         )
 
@@ -223,10 +225,10 @@ class TrainGroup:
 
     def _n_replayed(self, n_drawn: int) -> int:
         """Count the replayed samples of a step for which ``n_drawn`` were drawn."""
-        return min(n_drawn, self.scene.config.batch_size) if self._n_candidates else n_drawn
+        return min(n_drawn, self.context.config.batch_size) if self._n_candidates else n_drawn
 
     def _retrieval(
-        self, feed: Feed, is_frozen: Tensor | None, frozen_end: int
+        self, batches: Batches, is_frozen: Tensor | None, frozen_end: int
     ) -> Callable[[], None] | None:
         config = self.lanes[0].config
         if self._replay is None or not self.is_classifier or config.retrieval == "cycle":
@@ -235,18 +237,18 @@ class TrainGroup:
             self.network,
             self.weights,
             self.parameters,
-            feed.batch,
+            batches.batch,
             self.optimizer.lr_column,
             is_frozen,
             frozen_end,
         )
         if config.retrieval == "mir":
-            return Interference(feed, self._replay, self.network, self.parameters, step)
+            return Interference(batches, self._replay, self.network, self.parameters, step)
         generators = [lane.generator if config.has_vae else lane.model for lane in self.lanes]
         return GeneratedInterference(
-            self.scene,
+            self.context,
             config,
-            feed,
+            batches,
             self.network,
             step,
             stack_views([lane.model for lane in self.lanes]),
@@ -260,7 +262,7 @@ class TrainGroup:
             return None
         # Tensors, not the group: a cycle would keep it until Python looks for cycles.
         average, flat = self._average.flat, self.parameters.flat
-        is_alive, share = self._tally.is_alive, 1 - self.scene.config.ema_decay
+        is_alive, share = self._monitor.is_alive, 1 - self.context.config.ema_decay
 
         def move() -> None:
             average.copy_(torch.where(is_alive[:, None], average.lerp(flat, share), average))
@@ -268,21 +270,21 @@ class TrainGroup:
         return move
 
     def _reports(self, steps: Sequence[Step]) -> list[EpochReport]:
-        n_new = sum(step.feed.batch.n_new for step in steps)
-        n_replay = sum(step.feed.batch.n_replay for step in steps)
+        n_new = sum(step.batches.batch.n_new for step in steps)
+        n_replay = sum(step.batches.batch.n_replay for step in steps)
         reported = []
         for lane in self.lanes:
             names = {"class"} if self.is_classifier else set()
             names |= {"kl"} if self.network.has_latent else set()
             reported.append(names | ({"rec"} if self._has_rec(lane) else set()))
-        means = self._tally.means(n_new, n_replay, reported)
+        means = self._monitor.means(n_new, n_replay, reported)
         if self.is_classifier:
             for row, test in zip(means, self._accuracy_now().tolist(), strict=True):
                 row["test_accuracy"] = test
         if self.is_classifier and self._has_averages:
             for row, mean in zip(means, self.mean_accuracy().tolist(), strict=True):
                 row["average_accuracy"] = mean
-        divergences = self._tally.divergences(self.stage.name, self.n_epochs_done)
+        divergences = self._monitor.divergences(self.stage.name, self.n_epochs_done)
         counts: dict[str, float | int | None] = {"n_steps": len(steps), "n_samples": n_new}
         return [
             EpochReport(counts if divergence else counts | row, divergence)
@@ -301,9 +303,9 @@ class TrainGroup:
         """Compute the test accuracy (K,) on a task (from 1) after the epochs done so far."""
         if task not in self._accuracies:
             purpose = (self.stage.name, self.n_epochs_done, task)
-            samples = self.scene.tasks[task - 1].test
+            samples = self.context.tasks[task - 1].test
             tested = self._average or self.parameters
-            self._accuracies[task] = accuracy(self.scene, tested.views, samples, purpose)
+            self._accuracies[task] = accuracy(self.context, tested.views, samples, purpose)
         return self._accuracies[task]
 
     def mean_accuracy(self) -> Tensor:
@@ -315,9 +317,9 @@ class TrainGroup:
         """Compute the test accuracy on each task before any training; it is that of all lanes."""
         assert self.n_epochs_done == 0
         views = {name: view[:1] for name, view in self.parameters.views.items()}
-        n_tasks = len(self.scene.tasks)
+        n_tasks = len(self.context.tasks)
         return [
-            float(accuracy(self.scene, views, self.scene.tasks[t - 1].test, ("initial", t)))
+            float(accuracy(self.context, views, self.context.tasks[t - 1].test, ("initial", t)))
             for t in range(1, n_tasks + 1)
         ]
 
@@ -336,7 +338,7 @@ class TrainGroup:
         self._accuracies = {task: known[kept] for task, known in self._accuracies.items()}
         states = [self.optimizer.lane(k) for k in kept]
         averages = self._average.flat[kept] if self._average is not None else None
-        history = {name: values[kept] for name, values in self._tally.history().items()}
+        history = {name: values[kept] for name, values in self._monitor.history().items()}
         self.lanes = [self.lanes[k] for k in kept]
         self._last_finite = [self._last_finite[k] for k in kept]
         if self.lanes:
@@ -345,7 +347,7 @@ class TrainGroup:
                 self.optimizer.set_lane(k, state, with_moments=True)
             if self._average is not None and averages is not None:
                 self._average.flat.copy_(averages)
-            self._tally.set_history(history)
+            self._monitor.set_history(history)
 
     def state(self) -> dict[str, Any]:
         """Give what ``restore`` needs to go on after the last epoch: plain values and tensors."""
@@ -354,7 +356,7 @@ class TrainGroup:
             "epochs": self.n_epochs_done,
             "steps": self.n_steps_done,
             "last_finite": list(self._last_finite),
-            "history": self._tally.history(),
+            "history": self._monitor.history(),
             "flat": self.parameters.flat.clone(),
             "moments": {n: m.clone() for n, m in self.optimizer.moments.items()},
             "optimizer_steps": list(self.optimizer.n_steps),
@@ -372,7 +374,7 @@ class TrainGroup:
         rows = [state["lanes"].index(lane.stage.fingerprint) for lane in self.lanes]
         self._last_finite = [state["last_finite"][k] for k in rows]
         if self.lanes:
-            self._tally.set_history({n: values[rows] for n, values in state["history"].items()})
+            self._monitor.set_history({n: values[rows] for n, values in state["history"].items()})
             self.parameters.flat.copy_(state["flat"][rows])
             self.optimizer.n_steps = [state["optimizer_steps"][k] for k in rows]
             if self._average is not None:

@@ -63,7 +63,7 @@ class _Rules:
         torch.fmin(self.best, mean, out=self.best)
 
 
-class Tally:
+class LossMonitor:
     """Each lane's losses of an epoch, summed in float64; buries lanes whose loss goes too far.
 
     ``values`` maps a name to the (K,) tensor that takes a step's sum over samples; ``mean`` takes

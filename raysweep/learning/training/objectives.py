@@ -21,7 +21,7 @@ from raysweep.learning.stacked.functional import (
     soft_cross_entropy,
 )
 from raysweep.learning.stage_graph import Stage, replay_weight, trains_decoder
-from raysweep.learning.training.context import Lane, Scene
+from raysweep.learning.training.context import Context, Lane
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def reconstructs(stage: Stage, config: Config) -> bool:
     return (stage.is_first or trains_decoder(config)) and loss_weights(config)[0] != 0
 
 
-def weights_of(scene: Scene, lanes: Sequence[Lane]) -> Weights:
+def weights_of(context: Context, lanes: Sequence[Lane]) -> Weights:
     """Give the weights of lanes of one group, those with a reconstruction first."""
     stage = lanes[0].stage
     configs = [lane.config for lane in lanes]
@@ -125,9 +125,9 @@ def weights_of(scene: Scene, lanes: Sequence[Lane]) -> Weights:
     else:
         shares = [config.generator_replay_weight for config in configs]
     return Weights(
-        kl=per_lane([kl for _, kl in pairs], scene),
-        rec=per_lane([rec for rec, _ in pairs], scene),
-        replay=per_lane(shares, scene),
+        kl=per_lane([kl for _, kl in pairs], context),
+        rec=per_lane([rec for rec, _ in pairs], context),
+        replay=per_lane(shares, context),
         n_rec=sum(has_rec),
         is_mean=stage.is_classifier and configs[0].reduction == "mean",
     )
@@ -179,9 +179,9 @@ def _sums(
     return total, parts
 
 
-def per_lane(values: Sequence[float], scene: Scene) -> Tensor:
+def per_lane(values: Sequence[float], context: Context) -> Tensor:
     """Put one number a lane into a tensor (K,)."""
-    return torch.tensor(list(values), dtype=scene.dtype, device=scene.device)
+    return torch.tensor(list(values), dtype=context.dtype, device=context.device)
 
 
 def count_correct(scores: Tensor, labels: Tensor) -> Tensor:

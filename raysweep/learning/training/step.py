@@ -17,9 +17,9 @@ from raysweep.learning.stacked.gradients import cross_entropy_rows, reconstructi
 from raysweep.learning.stacked.layers import Chain, Workspace, first
 from raysweep.learning.stacked.optimizers import Optimizer
 from raysweep.learning.stacked.parameters import Parameters
-from raysweep.learning.stacked.warnings import add_note
-from raysweep.learning.training.batches import Feed
-from raysweep.learning.training.loss_monitor import Tally
+from raysweep.learning.stacked.warnings import add_warning
+from raysweep.learning.training.batches import Batches
+from raysweep.learning.training.loss_monitor import LossMonitor
 from raysweep.learning.training.objectives import Batch, Network, Weights, count_correct
 
 _WARM_UPS = 3
@@ -39,11 +39,11 @@ class Pass:
         weights: Weights,
         parameters: Parameters,
         batch: Batch,
-        tally: Tally,
+        monitor: LossMonitor,
         n_free: int,
     ) -> None:
         self._weights, self._batch, self._n_free = weights, batch, n_free
-        self._mean, self._values = tally.mean, tally.values
+        self._mean, self._values = monitor.mean, monitor.values
         self._workspace = workspace = Workspace(parameters.flat)
         self._encoder = Encoder(
             parameters, network.nonlinearity, workspace, network.encoder, network.variance
@@ -168,9 +168,9 @@ class Step:
 
     def __init__(
         self,
-        feed: Feed,
+        batches: Batches,
         compute: Pass,
-        tally: Tally,
+        monitor: LossMonitor,
         optimizer: Optimizer,
         is_frozen: Tensor | None,
         frozen_end: int,
@@ -178,16 +178,16 @@ class Step:
         retrieve: Callable[[], None] | None = None,
         average: Callable[[], None] | None = None,
     ) -> None:
-        self.feed = feed
+        self.batches = batches
         self._retrieve, self._average = retrieve, average
-        self._pass, self._tally, self._optimizer = compute, tally, optimizer
+        self._pass, self._monitor, self._optimizer = compute, monitor, optimizer
         self._frozen = (is_frozen, frozen_end)
         self._graph = _Graph() if has_graph else None
 
     def __call__(self) -> None:
         """Train on the next batch."""
-        self.feed.prepare()
-        self._tally.begin_step(self.feed.batch.n_new)
+        self.batches.prepare()
+        self._monitor.begin_step(self.batches.batch.n_new)
         if self._graph is None:
             self.run()
         else:
@@ -196,12 +196,12 @@ class Step:
     @torch.no_grad()
     def run(self) -> None:
         """Train on the next batch, once that is prepared."""
-        self.feed.load()
+        self.batches.load()
         if self._retrieve is not None:
             self._retrieve()
         self._pass.compute()
-        self._tally.note()
-        self._optimizer.step(self._tally.is_alive, *self._frozen)
+        self._monitor.note()
+        self._optimizer.step(self._monitor.is_alive, *self._frozen)
         if self._average is not None:
             self._average()
 
@@ -244,7 +244,7 @@ class _Graph:
             raise
         except RuntimeError as error:  # what was captured has not run
             self._is_refused = True
-            add_note(
+            add_warning(
                 f"steps run without a CUDA graph, which is slower; its capture failed: {error}"
             )
             return

@@ -17,7 +17,7 @@ from typing import Any
 from raysweep.atomic import write_atomically
 from raysweep.errors import InputError
 from raysweep.monitor.loggers.logged_run import Logger, run_of
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_epochs, read_trials
 
 FOLDER = "loggers"
@@ -72,7 +72,7 @@ class _Record:
         write_atomically(self._file, json.dumps(content).encode())
 
 
-class LogKeeper:
+class LogWriter:
     """Logs the ended configurations of a sweep in ``folder`` until it is closed.
 
     A logger that fails is said once, and is left alone for the rest of the run; the next one
@@ -80,10 +80,10 @@ class LogKeeper:
     """
 
     def __init__(
-        self, names: Sequence[str], place: Place, folder: Path, say: Callable[[str], None]
+        self, names: Sequence[str], location: ResultsPath, folder: Path, say: Callable[[str], None]
     ) -> None:
         self._names = list(names)
-        self._place, self._folder, self._say = place, folder, say
+        self._location, self._folder, self._say = location, folder, say
         self._loggers: dict[str, Logger] = {}
         self._records: dict[str, _Record] = {}
         self._has_complained = False
@@ -125,7 +125,7 @@ class LogKeeper:
     def _read(self) -> tuple[dict[str, list[Any]], dict[Any, Any]]:
         """Give the rows of trials that each logger lacks, and the epochs of these by id."""
         try:
-            trials = read_trials(self._place)
+            trials = read_trials(self._location)
             keys = list(zip(trials["config_id"], trials["attempt"], strict=True))
             left = {}
             for name in self._names:
@@ -135,7 +135,7 @@ class LogKeeper:
             wanted = {row["config_id"] for rows in left.values() for row in rows}
             if not wanted:
                 return {}, {}
-            epochs = read_epochs(self._place)
+            epochs = read_epochs(self._location)
             return left, dict(list(epochs[epochs["config_id"].isin(wanted)].groupby("config_id")))
         except Exception as error:  # noqa: BLE001 (a thread's: nobody else would say it)
             if not self._has_complained:
@@ -155,7 +155,7 @@ class LogKeeper:
         if name not in self._loggers:
             module, kind, _ = _MODULES[name]
             made = getattr(importlib.import_module(module), kind)
-            self._loggers[name] = made(self._folder / name, self._place.name)
+            self._loggers[name] = made(self._folder / name, self._location.name)
         logger = self._loggers[name]
         # Of a run that was cut off there may be a part.
         doubtful = set(record.begun) | set(record.logged)

@@ -55,7 +55,7 @@ class Entry:
     tensors: "dict[str, Tensor]"
 
 
-class StageStore:
+class StageCache:
     """The entries in one folder, for any number of processes at once.
 
     ``max_bytes`` limits the folder: the entries that were not used for longest go first. An error

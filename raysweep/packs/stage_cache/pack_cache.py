@@ -13,7 +13,7 @@ from raysweep.learning.data.sources import Source
 from raysweep.learning.replay.buffers import BUFFER_FIELDS, Buffer
 from raysweep.learning.stacked.optimizers import LaneState
 from raysweep.learning.stage_graph import Stage
-from raysweep.packs.stage_cache.entries import Entry, StageStore, environment
+from raysweep.packs.stage_cache.entries import Entry, StageCache, environment
 
 _PARAMETERS, _MOMENTS = "parameters", "moments"
 
@@ -34,14 +34,14 @@ class Found:
     buffers: dict[str, Buffer] = field(default_factory=dict)
 
 
-class Shelf:
+class PackCache:
     """The part of a store that fits one pack: its data, device, precision and process.
 
     ``seconds`` is the time spent on reading and writing so far.
     """
 
     def __init__(
-        self, store: StageStore, source: Source, device: torch.device, dtype: torch.dtype
+        self, store: StageCache, source: Source, device: torch.device, dtype: torch.dtype
     ) -> None:
         self._store = store
         self._device = device

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from raysweep.errors import NothingRunsError
 from raysweep.packs.planning.estimates import slots_on
 from raysweep.settings.execution import Resources
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.versions import difference, versions_of
 
 _ANSWER_S = 60.0
@@ -32,7 +32,7 @@ class Node(NamedTuple):
     gpu_memory: int | None = None
 
 
-class Answer(NamedTuple):
+class NodeReport(NamedTuple):
     """What a node says of itself: ``sees`` whether it sees the driver's folder."""
 
     host: str
@@ -139,14 +139,14 @@ def wait_for_nodes(
         remove_placement_group(wish)
 
 
-def describe_node(marker: Place) -> Answer:
+def describe_node(marker: ResultsPath) -> NodeReport:
     """Describe the node that this runs on, and whether it sees a file of the driver's."""
     from ray._raylet import (  # type: ignore[attr-defined]
         AuthenticationMode,
         get_authentication_mode,
     )
 
-    return Answer(
+    return NodeReport(
         platform.node(),
         versions_of(),
         get_authentication_mode() == AuthenticationMode.TOKEN,
@@ -155,14 +155,14 @@ def describe_node(marker: Place) -> Answer:
     )
 
 
-def _sees(place: Place) -> bool:
+def _sees(location: ResultsPath) -> bool:
     try:
-        return place.exists()
+        return location.exists()
     except OSError:  # no network, or no credentials there
         return False
 
 
-def ask_nodes(scratch: Place) -> list[Answer]:
+def ask_nodes(scratch: ResultsPath) -> list[NodeReport]:
     """Let each node describe itself, and whether it sees this folder of the driver's.
 
     A node that does not answer in a minute is left out. Raises ``NothingRunsError`` for one that
@@ -178,7 +178,7 @@ def ask_nodes(scratch: Place) -> list[Answer]:
         marker.delete()
 
 
-def _answers(marker: Place) -> list[Answer]:
+def _answers(marker: ResultsPath) -> list[NodeReport]:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -204,7 +204,7 @@ def _answers(marker: Place) -> list[Answer]:
     return answers
 
 
-def refuse_other_versions(answers: Sequence[Answer]) -> None:
+def refuse_other_versions(answers: Sequence[NodeReport]) -> None:
     """Raise ``NothingRunsError`` for a node that has other versions than the driver."""
     for answer in answers:
         if differs := difference(versions_of(), answer.versions, answer.host):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from raysweep.errors import InputError, NothingRunsError
 from raysweep.settings.execution import Resources
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tune.cluster.auth import prepare_token, refuse_open
 from raysweep.tune.cluster.nodes import (
     Node,
@@ -58,7 +58,7 @@ class Cluster(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Joining:
+class ClusterOptions:
     """How to come by a cluster: one that starts here, or a running one at ``address``.
 
     ``scratch`` is the driver's folder that nodes may see. ``n_nodes`` of those that can run a pack
@@ -67,7 +67,7 @@ class Joining:
     """
 
     address: str | None
-    scratch: Place
+    scratch: ResultsPath
     n_data_bytes: int
     resources: Resources
     n_nodes: int | None = None
@@ -111,7 +111,7 @@ def _note_small_memory(n_bytes: int, say: Callable[[str], None]) -> None:
         )
 
 
-def _options(joining: Joining) -> dict[str, Any]:
+def _options(joining: ClusterOptions) -> dict[str, Any]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     address = joining.address or os.environ.get("RAY_ADDRESS")
     if address is None:
@@ -134,7 +134,7 @@ def _options(joining: Joining) -> dict[str, Any]:
     return options
 
 
-def _start(joining: Joining, options: dict[str, Any], is_local: bool) -> str | None:
+def _start(joining: ClusterOptions, options: dict[str, Any], is_local: bool) -> str | None:
     """Start or join Ray; give the address of its dashboard, if it has one."""
     import ray
     from ray._private import worker
@@ -163,7 +163,7 @@ def _start(joining: Joining, options: dict[str, Any], is_local: bool) -> str | N
 
 
 @contextmanager
-def connect(joining: Joining, say: Callable[[str], None]) -> Iterator[Cluster]:
+def connect(joining: ClusterOptions, say: Callable[[str], None]) -> Iterator[Cluster]:
     """Start Ray on this machine, or join a running cluster; give what it has.
 
     Unless ``is_verbose``, Ray prints nothing. Raises ``InputError`` where there is no cluster, or

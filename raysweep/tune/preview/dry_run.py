@@ -14,7 +14,7 @@ from raysweep.settings.sweep import Sweep
 from raysweep.tune.preview.measuring import Measured, measure
 from raysweep.tune.preview.table_size import n_bytes, n_rows
 from raysweep.tune.reporting.summary import lay_out
-from raysweep.tune.search.suggestions import Known, pack_like
+from raysweep.tune.search.suggestions import EarlierSuggestions, pack_like
 
 START_S = 10.0
 """Start and end of a sweep on one machine beside its packs: Ray, a worker, torch in it
@@ -95,7 +95,9 @@ def _tables(configs: Sequence[Config]) -> str:
     return f"rows to come: {counts}; about {shown}"
 
 
-def packs_of_search(sweep: Sweep, known: Known, lanes: int, limit: int | None) -> tuple[Pack, ...]:
+def packs_of_search(
+    sweep: Sweep, known: EarlierSuggestions, lanes: int, limit: int | None
+) -> tuple[Pack, ...]:
     """Make packs as a search will fill them, in size and number, of its examples."""
     assert sweep.space is not None
     n_seeds = len(sweep.space.seeds)

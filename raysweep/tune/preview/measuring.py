@@ -19,7 +19,7 @@ from raysweep.packs.planning.estimates import CPU, GPU, cost
 from raysweep.settings.execution import Resources
 
 if TYPE_CHECKING:
-    from raysweep.learning.training.context import Scene
+    from raysweep.learning.training.context import Context
     from raysweep.learning.training.loop import TrainGroup
 
 MOST_S = 60.0
@@ -135,18 +135,18 @@ def _pack_s(pack: Pack, source: Source, has_gpu: bool, clock: Callable[[], float
     import torch
 
     from raysweep.learning.data.task_sequences import make_tasks
-    from raysweep.learning.training.context import Scene
+    from raysweep.learning.training.context import Context
 
     config = pack.configs[0]
     device = torch.device("cuda" if has_gpu else "cpu")
     torch.backends.cuda.matmul.allow_tf32 = config.tf32
     start = clock()
     tasks = make_tasks(config, source, device)
-    scene = Scene(config, tasks, source.mean, source.sd, device)
+    context = Context(config, tasks, source.mean, source.sd, device)
     total = clock() - start
     of_stage = {stage.fingerprint: c for c in pack.configs for stage in stages_of(c)}
     early = [group for group in pack.groups if group[0].task <= 2 or group[0].is_first]
-    timer = _Timer(scene, of_stage, _SHAPE_S / len(early), clock)
+    timer = _Timer(context, of_stage, _SHAPE_S / len(early), clock)
     # Of each stage up to task 2: a lane's seconds.
     lane_s: dict[str, float] = {}
     for group in early:
@@ -173,13 +173,13 @@ class _Timer:
 
     def __init__(
         self,
-        scene: "Scene",
+        context: "Context",
         of_stage: Mapping[str, Config],
         limit_s: float,
         clock: Callable[[], float],
     ) -> None:
-        self._scene, self._of_stage, self._limit_s = scene, of_stage, limit_s
-        self._kind, self._clock = scene.device.type, clock
+        self._context, self._of_stage, self._limit_s = context, of_stage, limit_s
+        self._kind, self._clock = context.device.type, clock
         self._models: dict[str, Any] = {}
         self._buffers: dict[str, Any] = {}
 
@@ -193,12 +193,12 @@ class _Timer:
         lanes = [Lane.of(stage, self._of_stage[stage.fingerprint], *kept) for stage in group]
         if group[0].kind == "fill_buffer":
             start = self._now()
-            buffers = fill_buffers(self._scene, lanes)
+            buffers = fill_buffers(self._context, lanes)
             seconds = self._now() - start
             self._buffers |= {s.fingerprint: b for s, b in zip(group, buffers, strict=True)}
             return seconds
-        trained = TrainGroup(self._scene, lanes)
-        seconds = epochs_of(self._scene.config, group[0]) * self._epoch_s(trained)
+        trained = TrainGroup(self._context, lanes)
+        seconds = epochs_of(self._context.config, group[0]) * self._epoch_s(trained)
         if trained.is_classifier:
             seconds += self._n_tests(group[0], len(group)) * self._test_s(trained)
         states = trained.lane_states()
@@ -237,7 +237,7 @@ class _Timer:
 
     def _n_tests(self, stage: Stage, n_lanes: int) -> float:
         """Count the tests of all lanes on one task: after epochs, at the end and before any."""
-        n_tasks, epochs = len(self._scene.tasks), epochs_of(self._scene.config, stage)
+        n_tasks, epochs = len(self._context.tasks), epochs_of(self._context.config, stage)
         n_tests = (
             epochs * n_tasks + n_tasks if stage.kind == "train_joint" else epochs + n_tasks - 1
         )
@@ -248,10 +248,10 @@ class _Timer:
         from raysweep.learning.data.task_sequences import Samples
         from raysweep.learning.training.evaluation import accuracy
 
-        views, tests = group.parameters.views, [task.test for task in self._scene.tasks]
+        views, tests = group.parameters.views, [task.test for task in self._context.tasks]
         part = Samples(tests[0].images[:_N_TESTED], tests[0].labels[:_N_TESTED])
         for purpose in ("warm-up", "clock"):
             start = self._now()
-            accuracy(self._scene, views, part, (purpose,))
+            accuracy(self._context, views, part, (purpose,))
             seconds = self._now() - start
         return seconds / len(part) * sum(map(len, tests)) / len(tests)

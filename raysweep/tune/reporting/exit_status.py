@@ -3,23 +3,25 @@
 import sys
 
 from raysweep.settings.sweep import Sweep
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import statuses
 from raysweep.tune.options import ExitCode
 from raysweep.tune.scheduling.budgets import ALIKE, End
 from raysweep.tune.scheduling.ledger import Ledger
 
 
-def verdict(sweep: Sweep, place: Place, n_unasked: int, end: End, resume: str) -> ExitCode:
+def exit_status(
+    sweep: Sweep, location: ResultsPath, n_unasked: int, end: End, resume: str
+) -> ExitCode:
     """Say what is missing or failed, and how to go on; give the exit code.
 
     ``n_unasked`` counts the configurations that a search is still to suggest, ``end`` tells why
     the run ended early, if it did.
     """
-    ledger = Ledger(statuses(place))
+    ledger = Ledger(statuses(location))
     n_failed = len(ledger.failed(sweep))
     n_missing = len(ledger.missing(sweep)) - n_failed + n_unasked
-    logs = place / "logs"
+    logs = location / "logs"
     if end.common_error:
         print(
             f"error: {ALIKE} configurations in a row failed with one message: {end.common_error} "

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from raysweep.monitor.terminal import Picture, Work, show_status
+from raysweep.monitor.terminal import Snapshot, WorkerState, show_status
 from raysweep.tables.ranking import is_lower_better
 
 _RATE_S = 300.0
@@ -21,7 +21,7 @@ class _Slot:
     """A slot's number, what its worker does, and when that was heard (``time.monotonic``)."""
 
     number: int
-    work: Work
+    work: WorkerState
     heard: float
 
 
@@ -83,7 +83,7 @@ class Progress:
         """Note that a slot's worker takes up a pack."""
         taken = {slot.number for slot in self._slots.values()}
         number = next(i for i in range(len(taken) + 1) if i not in taken)
-        self._slots[pack] = _Slot(number, Work(n_configs), time.monotonic())
+        self._slots[pack] = _Slot(number, WorkerState(n_configs), time.monotonic())
 
     def note_epoch(
         self, pack: str, host: str | None, stage: str | None, epoch: int, n_epochs: int
@@ -152,13 +152,13 @@ class Progress:
         share = sum(self.work_done.values()) / self.total_work if self.total_work else 0.0
         return self.elapsed_s * (1 - min(share, 1.0)) / share if share > 0.01 else None
 
-    def picture(self) -> Picture:
+    def snapshot(self) -> Snapshot:
         """Give all there is to show."""
         now = time.monotonic()
         slots = sorted(self._slots.values(), key=lambda slot: slot.number)
         for slot in slots:
             slot.work.heard_s = now - slot.heard
-        return Picture(
+        return Snapshot(
             title=self.title,
             n_total=self.n_before + self.n_total,
             counts=self.counts + Counter(self.before),
@@ -174,4 +174,4 @@ class Progress:
 
     def line(self) -> str:
         """Describe the state in one line."""
-        return show_status(self.picture())
+        return show_status(self.snapshot())

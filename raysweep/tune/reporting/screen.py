@@ -56,7 +56,7 @@ class Screen:
             if self._live is None:
                 self._live = Live(console=self._console, auto_refresh=False, transient=True)
                 self._live.start()
-            self._live.update(Display(progress.picture()), refresh=True)
+            self._live.update(Display(progress.snapshot()), refresh=True)
         self._shown = time.monotonic()
 
     def close(self) -> None:

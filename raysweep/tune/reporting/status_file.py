@@ -29,7 +29,7 @@ class StatusFile:
         if time.monotonic() - self._written < _EVERY_S or not self._writing.done():
             return
         self._written = time.monotonic()
-        text = DriverReport.of(progress.picture(), self._dashboard).to_text()
+        text = DriverReport.of(progress.snapshot(), self._dashboard).to_text()
         self._writing = self._pool.submit(self._write, text)
 
     def close(self) -> None:
@@ -44,4 +44,4 @@ class StatusFile:
 
     def _remove(self) -> None:
         with contextlib.suppress(OSError):
-            (self._folder.place / STATUS_FILE).delete()
+            (self._folder.location / STATUS_FILE).delete()

@@ -100,7 +100,7 @@ def conclude(
     Of a search for several metrics the Pareto front is written, too; where there is one metric now,
     the front of an earlier version of the file is deleted. Raises ``WriteError``.
     """
-    trials = read_trials(folder.place)
+    trials = read_trials(folder.location)
     ids = {config.id for config in sweep.configs}
     current = trials[trials["config_id"].isin(ids)]
     metrics, modes = sweep.search.metrics, sweep.search.modes
@@ -118,7 +118,7 @@ def conclude(
         lines.append(f"{n_other} more rows are of earlier versions of the search space")
     names = [*reversed(TABLES), *(["pareto"] if has_front else [])]
     files = ", ".join(f"{name}.parquet" for name in names)
-    lines.append(f"tables in {folder.place}: {files}")
+    lines.append(f"tables in {folder.location}: {files}")
     if progress is not None:
         lines.append(_time_spent(progress, total_s, data_s))
     return "\n".join(lines)

@@ -137,14 +137,14 @@ class JobQueue:
 
     def _join(self, is_full: bool) -> Job | None:
         """Make one job of those set aside at one epoch: of as many as fill its seats, or of all."""
-        for place, jobs in self._aside.items():
+        for location, jobs in self._aside.items():
             n_seats = max((job.n_seats for job in jobs), default=0)
             if not jobs or (is_full and sum(job.n_open for job in jobs) < n_seats):
                 continue
             taken: list[Job] = []
             while jobs and sum(job.n_open for job in (*taken, jobs[0])) <= n_seats:
                 taken.append(jobs.pop(0))
-            self._aside[place] = jobs
+            self._aside[location] = jobs
             self._n_joined += 1
             whole = Job(
                 f"{taken[0].pack.configs[0].id}-{self._n_joined}",

@@ -10,7 +10,7 @@ from raysweep.errors import NothingRunsError
 from raysweep.learning.config import Config
 from raysweep.packs.planning.estimates import cost
 from raysweep.packs.planning.packing import Plan, make_plan
-from raysweep.packs.stage_cache.entries import StageStore, stored_stages
+from raysweep.packs.stage_cache.entries import StageCache, stored_stages
 from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import Sweep
 from raysweep.tables.folder import ResultsFolder
@@ -22,7 +22,7 @@ from raysweep.tune.reporting.progress import Progress
 from raysweep.tune.reporting.screen import Screen
 from raysweep.tune.reporting.summary import describe_plan
 from raysweep.tune.scheduling.ledger import Ledger
-from raysweep.tune.search.suggestions import Known, describe, lanes_of, make_queue
+from raysweep.tune.search.suggestions import EarlierSuggestions, describe, lanes_of, make_queue
 
 if TYPE_CHECKING:
     from raysweep.tune.scheduling.queue import Job, JobQueue
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Room:
+class Capacity:
     """Where packs run: the nodes, what each pack gets and why, and how many run at once."""
 
     nodes: Sequence[Node]
@@ -39,7 +39,7 @@ class Room:
     why: str
 
     @classmethod
-    def of(cls, sweep: Sweep, configs: Sequence[Config], nodes: Sequence[Node]) -> "Room":
+    def of(cls, sweep: Sweep, configs: Sequence[Config], nodes: Sequence[Node]) -> "Capacity":
         """Give the room for packs of configurations."""
         wanted = sweep.resources
         if wanted.is_gpu_auto and configs:
@@ -71,13 +71,13 @@ class Room:
 
 
 @dataclass
-class Work:
+class RemainingWork:
     """What a run of a sweep has to do: at most ``limit`` configurations of those not done."""
 
     sweep: Sweep
     folder: ResultsFolder
     ledger: Ledger
-    store: StageStore | None
+    store: StageCache | None
     limit: int | None
     screen: Screen
     title: str
@@ -87,7 +87,7 @@ class Work:
         """The configurations that need training."""
         return self.ledger.missing(self.sweep)
 
-    def plan(self, room: Room, paused: "Sequence[Job]" = ()) -> Plan:
+    def plan(self, room: Capacity, paused: "Sequence[Job]" = ()) -> Plan:
         """Plan what is missing and not paused: new ones first, failed ones in a pack each."""
         going_on = {config.id for job in paused for config in job.pack.configs}
         missing = [config for config in self.missing if config.id not in going_on]
@@ -97,14 +97,14 @@ class Work:
         n_slots, has_gpu = max(1, room.n_slots), room.resources.gpu > 0
         return make_plan(todo, n_slots, self.sweep.pack, failed, room.memory, has_gpu=has_gpu)
 
-    def describe(self, plan: Plan, room: Room, n_paused: int = 0) -> str:
+    def describe(self, plan: Plan, room: Capacity, n_paused: int = 0) -> str:
         """Describe a plan."""
         stored = stored_stages(self.store.folder) if self.store else None
         n_done = len(self.sweep.configs) - len(self.missing)
         n_slots = max(1, room.n_slots)
         return describe_plan(self.sweep, plan, n_slots, n_done, room.why, stored, n_paused)
 
-    def packs(self, room: Room) -> "tuple[JobQueue, Progress]":
+    def packs(self, room: Capacity) -> "tuple[JobQueue, Progress]":
         """Plan what is missing, and give the queue of its packs."""
         from raysweep.tune.scheduling.queue import JobQueue
 
@@ -119,7 +119,9 @@ class Work:
         queue.go_on(paused)
         return queue, self._progress(n_planned, work, room)
 
-    def search(self, known: Known, n_todo: int, room: Room) -> "tuple[SearchQueue, Progress]":
+    def search(
+        self, known: EarlierSuggestions, n_todo: int, room: Capacity
+    ) -> "tuple[SearchQueue, Progress]":
         """Give a queue that asks for suggestions, up to ``n_todo`` configurations of them."""
         lanes = lanes_of(self.sweep, room.memory)
         self.screen.detail(describe(self.sweep, known, lanes, room.n_slots, room.why))
@@ -128,19 +130,19 @@ class Work:
         queue.go_on(self._paused(room, lanes))
         return queue, progress
 
-    def _paused(self, room: Room, lanes: int | None) -> "list[Job]":
+    def _paused(self, room: Capacity, lanes: int | None) -> "list[Job]":
         """Give the packs that the last run left in mid-training, if this one is to train them."""
         from raysweep.tune.scheduling.resume import paused_jobs
 
-        place, failed = self.folder.place, self.ledger.failed(self.sweep)
-        jobs = paused_jobs(place, self.missing, lanes, room.memory, self.limit, failed)
+        location, failed = self.folder.location, self.ledger.failed(self.sweep)
+        jobs = paused_jobs(location, self.missing, lanes, room.memory, self.limit, failed)
         if jobs:
             n_configs = sum(len(job.pack.configs) for job in jobs)
             self.screen.say(f"{n_configs} of them go on where the last run stopped")
         return jobs
 
-    def _progress(self, n_total: int, work: float, room: Room) -> Progress:
-        trials = read_trials(self.folder.place)
+    def _progress(self, n_total: int, work: float, room: Capacity) -> Progress:
+        trials = read_trials(self.folder.location)
         ids = [config.id for config in self.sweep.configs]
         metric, mode = self.sweep.search.objective
         return Progress(
@@ -164,4 +166,4 @@ class Work:
         ended = {config.id for config in self.ledger.ended(self.sweep)}
         paused = {c.id for j in queue.jobs.values() if j.is_paused for c in j.pack.configs}
         configs = [*self.sweep.configs, *self.sweep.examples]
-        return make_stopper(rule, configs, ended, self.folder.place, paused)
+        return make_stopper(rule, configs, ended, self.folder.location, paused)

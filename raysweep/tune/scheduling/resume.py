@@ -16,7 +16,7 @@ from typing import Any
 from raysweep.learning.config import Config
 from raysweep.learning.stage_graph import Pack
 from raysweep.packs.planning.estimates import memory_bytes
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import statuses
 from raysweep.tune.scheduling.queue import Job
 
@@ -26,15 +26,15 @@ _LIST = "packs.json"
 _SUFFIX = ".pt"
 
 
-def keep_states(place: Place, jobs: Iterable[Job]) -> int:
+def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
     """Keep the states of jobs that have not ended; gives how many of them are new.
 
     States of earlier runs stay for configurations that have no row and no later state, such as
     those that this run was not of. A folder that can't be written keeps what it has.
     """
-    if place.local is None:
+    if location.local is None:
         return 0
-    folder = (place.local / PAUSED).absolute()
+    folder = (location.local / PAUSED).absolute()
     kept: list[dict[str, Any]] = []
     n_new = 0
     with contextlib.suppress(OSError):
@@ -45,9 +45,9 @@ def keep_states(place: Place, jobs: Iterable[Job]) -> int:
                 n_new += any(file.parent != folder for file in files)
                 names = [_moved(file, folder) for file in files]
                 kept.append({"configs": [c.id for c in job.open_configs], "files": names})
-        kept += _others(place, folder, {i for entry in kept for i in entry["configs"]})
+        kept += _others(location, folder, {i for entry in kept for i in entry["configs"]})
         if kept:
-            (place / PAUSED / _LIST).write_bytes(json.dumps(kept).encode())
+            (location / PAUSED / _LIST).write_bytes(json.dumps(kept).encode())
         elif folder.exists():
             (folder / _LIST).unlink(missing_ok=True)
         _clear(folder, {name for entry in kept for name in entry["files"]})
@@ -55,12 +55,12 @@ def keep_states(place: Place, jobs: Iterable[Job]) -> int:
     return 0
 
 
-def _others(place: Place, folder: Path, ids_kept: set[str]) -> list[dict[str, Any]]:
+def _others(location: ResultsPath, folder: Path, ids_kept: set[str]) -> list[dict[str, Any]]:
     """List the earlier states of configurations that have no row and no later state."""
     listed = _listed(folder)
     if not listed:
         return []
-    gone = {i for i, (status, _) in statuses(place).items() if status != "failed"} | ids_kept
+    gone = {i for i, (status, _) in statuses(location).items() if status != "failed"} | ids_kept
     left = [([i for i in ids if i not in gone], names) for ids, names in listed]
     return [
         {"configs": ids, "files": names}
@@ -95,7 +95,7 @@ def _clear(folder: Path, names: set[str]) -> None:
 
 
 def paused_jobs(
-    place: Place,
+    location: ResultsPath,
     missing: Sequence[Config],
     most: int | None = None,
     memory: int | None = None,
@@ -107,9 +107,9 @@ def paused_jobs(
     Packs of more than ``most`` configurations, or ``memory`` bytes, are planned anew; no more than
     ``limit`` configurations go on, and those ``alone`` (ids) only where a state is of nothing else.
     """
-    if place.local is None:
+    if location.local is None:
         return []
-    folder = (place.local / PAUSED).absolute()
+    folder = (location.local / PAUSED).absolute()
     left = {config.id: config for config in missing}
     jobs: list[Job] = []
     for ids, names in _listed(folder):

@@ -23,7 +23,7 @@ from ray import tune
 from raysweep import __version__
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
-from raysweep.packs.stage_cache.entries import StageStore, environment
+from raysweep.packs.stage_cache.entries import StageCache, environment
 from raysweep.settings.stopping import Stop
 from raysweep.versions import difference, versions_of
 
@@ -52,7 +52,7 @@ def trial_config(
     cpu: float = 1,
     gpu: float = 0,
     has_checkpoints: bool = True,
-    store: StageStore | None = None,
+    store: StageCache | None = None,
     max_seconds: float | None = None,
     checkpoint: tune.Checkpoint | None = None,
     hung: Path | None = None,
@@ -120,10 +120,10 @@ class PackTrainable(tune.Trainable):
         self._gpu = trial["gpu"]
         self._wants_gpu = self._gpu > 0
         self._has_checkpoints = trial["has_checkpoints"]
-        self._store: StageStore | None = None
+        self._store: StageCache | None = None
         if trial["store"]:
             folder, max_bytes = json.loads(trial["store"])
-            self._store = StageStore(Path(folder), max_bytes)
+            self._store = StageCache(Path(folder), max_bytes)
         self._device = "cuda" if self._wants_gpu else "cpu"
         self._run: PackRun | None = None
         self._save_s = _SAVE_S
@@ -137,7 +137,7 @@ class PackTrainable(tune.Trainable):
         self._is_paused: bool = trial["is_paused"]
         self._notes: list[str] = []
         self._aside: str | None = None
-        self._is_spoilt = False
+        self._is_tainted = False
         self._foreign = difference(json.loads(trial["versions"]), versions_of(), platform.node())
 
     def _pack_run(self) -> "PackRun":
@@ -213,7 +213,7 @@ class PackTrainable(tune.Trainable):
         """Train one epoch."""
         import torch
 
-        if self._is_spoilt:
+        if self._is_tainted:
             raise RuntimeError("this worker ran out of memory; another takes its place")
         if self._foreign:
             return {"done": True, "error": self._foreign, "is_foreign": True}
@@ -225,11 +225,11 @@ class PackTrainable(tune.Trainable):
                 report = run.settle() if aside else run.advance()
                 cpu_s = time.process_time() - cpu_s
         except Exception as error:
-            self._is_spoilt = _is_memory(error)
-            if self._wants_gpu and torch.cuda.is_available() and not self._is_spoilt:
+            self._is_tainted = _is_memory(error)
+            if self._wants_gpu and torch.cuda.is_available() and not self._is_tainted:
                 raise  # CUDA may be unusable in this process: the driver starts another
             return {
-                "done": not self._is_spoilt,
+                "done": not self._is_tainted,
                 "error": " ".join(f"{type(error).__name__}: {error}".split()),
                 "traceback": traceback.format_exc(),
                 "circumstances": self._circumstances(),

@@ -13,7 +13,7 @@ from ray import tune
 from ray.tune.error import TuneError
 
 from raysweep.learning.data.sources import Source
-from raysweep.packs.stage_cache.entries import StageStore
+from raysweep.packs.stage_cache.entries import StageCache
 from raysweep.settings.execution import Resources
 from raysweep.tune.scheduling.collector import Collector
 from raysweep.tune.scheduling.queue import Job, JobQueue, QueueSearcher
@@ -22,7 +22,7 @@ from raysweep.tune.signals import StopRun, end_at_once
 
 
 @dataclass(frozen=True)
-class Terms:
+class TrialOptions:
     """What all packs of a run have in common.
 
     ``storage`` is where Tune keeps its files, a path on ``filesystem`` (None: on this machine);
@@ -34,12 +34,12 @@ class Terms:
     storage: str
     filesystem: Any = None
     has_checkpoints: bool = True
-    store: StageStore | None = None
+    store: StageCache | None = None
     max_seconds: float | None = None
     has_averages: bool = False
 
 
-def run_packs(queue: JobQueue, terms: Terms, collector: Collector) -> None:
+def run_packs(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
     """Run every job of a queue as a trial; return at the end or on an interrupt.
 
     Raises ``WriteError`` where the tables could not be written, ``NothingRunsError`` where a node
@@ -51,7 +51,7 @@ def run_packs(queue: JobQueue, terms: Terms, collector: Collector) -> None:
         _fit(queue, terms, collector)
 
 
-def _fit(queue: JobQueue, terms: Terms, collector: Collector) -> None:
+def _fit(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
     def config_of(job: Job) -> dict[str, Any]:
         return trial_config(
             job.name,

@@ -16,7 +16,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, Tri
 
 from raysweep.learning.config import Config
 from raysweep.settings.stopping import EarlyStopping, Stop, classifier_epochs
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_arrow
 
 TIME = "classifier_epochs"
@@ -150,7 +150,7 @@ def make_stopper(
     rule: EarlyStopping,
     configs: Sequence[Config],
     ended: Collection[str],
-    place: Place,
+    location: ResultsPath,
     paused: Collection[str] = (),
 ) -> LaneStopper:
     """Make a stopper that knows what became of the configurations (by id) that have ended.
@@ -161,7 +161,7 @@ def make_stopper(
     stopper = LaneStopper(rule, max(map(classifier_epochs, configs)))
     if ended or paused:
         columns = ["config_id", "stage", "epoch", rule.metric]
-        rows = read_arrow(place, "epochs", columns).to_pylist()
+        rows = read_arrow(location, "epochs", columns).to_pylist()
         stopper.learn({c.id: c for c in configs if c.id in ended}, rows)
         stopper.take_up({c.id: c for c in configs if c.id in paused}, rows)
     return stopper

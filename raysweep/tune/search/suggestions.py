@@ -15,7 +15,7 @@ from raysweep.settings.sampling import Search
 from raysweep.settings.space import Parameters, Space
 from raysweep.settings.sweep import Sweep
 from raysweep.tables.folder import ResultsFolder
-from raysweep.tables.paths import Place
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import is_lower_better
 from raysweep.tables.reader import read_arrow
 from raysweep.tables.schemas import TABLES, config_of
@@ -34,7 +34,7 @@ LANES = 8
 
 
 @dataclass(frozen=True)
-class Known:
+class EarlierSuggestions:
     """What earlier runs left: rows by configuration, ended suggestions, and those that have not.
 
     ``failed`` has the ids of configurations that failed.
@@ -78,7 +78,9 @@ def modes_of(search: Search) -> tuple[str, ...]:
     return search.modes or usual
 
 
-def known_of(place: Place, space: Space, is_new: bool, stays: Collection[str]) -> Known:
+def known_of(
+    location: ResultsPath, space: Space, is_new: bool, stays: Collection[str]
+) -> EarlierSuggestions:
     """Read from a folder which suggestions were made, and what became of them.
 
     Rows of an earlier grid in the same space count as suggestions, too: the searcher learns of
@@ -86,8 +88,8 @@ def known_of(place: Place, space: Space, is_new: bool, stays: Collection[str]) -
     damaged table.
     """
     if is_new:
-        return Known({}, [], [])
-    trials = read_arrow(place, "trials").to_pandas()
+        return EarlierSuggestions({}, [], [])
+    trials = read_arrow(location, "trials").to_pandas()
     rows: dict[str, dict[Any, Any]] = {r["config_id"]: r for r in trials.to_dict("records")}
     found: dict[frozenset[str], Parameters] = {}
 
@@ -98,7 +100,7 @@ def known_of(place: Place, space: Space, is_new: bool, stays: Collection[str]) -
             if ids:
                 found.setdefault(ids, parameters)
 
-    for kept in _suggested(place):
+    for kept in _suggested(location):
         with contextlib.suppress(InputError):  # of another version of the space
             take(kept)
     taken = set().union(*found)
@@ -113,12 +115,12 @@ def known_of(place: Place, space: Space, is_new: bool, stays: Collection[str]) -
         has_ended = all(config.id in done for config in space.configs(parameters))
         (ended if has_ended else left).append(parameters)
     failed = frozenset(i for i, row in rows.items() if row["status"] == "failed")
-    return Known({i: row for i, row in rows.items() if i in done}, ended, left, failed)
+    return EarlierSuggestions({i: row for i, row in rows.items() if i in done}, ended, left, failed)
 
 
-def _suggested(place: Place) -> list[dict[str, Any]]:
+def _suggested(location: ResultsPath) -> list[dict[str, Any]]:
     try:
-        content = json.loads((place / SUGGESTIONS).read_bytes())
+        content = json.loads((location / SUGGESTIONS).read_bytes())
     except (OSError, ValueError):
         return []
     if not isinstance(content, list):
@@ -154,7 +156,7 @@ def _memory(config: Config, lanes: int) -> int:
 
 def make_queue(
     sweep: Sweep,
-    known: Known,
+    known: EarlierSuggestions,
     folder: ResultsFolder,
     lanes: int,
     limit: int | None,
@@ -193,7 +195,9 @@ def make_queue(
     return queue
 
 
-def _searcher(sweep: Sweep, known: Known, n_samples: int, lanes: int) -> "LearningSearcher":
+def _searcher(
+    sweep: Sweep, known: EarlierSuggestions, n_samples: int, lanes: int
+) -> "LearningSearcher":
     assert sweep.space is not None
     search, modes = sweep.search, modes_of(sweep.search)
     # Not the random numbers of the runs before once more.
@@ -224,7 +228,9 @@ class Estimate:
         self._progress.total_work = self._cost * max(self._progress.n_total, self._n) / self._n
 
 
-def describe(sweep: Sweep, known: Known, lanes: int, n_slots: int, resources: str) -> str:
+def describe(
+    sweep: Sweep, known: EarlierSuggestions, lanes: int, n_slots: int, resources: str
+) -> str:
     """Describe what a search would do, as far as it is known beforehand."""
     assert sweep.space is not None
     search, n_seeds = sweep.search, len(sweep.space.seeds)
