@@ -23,7 +23,7 @@ import torch
 from benchmarks.figures import Table
 from benchmarks.sweeps import ROOT, write_space
 from raysweep.learning.data.sources import load_source
-from raysweep.learning.stage_graph import Pack
+from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import CPU
 from raysweep.packs.planning.packing import make_plan
 from raysweep.packs.run import PackRun

@@ -128,7 +128,7 @@ def measure_lanes(
 def flops_and_bytes(group: TrainGroup) -> tuple[float, float]:
     """Count a lane-step's multiply-adds times two in its products, and Adam's bytes."""
     config = group.context.config
-    weights = n_parameters(config, "train_task")
+    weights = n_parameters(config, stages_of(config)[0])
     first = config.n_inputs * config.encoder_widths[0]
     return 2 * config.batch_size * (3 * weights - first), 7 * 4 * weights
 

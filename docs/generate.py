@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from raysweep.learning.config import Config, expected_of, section_of
-from raysweep.learning.setting_types import show_widths
+from raysweep.learning.declare import show_widths
 from raysweep.settings import execution, stopping
 from raysweep.settings.execution import Resources, StageCaching
 from raysweep.settings.grid import TOP_KEYS

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
-from raysweep.learning.models.forward import classifier_layout, vae_layout
-from raysweep.learning.stacked.parameters import Layout
+from raysweep.learning.stacked.layout import Layout
+from raysweep.learning.training.forward import classifier_layout, vae_layout
 from raysweep.packs.run import PackRun
 
 

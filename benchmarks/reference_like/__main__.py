@@ -27,7 +27,7 @@ from benchmarks.reference_like.runs import (
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import data_folder, load_source
-from raysweep.learning.stage_graph import Pack
+from raysweep.packs.pack import Pack
 from raysweep.packs.planning.packing import Plan, make_plan
 from raysweep.settings.sweep import load_sweep
 

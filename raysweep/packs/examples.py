@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source, data_folder, load_source
-from raysweep.learning.data.task_sequences import pixel_order, scaled
-from raysweep.learning.models.forward import decode, encode
-from raysweep.learning.replay.buffers import Buffer
-from raysweep.learning.rules import loss_weights
-from raysweep.learning.stacked.functional import sigmoid
+from raysweep.learning.data.task_kinds import TASK_KINDS
+from raysweep.learning.data.task_sequences import scaled
+from raysweep.learning.replay.buffers import Buffer, generate_images
 from raysweep.learning.stacked.optimizers import LaneState, stack_views
-from raysweep.learning.stage_graph import Stage, stages_of, trains_decoder
+from raysweep.learning.stage_graph import has_image_decoder, network_of, stages_of
+from raysweep.learning.stages import Stage
+from raysweep.learning.training.forward import encode
 from raysweep.packs.run import PackRun
 from raysweep.packs.stage_cache.entries import STORE, StageCache
 
@@ -182,9 +182,9 @@ def _decoders(config: Config) -> list[Stage]:
     if config.has_vae:
         generators = [stage for stage in stages if stage.kind == "train_generator"]
         return generators if config.generator == "per_task" else generators[-1:]
-    if config.model != "vib" or loss_weights(config)[0] == 0:
+    if config.loss_weights[0] == 0:
         return []
-    return [s for s in stages if s.is_first or (s.is_classifier and trains_decoder(config))][-1:]
+    return [s for s in stages if s.is_classifier and has_image_decoder(config, s)][-1:]
 
 
 def _replayed(config: Config, run: PackRun) -> Replayed | None:
@@ -194,7 +194,7 @@ def _replayed(config: Config, run: PackRun) -> Replayed | None:
         return None
     images = buffer.images.double().numpy()
     tasks = _tasks_of(config, buffer, fills[-1].task)
-    is_guessed = config.tasks == "perm_mnist" and bool((tasks == 0).any())
+    is_guessed = bool((tasks == 0).any()) and _is_permuted(config)
     if is_guessed:
         candidates = range(1, fills[-1].task + 1)
         roughness = [_roughness(_upright(config, task, images)) for task in candidates]
@@ -210,7 +210,7 @@ def _tasks_of(config: Config, buffer: Buffer, n_tasks: int) -> _Whole:
     groups: _Whole = buffer.groups.numpy()
     if n_tasks == 1:
         return np.ones_like(groups)
-    if config.replay == "generative":
+    if config.of_replay.generates:
         return groups + 1 if config.generator == "per_task" else np.zeros_like(groups)
     if config.selection == "reservoir":
         return np.zeros_like(groups)
@@ -219,8 +219,13 @@ def _tasks_of(config: Config, buffer: Buffer, n_tasks: int) -> _Whole:
 
 def _upright(config: Config, task: int, images: _Array) -> _Array:
     """Put the pixels of a task's images (N, D) where the source has them."""
-    order = pixel_order(config, task, images.shape[1])
+    order = TASK_KINDS[config.tasks].pixel_order(config, task, images.shape[1])
     return images if order is None else images[:, np.argsort(order.numpy())]
+
+
+def _is_permuted(config: Config) -> bool:
+    last = TASK_KINDS[config.tasks].pixel_order(config, config.n_tasks, config.n_inputs)
+    return last is not None
 
 
 def _roughness(images: _Array) -> _Array:
@@ -241,7 +246,7 @@ def _reconstructed(config: Config, run: PackRun, source: Source, n: int) -> Iter
             test = run.context.tasks[task - 1].test
             chosen = in_turn(test.labels.numpy(), n)
             pixels = scaled(test.images[torch.from_numpy(chosen)], run.context.dtype)
-            made = _decoded(config, run, state, pixels, stage.is_classifier)
+            made = _decoded(config, run, state, pixels, stage)
             yield Reconstructed(
                 task,
                 stage.task,
@@ -252,17 +257,14 @@ def _reconstructed(config: Config, run: PackRun, source: Source, n: int) -> Iter
 
 
 def _decoded(
-    config: Config, run: PackRun, state: LaneState, pixels: torch.Tensor, is_vib: bool
+    config: Config, run: PackRun, state: LaneState, pixels: torch.Tensor, stage: Stage
 ) -> torch.Tensor:
     """Encode images (N, D), decode the mean of z."""
     views = stack_views([state])
-    if is_vib:
-        latent = encode(views, run.context.inputs(pixels), config.nonlinearity, "encoder")
-        logits = decode(views, latent.mu, config.nonlinearity, "rec_decoder")
-    else:
-        latent = encode(views, pixels, "relu", "vae_encoder")
-        logits = decode(views, latent.mu, "relu", "vae_decoder")
-    return sigmoid(logits)[0]
+    network = network_of(config, stage)
+    inputs = run.context.inputs(pixels) if stage.is_classifier else pixels
+    latent = encode(views, inputs, network.nonlinearity, network.encoder)
+    return generate_images(views, latent.mu, network)[0]
 
 
 def _known(value: Any) -> Any:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from raysweep.learning.config import Config
-from raysweep.learning.stage_graph import group_stages, stages_of, turn_of
+from raysweep.learning.stage_graph import stages_of
+from raysweep.packs.pack import group_stages, turn_of
 
 State = dict[str, Any]
 _LISTS = ("lanes", "last_finite", "optimizer_steps")

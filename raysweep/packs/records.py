@@ -5,7 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from raysweep.learning.config import Config
-from raysweep.learning.stage_graph import Stage, stages_of
+from raysweep.learning.stage_graph import stages_of
+from raysweep.learning.stages import Stage
 from raysweep.learning.training.loss_monitor import Divergence, EpochReport
 from raysweep.packs.rows import Record, Report, Row, accuracy_rows, stopped_row, trial_row
 from raysweep.settings.stopping import Stop

@@ -18,10 +18,12 @@ from raysweep.learning.replay.buffers import Buffer
 from raysweep.learning.replay.filling import fill_buffers
 from raysweep.learning.stacked.optimizers import LaneState
 from raysweep.learning.stacked.warnings import warnings_so_far
-from raysweep.learning.stage_graph import Stage, group_stages, pack_key, stages_of, turn_of
+from raysweep.learning.stage_graph import stages_of
+from raysweep.learning.stages import Stage
 from raysweep.learning.training.context import Context, Lane
 from raysweep.learning.training.loop import TrainGroup
 from raysweep.learning.training.loss_monitor import Divergence, EpochReport
+from raysweep.packs.pack import group_stages, pack_key, turn_of
 from raysweep.packs.records import PackRecords
 from raysweep.packs.rows import Report
 from raysweep.packs.stage_cache.entries import StageCache

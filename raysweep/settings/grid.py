@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config, defaults_of, expected_of, section_of
-from raysweep.learning.setting_types import words_of
+from raysweep.learning.declare import words_of
 from raysweep.settings.sampling import KINDS, Domain, Search, domain_of, draw
 from raysweep.user_text.values import near, reading, show
 

@@ -128,7 +128,7 @@ def _check_epochs(rule: EarlyStopping, configs: Sequence[Config]) -> None:
 
 def classifier_epochs(config: Config) -> int:
     """Count the epochs in which a configuration's classifier learns, over all tasks."""
-    return config.epochs * (1 if config.experiment == "joint" else config.n_tasks)
+    return config.epochs * (1 if config.is_joint else config.n_tasks)
 
 
 def budget_of(time_budget: Any, max_configs: Any, max_gpu_hours: Any) -> Budget:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from raysweep.errors import InputError
-from raysweep.learning.config import Config
-from raysweep.learning.rules import ADDED, loss_weights
-from raysweep.learning.setting_types import show_widths
+from raysweep.learning.config import DECLARATIONS, Config
+from raysweep.learning.declare import show_widths
 from raysweep.settings.grid import check_value
 
 if TYPE_CHECKING:
@@ -241,9 +240,10 @@ vouches for the others of its configuration."""
 def config_columns(config: Config) -> dict[str, Any]:
     """Give what a configuration contributes to its row of ``trials``."""
     row: dict[str, Any] = {"config_id": config.id}
-    for name, value in config.model_dump().items():
+    for name in DECLARATIONS:
+        value = config.applicable.get(name)  # null where it does not apply
         row[f"config/{name}"] = show_widths(value) if isinstance(value, tuple) else value
-    row["weight_rec"], row["weight_kl"] = loss_weights(config)
+    row["weight_rec"], row["weight_kl"] = config.loss_weights
     return row
 
 
@@ -251,26 +251,27 @@ def config_of(row: "Mapping[Any, Any] | pd.Series[Any]") -> Config:
     """Rebuild the configuration of a row of ``trials``, the inverse of ``config_columns``.
 
     ``row`` maps columns to values, as a dict or as a pandas Series of a DataFrame's row. Settings
-    that came after the row was written may be missing or null. Raises ``InputError`` where others
-    are, where a value is none, and where the settings are not those that ``config_id`` stands for.
+    that do not apply to the configuration are null. Raises ``InputError`` where others are, where
+    a value is none, and where the settings are not those that ``config_id`` stands for.
     """
     config_id = row.get("config_id")
     where = f"configuration {config_id}"
     values = {}
-    for name in Config.model_fields:
+    for name in DECLARATIONS:
         column = f"config/{name}"
         value = _plain(row.get(column))
         if value is not None:
             values[name] = check_value(name, _widths_or(name, value), f"{where}: {column}")
-        elif name not in ADDED:
-            raise InputError(
-                f"{where}: expected a value in the column {column} of its row, found none; "
-                f"read trials with raysweep.results.read_trials"
-            )
     try:
         config = Config(**values)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+    missing = next((name for name in config.applicable if name not in values), None)
+    if missing is not None:
+        raise InputError(
+            f"{where}: expected a value in the column config/{missing} of its row, found none; "
+            f"read trials with raysweep.results.read_trials"
+        )
     if config.id != config_id:
         raise InputError(
             f"{where}: expected its settings in its row of trials, found those of {config.id}; "

@@ -21,8 +21,9 @@ from test_step import Recorded, guarded
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
-from raysweep.learning.stage_graph import LANE_SETTINGS, pack_key, stages_of
+from raysweep.learning.stage_graph import LANE_SETTINGS, stages_of
 from raysweep.learning.training.loss_monitor import LossMonitor
+from raysweep.packs.pack import pack_key
 from raysweep.packs.run import PackRun
 from raysweep.packs.stage_cache.entries import StageCache
 from raysweep.settings.sweep import load_sweep

@@ -22,10 +22,11 @@ from test_lanes import (
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
-from raysweep.learning.stage_graph import LANE_SETTINGS, Pack, group_stages, stages_of
+from raysweep.learning.stage_graph import LANE_SETTINGS, stages_of
 from raysweep.learning.training.context import Lane
 from raysweep.learning.training.loop import TrainGroup
 from raysweep.packs import run as pack_module
+from raysweep.packs.pack import Pack, group_stages
 from raysweep.packs.run import PackRun
 
 Settings = dict[str, Any]

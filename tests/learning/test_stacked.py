@@ -20,8 +20,9 @@ from raysweep.learning.stacked.functional import (
     sigmoid,
     soft_cross_entropy,
 )
+from raysweep.learning.stacked.layout import Layout, ParameterSpec
 from raysweep.learning.stacked.optimizers import LaneState, Optimizer
-from raysweep.learning.stacked.parameters import Layout, Parameters, ParameterSpec
+from raysweep.learning.stacked.parameters import Parameters
 
 F64 = torch.float64
 MODULES: dict[str, type[nn.Module]] = {

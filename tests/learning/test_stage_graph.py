@@ -10,15 +10,10 @@ from test_plan_results import BASES, CHANGES, TINY, VIB
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
+from raysweep.learning.declarations.replay import FEATURE_SELECTIONS
 from raysweep.learning.rules import REPLAY_SETTINGS
-from raysweep.learning.stage_graph import (
-    FEATURE_SELECTIONS,
-    LANE_SETTINGS,
-    Pack,
-    epochs_of,
-    pack_key,
-    stages_of,
-)
+from raysweep.learning.stage_graph import LANE_SETTINGS, epochs_of, stages_of
+from raysweep.packs.pack import Pack, pack_key
 from raysweep.packs.planning.estimates import memory_bytes
 from raysweep.packs.planning.packing import make_plan
 

@@ -18,16 +18,17 @@ from torch.utils._pytree import tree_leaves
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
 from raysweep.learning.data.task_sequences import make_tasks
-from raysweep.learning.models.forward import decode, encode
 from raysweep.learning.replay.filling import fill_buffers
 from raysweep.learning.stacked.gradients import reconstruction
 from raysweep.learning.stacked.layers import Linear, Workspace
+from raysweep.learning.stacked.layout import Layout, ParameterSpec
 from raysweep.learning.stacked.optimizers import Optimizer
-from raysweep.learning.stacked.parameters import Layout, Parameters, ParameterSpec
+from raysweep.learning.stacked.parameters import Parameters
 from raysweep.learning.stage_graph import stages_of
 from raysweep.learning.streams import generator, normal
 from raysweep.learning.training.batches import Batches
 from raysweep.learning.training.context import Context, Lane
+from raysweep.learning.training.forward import decode, encode
 from raysweep.learning.training.loop import TrainGroup
 from raysweep.learning.training.loss_monitor import LossMonitor
 from raysweep.learning.training.objectives import define_losses

@@ -14,7 +14,8 @@ from small_configs import configure
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
-from raysweep.learning.stage_graph import Pack, group_stages, stages_of
+from raysweep.learning.stage_graph import stages_of
+from raysweep.packs.pack import Pack, group_stages
 from raysweep.packs.rows import Report
 from raysweep.packs.run import PackRun
 

@@ -10,8 +10,8 @@ from test_lanes import Rows, add, assert_same, empty, mixed, run_alone
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
-from raysweep.learning.stage_graph import pack_key
 from raysweep.packs.merging import joined
+from raysweep.packs.pack import pack_key
 from raysweep.packs.run import PackRun
 from raysweep.settings.stopping import Stop
 

@@ -13,7 +13,8 @@ import pytest
 from raysweep.learning import stage_graph
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
-from raysweep.learning.stage_graph import Pack, pack_key, stages_of
+from raysweep.learning.stage_graph import stages_of
+from raysweep.packs.pack import Pack, pack_key
 from raysweep.packs.planning import packing
 from raysweep.packs.planning.estimates import cost, memory_bytes, slots_on
 from raysweep.packs.planning.packing import LANES_CPU, LANES_GPU, Plan, make_plan, memory_of

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
-from raysweep.learning.stage_graph import Pack
+from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import memory_bytes
 from raysweep.packs.run import PackRun
 

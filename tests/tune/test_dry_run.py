@@ -17,7 +17,7 @@ from sweep_runs import ROOT, SMALL, command, run, write
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import load_source
-from raysweep.learning.stage_graph import Pack
+from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import cost
 from raysweep.packs.run import PackRun
 from raysweep.settings.execution import Resources

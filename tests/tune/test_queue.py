@@ -15,7 +15,7 @@ from ray.tune.search import Searcher
 
 from raysweep.errors import NothingRunsError
 from raysweep.learning.config import Config
-from raysweep.learning.stage_graph import Pack
+from raysweep.packs.pack import Pack
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.reader import read_trials
 from raysweep.tables.writer import Writer

@@ -17,8 +17,8 @@ from test_trainable import Bare, pack, rows_of, train_to_end
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
-from raysweep.learning.stage_graph import Pack
 from raysweep.packs.merging import joined
+from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import memory_bytes
 from raysweep.packs.run import PackRun
 from raysweep.tables.folder import ResultsFolder

@@ -11,7 +11,7 @@ import pytest
 from sweep_runs import write
 
 from raysweep.learning.config import Config
-from raysweep.learning.stage_graph import pack_key
+from raysweep.packs.pack import pack_key
 from raysweep.settings.space import BRANCH, Parameters, Space
 from raysweep.settings.sweep import load_sweep
 from raysweep.tables.folder import ResultsFolder

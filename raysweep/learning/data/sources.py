@@ -15,6 +15,7 @@ from raysweep.errors import InputError
 from raysweep.learning.config import Config
 from raysweep.learning.data.source_files import find_file, read_arrays
 from raysweep.learning.data.source_shapes import SOURCES, is_file_source
+from raysweep.learning.data.task_kinds import TASK_KINDS
 from raysweep.learning.rules import is_by_class, shares_of_first_task
 
 _Bytes = NDArray[np.uint8]
@@ -144,7 +145,7 @@ def check_fit(configs: Iterable[Config], source: Source) -> None:
     shape = SOURCES[source.name]
     counts = np.bincount(source.train_labels, minlength=shape.n_classes)
     for config in configs:
-        sizes = _sizes_of_tasks(config, counts)
+        sizes = TASK_KINDS[config.tasks].sizes(config, counts)
         smallest = int(sizes.min())
         if config.task_samples > smallest:
             raise InputError(
@@ -154,7 +155,7 @@ def check_fit(configs: Iterable[Config], source: Source) -> None:
         if config.task_samples:
             sizes = np.full_like(sizes, config.task_samples)
             smallest = config.task_samples
-        is_joint = config.experiment == "joint"
+        is_joint = config.is_joint
         n_most, of = (
             (int(sizes.sum()), "all tasks") if is_joint else (smallest, "the smallest task")
         )
@@ -163,19 +164,8 @@ def check_fit(configs: Iterable[Config], source: Source) -> None:
                 f"training.batch_size: expected at most {n_most}, the samples of {of}, "
                 f"got {config.batch_size}; lower it or set data.drop_last false"
             )
-        if config.replay == "simple" and config.n_tasks > 1:
+        if config.n_stored_tasks and config.of_replay.part and not config.of_replay.generates:
             _check_buffer(config, counts, smallest)
-
-
-def _sizes_of_tasks(config: Config, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Count each task's training samples, by ``counts`` (C,) of each class."""
-    if config.tasks == "perm_mnist":
-        return np.full(config.n_tasks, counts.sum())
-    # Shuffled pairs depend on the seed: take the rarest classes.
-    ordered = np.sort(counts) if config.shuffle_tasks else counts
-    # Of an odd number of classes the last is in no pair.
-    pairs: NDArray[np.int64] = ordered[: len(ordered) // 2 * 2].reshape(-1, 2).sum(1)
-    return pairs[: config.n_tasks]
 
 
 def _check_buffer(config: Config, counts: NDArray[np.int64], smallest: int) -> None:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from raysweep.learning.config import Config
-from raysweep.learning.data.source_shapes import SOURCES
 from raysweep.learning.data.sources import Source
+from raysweep.learning.data.task_kinds import TASK_KINDS
 from raysweep.learning.streams import generator
 
 
@@ -44,18 +44,13 @@ def _tensor(array: object, device: torch.device) -> Tensor:
 
 
 def make_tasks(config: Config, source: Source, device: torch.device) -> list[Task]:
-    """Make the task sequence of a configuration.
-
-    ``perm_mnist``: pixel permutations out[i] = in[perm[i]], equal for training and test, the
-    first task too unless ``first_task_identity``. ``split_mnist``: task k has the classes p with
-    rank 2k and 2k + 1 (the order shuffled by ``shuffle_tasks``), target = rank % 2.
-    """
+    """Make the task sequence of a configuration, as its kind of tasks does."""
     train = Samples(
         _tensor(source.train_images, device), _tensor(source.train_labels, device).long()
     )
     test = Samples(_tensor(source.test_images, device), _tensor(source.test_labels, device).long())
-    make = _permuted if config.tasks == "perm_mnist" else _split
-    tasks = [Task(*make(config, k, train, test)) for k in range(config.n_tasks)]
+    kind = TASK_KINDS[config.tasks]
+    tasks = [Task(*kind.make(config, k + 1, train, test)) for k in range(config.n_tasks)]
     if not config.task_samples:
         return tasks
     return [Task(_sample(config, k, task.train), task.test) for k, task in enumerate(tasks)]
@@ -67,43 +62,6 @@ def _sample(config: Config, k: int, samples: Samples) -> Samples:
     chosen = torch.randperm(len(samples), generator=stream)[: config.task_samples]
     chosen = chosen.to(samples.labels.device)
     return Samples(samples.images[chosen], samples.labels[chosen])
-
-
-def pixel_order(config: Config, task: int, n_inputs: int) -> Tensor | None:
-    """Give the permutation (D,) of a task's pixels, out[i] = in[order[i]]; None for none.
-
-    ``task`` counts from 1; ``n_inputs`` is D.
-    """
-    is_in_place = task == 1 and config.first_task_identity
-    if config.tasks != "perm_mnist" or is_in_place:
-        return None
-    return torch.randperm(n_inputs, generator=generator(config.seed, "permutation", task))
-
-
-def _permuted(config: Config, k: int, train: Samples, test: Samples) -> tuple[Samples, Samples]:
-    order = pixel_order(config, k + 1, train.images.shape[1])
-    if order is None:
-        return train, test
-    order = order.to(train.images.device)
-    return (
-        Samples(train.images[:, order], train.labels),
-        Samples(test.images[:, order], test.labels),
-    )
-
-
-def _split(config: Config, k: int, train: Samples, test: Samples) -> tuple[Samples, Samples]:
-    n_classes = SOURCES[config.source].n_classes
-    rank = torch.arange(n_classes)
-    if config.shuffle_tasks:
-        rank = torch.randperm(n_classes, generator=generator(config.seed, "class_order"))
-    rank = rank.to(train.labels.device)
-
-    def pick(samples: Samples) -> Samples:
-        ranks = rank[samples.labels]
-        chosen = ranks // 2 == k
-        return Samples(samples.images[chosen], ranks[chosen] % 2)
-
-    return pick(train), pick(test)
 
 
 def n_batches(n: int, batch_size: int, drop_last: bool) -> int:

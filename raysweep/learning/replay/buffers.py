@@ -12,11 +12,12 @@ from torch.nn import functional
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.task_sequences import Samples, scaled
-from raysweep.learning.models.forward import Views, decode
+from raysweep.learning.declarations.replay import FEATURE_SELECTIONS
+from raysweep.learning.models import Network
 from raysweep.learning.replay.selection import keep, quotas, select
 from raysweep.learning.stacked.functional import entropy, sigmoid
-from raysweep.learning.stage_graph import FEATURE_SELECTIONS
 from raysweep.learning.streams import generator, normal
+from raysweep.learning.training.forward import Views, decode
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ BUFFER_FIELDS = ("images", "labels", "groups", "priorities")
 def budget(config: Config, task: int) -> dict[int, int]:
     """Give the largest size of each group of samples after ``task`` tasks."""
     is_total = config.n_replay_scope == "total"
-    selection = config.selection if config.replay == "simple" else "random"
+    selection = "random" if config.of_replay.generates else config.selection
     return quotas(selection, config.n_replay, is_total, task, config.n_tasks - 1, config.n_classes)
 
 
@@ -89,9 +90,10 @@ def prior_noise(config: Config, task: int, n: int, like: Tensor) -> Tensor:
     return normal((n, config.n_bottleneck), stream, like.dtype)
 
 
-def generate_images(views: Views, z: Tensor, nonlinearity: str, prefix: str) -> Tensor:
-    """Decode ``z`` (N, Z) into images (K, N, D) in [0, 1]."""
-    return sigmoid(decode(views, z, nonlinearity, prefix))
+def generate_images(views: Views, z: Tensor, network: Network) -> Tensor:
+    """Decode ``z``, (N, Z) or (K, N, Z), into images (K, N, D) in [0, 1]."""
+    assert network.image_decoder is not None
+    return sigmoid(decode(views, z, network.nonlinearity, network.image_decoder))
 
 
 def label(logits: Tensor, kinds: Sequence[str], temperatures: Sequence[float]) -> Tensor:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.task_sequences import Samples, batch_order, scaled
-from raysweep.learning.models.forward import Views, decode, encode
 from raysweep.learning.replay.buffers import (
     Buffer,
     budget,
@@ -19,8 +18,10 @@ from raysweep.learning.replay.buffers import (
     prior_noise,
 )
 from raysweep.learning.stacked.optimizers import LaneState, stack_views
+from raysweep.learning.stage_graph import generator_of
 from raysweep.learning.streams import generator, normal
 from raysweep.learning.training.context import Context, Lane
+from raysweep.learning.training.forward import Views, decode, encode
 
 _CHUNK = 500
 
@@ -34,14 +35,14 @@ def fill_buffers(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
     encoder if it has one).
     """
     config, task = lanes[0].config, lanes[0].stage.task
-    new = _choose(context, lanes) if config.replay == "simple" else _generate(context, lanes)
+    new = config.of_replay.fill(context, lanes)
     return [
         join(lane.buffer, buffer, budget(lane.config, task))
         for lane, buffer in zip(lanes, new, strict=True)
     ]
 
 
-def _choose(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
+def choose(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
     config, stage = lanes[0].config, lanes[0].stage
     samples = context.tasks[stage.task - 1].train
     order = _last_order(context, lanes[0], len(samples)) if config.selection == "ring" else None
@@ -82,7 +83,7 @@ def _counts(config: Config, task: int) -> dict[int, int]:
     return {task: sum(sizes.values())}
 
 
-def _generate(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
+def generate(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
     """Generate images and label them, one buffer a lane."""
     config, task = lanes[0].config, lanes[0].stage.task
     counts = _counts(config, task)
@@ -98,13 +99,13 @@ def _generate(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
         rows = slice(start, start + n)
         start += n
         classifiers = stack_views([_of_task(lane.labelers, of_task, lane.model) for lane in lanes])
-        if config.model == "vib":
-            images = generate_images(classifiers, z[rows], config.nonlinearity, "rec_decoder")
-            logits = decode(classifiers, z[rows], config.nonlinearity, "class_decoder")
-        else:
+        if config.has_vae:
             of_lanes = [_of_task(lane.generators, of_task, lane.generator) for lane in lanes]
-            images = generate_images(stack_views(of_lanes), z[rows], "relu", "vae_decoder")
+            images = generate_images(stack_views(of_lanes), z[rows], generator_of(config))
             logits = _label_logits(context, classifiers, images, noise[rows])
+        else:
+            images = generate_images(classifiers, z[rows], generator_of(config))
+            logits = decode(classifiers, z[rows], config.nonlinearity, "class_decoder")
         labels = label(logits, kinds, temperatures)
         buffers = [
             join(buffer, generated(images[k], labels[k], of_task), everything)

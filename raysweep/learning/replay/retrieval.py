@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 
 from raysweep.learning.config import Config
-from raysweep.learning.models.forward import Views, decode, encode
-from raysweep.learning.stacked.functional import sigmoid
+from raysweep.learning.models import Network
+from raysweep.learning.replay.buffers import generate_images
 from raysweep.learning.stacked.gradients import cross_entropy_rows
 from raysweep.learning.stacked.parameters import Parameters
+from raysweep.learning.stage_graph import generator_of
 from raysweep.learning.streams import normal
 from raysweep.learning.training.batches import Batches, Replay
 from raysweep.learning.training.context import Context
+from raysweep.learning.training.forward import Views, decode, encode
 from raysweep.learning.training.loss_monitor import LossMonitor
-from raysweep.learning.training.objectives import Batch, Network, Weights
+from raysweep.learning.training.objectives import Batch, Weights
 from raysweep.learning.training.step import Pass
 
 
@@ -138,9 +140,7 @@ class GeneratedInterference:
         self._context, self._config, self._network = context, config, network
         self._batches, self._step, self._streams = batches, step, streams
         self._classifiers, self._generators = classifiers, generators
-        is_vib = config.model == "vib"
-        self._decoder = "rec_decoder" if is_vib else "vae_decoder"
-        self._nonlinearity = config.nonlinearity if is_vib else "relu"
+        self._generator = generator_of(config)
 
     def __call__(self) -> None:
         """Put the generated samples and their labels into the batch."""
@@ -166,7 +166,7 @@ class GeneratedInterference:
                 batch.replay_images.copy_(images)
 
     def _images(self, z: Tensor) -> Tensor:
-        return sigmoid(decode(self._generators, z, self._nonlinearity, self._decoder))
+        return generate_images(self._generators, z, self._generator)
 
     def _logits(self, views: Views, inputs: Tensor) -> Tensor:
         network = self._network

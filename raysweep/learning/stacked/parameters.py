@@ -1,65 +1,12 @@
 """The parameters of K lanes in one flat tensor, a padded row a lane."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from raysweep.learning.stacked.layout import Layout
 from raysweep.learning.streams import generator
-
-_ALIGNMENT = 32
-"""Elements: a multiple of 64 bytes and of two vector registers, in float32 and float64."""
-
-
-@dataclass(frozen=True)
-class ParameterSpec:
-    """Name and shape of one parameter of one lane; ``fan_in`` sets its initial spread."""
-
-    name: str
-    shape: tuple[int, ...]
-    fan_in: int
-
-
-class Layout:
-    """Where each parameter stands in a lane's row."""
-
-    def __init__(self, specs: Sequence[ParameterSpec]) -> None:
-        self.specs = tuple(specs)
-        self.offsets: dict[str, int] = {}
-        end = 0
-        for spec in specs:
-            self.offsets[spec.name] = end
-            end += -(-math.prod(spec.shape) // _ALIGNMENT) * _ALIGNMENT
-        self.size = end
-
-    def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Give each parameter of a flat (K, P) tensor as a view (K, *shape)."""
-        return {
-            spec.name: flat[:, start : start + math.prod(spec.shape)].view(-1, *spec.shape)
-            for spec in self.specs
-            for start in (self.offsets[spec.name],)
-        }
-
-    def n_layers(self, prefix: str) -> int:
-        """Count the layers ``prefix.0``, ``prefix.1``, ... of a chain."""
-        return count_layers((spec.name for spec in self.specs), prefix)
-
-    def end_of(self, prefix: str) -> int:
-        """Give where the leading parameters whose names start with ``prefix`` end in a row."""
-        after = [s.name for s in self.specs if not s.name.startswith(prefix)]
-        return self.offsets[after[0]] if after else self.size
-
-
-def count_layers(names: Iterable[str], prefix: str) -> int:
-    """Count the layers ``prefix.0``, ``prefix.1``, ... that parameters are named for."""
-    heads = {
-        name.removeprefix(f"{prefix}.").partition(".")[0]
-        for name in names
-        if name.startswith(f"{prefix}.")
-    }
-    return sum(head.isdigit() for head in heads)
 
 
 class Parameters:

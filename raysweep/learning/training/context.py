@@ -11,7 +11,7 @@ from raysweep.learning.config import Config
 from raysweep.learning.data.task_sequences import Samples, Task
 from raysweep.learning.replay.buffers import Buffer
 from raysweep.learning.stacked.optimizers import LaneState
-from raysweep.learning.stage_graph import Stage
+from raysweep.learning.stages import Stage
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from raysweep.learning.data.task_sequences import Samples, scaled
-from raysweep.learning.models.forward import Views, decode, encode
 from raysweep.learning.streams import generator, normal
 from raysweep.learning.training.context import Context
+from raysweep.learning.training.forward import Views, decode, encode
 from raysweep.learning.training.objectives import count_correct
 
 _CHUNK = 500

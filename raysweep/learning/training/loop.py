@@ -10,17 +10,16 @@ import torch
 from torch import Tensor
 
 from raysweep.learning.data.task_sequences import batch_order, cycled_order, subsets
-from raysweep.learning.models.forward import classifier_layout, vae_layout
 from raysweep.learning.replay.retrieval import GeneratedInterference, Interference, VirtualStep
 from raysweep.learning.stacked.optimizers import LaneState, Optimizer, stack_views
 from raysweep.learning.stacked.parameters import Parameters
-from raysweep.learning.stage_graph import epochs_of
+from raysweep.learning.stage_graph import epochs_of, model_of, network_of
 from raysweep.learning.streams import generator
 from raysweep.learning.training.batches import Batches, Replay
 from raysweep.learning.training.context import Context, Lane
 from raysweep.learning.training.evaluation import accuracy
 from raysweep.learning.training.loss_monitor import EpochReport, LossMonitor
-from raysweep.learning.training.objectives import network_of, per_lane, reconstructs, weights_of
+from raysweep.learning.training.objectives import per_lane, reconstructs, weights_of
 from raysweep.learning.training.step import Pass, Step
 
 
@@ -62,11 +61,8 @@ class TrainGroup:
     def _build(self) -> None:
         context, config = self.context, self.lanes[0].config
         self.network = network_of(config, self.stage)
-        if self.is_classifier:
-            has_images = self.network.image_decoder is not None
-            layout = classifier_layout(config, with_reconstruction=has_images)
-        else:
-            layout = vae_layout(config)
+        has_images = self.network.image_decoder is not None
+        layout = model_of(config, self.stage).layout(config, has_images)
         self.weights = weights_of(context, self.lanes)
         self.parameters = Parameters(layout, len(self.lanes), context.dtype, context.device)
         role = "model" if self.is_classifier else "generator"

@@ -12,28 +12,17 @@ import torch
 from torch import Tensor
 
 from raysweep.learning.config import Config
-from raysweep.learning.models.forward import Views, decode, encode
-from raysweep.learning.rules import loss_weights
+from raysweep.learning.models import Network
 from raysweep.learning.stacked.functional import (
     cross_entropy,
     kl_to_standard_normal,
     reconstruction_loss,
     soft_cross_entropy,
 )
-from raysweep.learning.stage_graph import Stage, replay_weight, trains_decoder
+from raysweep.learning.stage_graph import has_image_decoder, replay_weight, weights_of_stage
+from raysweep.learning.stages import Stage
 from raysweep.learning.training.context import Context, Lane
-
-
-@dataclass(frozen=True)
-class Network:
-    """Which chains of a layout a stage trains: encoder, decoders of classes and of images."""
-
-    encoder: str
-    class_decoder: str | None
-    image_decoder: str | None
-    nonlinearity: str
-    variance: str = "exp"
-    has_latent: bool = True
+from raysweep.learning.training.forward import Views, decode, encode
 
 
 @dataclass(frozen=True)
@@ -84,38 +73,16 @@ class Losses:
     parts: dict[str, Tensor]
 
 
-def network_of(config: Config, stage: Stage) -> Network:
-    """Name the chains that a training stage trains."""
-    if stage.kind == "train_generator":
-        return Network("vae_encoder", None, "vae_decoder", "relu")
-    has_images = config.model == "vib" and (stage.is_first or trains_decoder(config))
-    return Network(
-        "encoder",
-        "class_decoder",
-        "rec_decoder" if has_images else None,
-        config.nonlinearity,
-        config.variance,
-        not config.is_deterministic,
-    )
-
-
 def reconstructs(stage: Stage, config: Config) -> bool:
-    """Tell whether a stage of a configuration has a reconstruction with a weight."""
-    if stage.kind == "train_generator":
-        return True
-    return (stage.is_first or trains_decoder(config)) and loss_weights(config)[0] != 0
+    """Return whether a stage of a configuration has a reconstruction with a weight."""
+    return has_image_decoder(config, stage) and weights_of_stage(config, stage)[0] != 0
 
 
 def weights_of(context: Context, lanes: Sequence[Lane]) -> Weights:
     """Give the weights of lanes of one group, those with a reconstruction first."""
     stage = lanes[0].stage
     configs = [lane.config for lane in lanes]
-    if stage.kind == "train_generator":
-        pairs = [(1.0, 1.0)] * len(lanes)
-    elif stage.is_first or trains_decoder(configs[0]):
-        pairs = [loss_weights(config) for config in configs]
-    else:
-        pairs = [(0.0, config.beta_2) for config in configs]
+    pairs = [weights_of_stage(config, stage) for config in configs]
     has_rec = [reconstructs(stage, config) for config in configs]
     assert has_rec == sorted(has_rec, reverse=True)
     if stage.parent("buffer") is None:

@@ -11,7 +11,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from raysweep.learning.models.forward import Encoder
+from raysweep.learning.models import Network
 from raysweep.learning.stacked.functional import row_sum
 from raysweep.learning.stacked.gradients import cross_entropy_rows, reconstruction
 from raysweep.learning.stacked.layers import Chain, Workspace, first
@@ -19,8 +19,9 @@ from raysweep.learning.stacked.optimizers import Optimizer
 from raysweep.learning.stacked.parameters import Parameters
 from raysweep.learning.stacked.warnings import add_warning
 from raysweep.learning.training.batches import Batches
+from raysweep.learning.training.forward import Encoder
 from raysweep.learning.training.loss_monitor import LossMonitor
-from raysweep.learning.training.objectives import Batch, Network, Weights, count_correct
+from raysweep.learning.training.objectives import Batch, Weights, count_correct
 
 _WARM_UPS = 3
 """Steps run on a side stream before a capture, as torch.cuda.graph wants it."""

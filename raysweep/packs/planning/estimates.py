@@ -2,20 +2,16 @@
 
 import math
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import NamedTuple
 
 from raysweep.learning.config import Config
-from raysweep.learning.data.source_shapes import SOURCES
-from raysweep.learning.stage_graph import (
-    Pack,
-    Stage,
-    StageKind,
-    epochs_of,
-    stages_of,
-    trains_decoder,
-)
+from raysweep.learning.data.task_kinds import n_test, n_train
+from raysweep.learning.methods import buffer_rows
+from raysweep.learning.models import VAE
+from raysweep.learning.stage_graph import epochs_of, has_image_decoder, model_of, stages_of
+from raysweep.learning.stages import Stage
 from raysweep.learning.training import BLOCK_STEPS
+from raysweep.packs.pack import Pack
 from raysweep.settings.execution import Resources
 
 _TINY = 1e-9
@@ -47,44 +43,23 @@ GPU = Speed(step_s=1e-3, multiply_s=1 / 5e12, value_s=5e-12, epoch_s=0.02, pack_
 """Products of small layers in float32; estimated, not measured."""
 
 
-def _layer_sizes(*widths: int) -> int:
-    return sum((a + 1) * b for a, b in pairwise(widths))
-
-
-def n_parameters(config: Config, kind: StageKind) -> int:
-    """Count the parameters one lane of a training stage holds."""
-    z, rec = config.n_bottleneck, config.rec_decoder_widths
-    if kind == "train_generator":
-        encoder = _layer_sizes(config.n_inputs, *reversed(rec), 2 * z)
-        return encoder + _layer_sizes(z, *rec, config.n_inputs)
-    hidden = (config.n_inputs, *config.encoder_widths)
-    if config.is_deterministic:
-        return _layer_sizes(*hidden, *config.class_decoder_widths, config.n_classes)
-    classifier = _layer_sizes(*hidden, 2 * z) + _layer_sizes(
-        z, *config.class_decoder_widths, config.n_classes
-    )
-    if config.model == "vib":
-        classifier += _layer_sizes(z, *rec, config.n_inputs)
-    return classifier
-
-
-def _n_of_task(config: Config) -> int:
-    """Estimate a task's training samples."""
-    n_train, _, _, n_classes = SOURCES[config.source]
-    n_of_task = n_train * 2 // n_classes if config.tasks == "split_mnist" else n_train
-    return min(config.task_samples or n_of_task, n_of_task)
-
-
-def _n_train(config: Config) -> int:
+def _n_an_epoch(config: Config) -> int:
     """Estimate the training samples of an epoch."""
-    return _n_of_task(config) * (config.n_tasks if config.experiment == "joint" else 1)
+    return n_train(config) * (config.n_tasks if config.is_joint else 1)
+
+
+def n_parameters(config: Config, stage: Stage) -> int:
+    """Count the parameters one lane of a training stage holds."""
+    return model_of(config, stage).layout(config, has_image_decoder(config, stage)).n_parameters
 
 
 def _lane_s(config: Config, stage: Stage, speed: Speed) -> float:
     """Estimate the seconds of a stage's arithmetic, one lane."""
-    n_samples = epochs_of(config, stage) * _n_train(config) * (2 if stage.parent("buffer") else 1)
+    n_samples = (
+        epochs_of(config, stage) * _n_an_epoch(config) * (2 if stage.parent("buffer") else 1)
+    )
     # Forward, and backward to inputs and to weights.
-    n_multiplies = 3 * n_parameters(config, stage.kind)
+    n_multiplies = 3 * n_parameters(config, stage)
     if stage.is_classifier and stage.parent("buffer") and config.retrieval != "cycle":
         n_multiplies *= 2  # a probe with new data, and candidates through two models
     return n_samples * (n_multiplies * speed.multiply_s + config.n_inputs * speed.value_s)
@@ -93,7 +68,7 @@ def _lane_s(config: Config, stage: Stage, speed: Speed) -> float:
 def fixed_s(pack: Pack, speed: Speed = CPU) -> float:
     """Estimate the seconds that a pack takes however few lanes it has."""
     config = pack.configs[0]
-    n_steps = -(-_n_train(config) // config.batch_size)
+    n_steps = -(-_n_an_epoch(config) // config.batch_size)
     return speed.pack_s + pack.n_epochs * (speed.epoch_s + n_steps * speed.step_s)
 
 
@@ -113,11 +88,8 @@ def useful_lanes(pack: Pack, speed: Speed = CPU) -> int:
 
 
 def _shared_bytes(config: Config) -> int:
-    n_test = SOURCES[config.source].n_test
-    if config.tasks == "split_mnist":
-        n_test = n_test * 2 // SOURCES[config.source].n_classes
-    n_joint = _n_train(config) if config.experiment == "joint" else 0  # beside the single tasks
-    n_images = config.n_tasks * (_n_of_task(config) + n_test) + n_joint
+    n_joint = _n_an_epoch(config) if config.is_joint else 0  # beside the single tasks
+    n_images = config.n_tasks * (n_train(config) + n_test(config)) + n_joint
     return n_images * config.n_inputs + _MEMORY_FIXED
 
 
@@ -163,27 +135,21 @@ def _kept(pack: Pack, of_stage: Mapping[str, Config]) -> list[int]:
     for group in pack.groups:
         config, stage = of_stage[group[0].fingerprint], group[0]
         if stage.kind == "fill_buffer":
-            size = _buffer_rows(config, stage.task) * (config.n_inputs + config.n_classes)
+            size = buffer_rows(config, stage.task) * (config.n_inputs + config.n_classes)
         else:
-            size = n_parameters(config, stage.kind) * (1 + n_moments)
+            size = n_parameters(config, stage) * (1 + n_moments)
         sizes.append(len(group) * size)
     return sizes
-
-
-def _buffer_rows(config: Config, n_tasks: int) -> int:
-    return config.n_replay * (1 if config.n_replay_scope == "total" else n_tasks)
 
 
 def _trained(config: Config, stage: Stage) -> int:
     """Count the numbers that a lane of a training stage takes at most."""
     n, d, c = config.batch_size, config.n_inputs, config.n_classes
-    p = n_parameters(config, stage.kind)
+    p = n_parameters(config, stage)
     rec = sum(config.rec_decoder_widths)
     classifier = sum(config.encoder_widths) + sum(config.class_decoder_widths)
     z = config.n_noise if stage.is_classifier else config.n_bottleneck
-    decodes = not stage.is_classifier or (
-        config.model == "vib" and (stage.is_first or trains_decoder(config))
-    )
+    decodes = has_image_decoder(config, stage)
     hidden = (classifier if stage.is_classifier else rec) + (rec if decodes else 0)
     row = 2 * hidden + _LATENT * z + 4 * c + (_IMAGE * d if decodes else 0)
     # Values, gradients, moments and what an update needs for a moment.
@@ -194,27 +160,27 @@ def _trained(config: Config, stage: Stage) -> int:
     if stage.parent("buffer") is None:
         return total
     n_copies = 3 if config.normalize and stage.is_classifier else 1
-    total += n * (row + 2 * d) + n_copies * _buffer_rows(config, stage.task - 1) * (d + c)
+    total += n * (row + 2 * d) + n_copies * buffer_rows(config, stage.task - 1) * (d + c)
     if not stage.is_classifier or config.retrieval == "cycle":
         return total
     total += 3 * p + n * row  # the virtual step
     if config.retrieval == "mir":
         return total + config.n_candidates * (d + c + 2 * (hidden + 2 * z))
-    generator = n_parameters(config, "train_generator") if config.has_vae else p
+    generator = VAE.layout(config).n_parameters if config.has_vae else p
     return total + p + generator + n * (8 * d + 3 * rec + 6 * classifier + 12 * z)
 
 
 def _filled(config: Config, stage: Stage) -> int:
     """Count the numbers that a lane takes at most while its buffer is filled."""
-    rows = _buffer_rows(config, stage.task) * (config.n_inputs + config.n_classes)
-    if config.replay == "simple":
+    rows = buffer_rows(config, stage.task) * (config.n_inputs + config.n_classes)
+    if not config.of_replay.generates:
         return 2 * rows
-    kinds: list[StageKind] = ["train_task", "train_generator"] if config.has_vae else ["train_task"]
-    stacks = sum(n_parameters(config, kind) for kind in kinds)
+    stacks = config.of_model.layout(config, has_images=config.of_model.decodes_images).n_parameters
+    stacks += VAE.layout(config).n_parameters if config.has_vae else 0
     return (
         3 * rows
         + stacks
-        + _buffer_rows(config, stage.task) * max(config.rec_decoder_widths, default=0)
+        + buffer_rows(config, stage.task) * max(config.rec_decoder_widths, default=0)
     )
 
 

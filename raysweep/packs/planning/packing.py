@@ -5,8 +5,10 @@ import math
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
-from raysweep.learning.config import Config
-from raysweep.learning.stage_graph import Pack, pack_key, stages_of
+from raysweep.learning.config import Config, settings_that_vary
+from raysweep.learning.declare import Varies
+from raysweep.learning.stage_graph import stages_of
+from raysweep.packs.pack import Pack, pack_key
 from raysweep.packs.planning.estimates import (
     CPU,
     GPU,
@@ -125,14 +127,7 @@ def _cut(families: _Families, limit: int) -> list[Pack]:
     return [Pack(tuple(chunk)) for chunk in chunks]
 
 
-_SIZE_SETTINGS = (
-    "replay",
-    "n_replay",
-    "n_replay_scope",
-    "generator",
-    "retrieval",
-    "n_candidates",
-)
+_SIZE_SETTINGS = sorted(settings_that_vary(Varies.BY_LANE_SIZE))
 """Settings of lanes by which their memory differs."""
 
 

@@ -12,7 +12,7 @@ from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
 from raysweep.learning.replay.buffers import BUFFER_FIELDS, Buffer
 from raysweep.learning.stacked.optimizers import LaneState
-from raysweep.learning.stage_graph import Stage
+from raysweep.learning.stages import Stage
 from raysweep.packs.stage_cache.entries import Entry, StageCache, environment
 
 _PARAMETERS, _MOMENTS = "parameters", "moments"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
-from raysweep.learning.stage_graph import Pack
 from raysweep.monitor.terminal import show_duration
+from raysweep.packs.pack import Pack
 from raysweep.packs.planning.packing import simulate
 from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import Sweep

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
-from raysweep.learning.rules import loss_weights
-from raysweep.learning.stage_graph import Pack, Stage, epochs_of, pack_key, stages_of
+from raysweep.learning.stage_graph import epochs_of, stages_of
+from raysweep.learning.stages import Stage
+from raysweep.packs.pack import Pack, pack_key
 from raysweep.packs.planning.estimates import CPU, GPU, cost
 from raysweep.settings.execution import Resources
 
@@ -59,7 +60,7 @@ def shape_of(pack: Pack) -> str:
     settings = json.loads(pack_key(pack.configs[0]))
     settings = {name: v for name, v in settings.items() if name not in _SPEEDLESS}
     kinds = sorted({(c.replay, c.retrieval, c.generator) for c in pack.configs})
-    n_rec = sum(loss_weights(c)[0] > 0 for c in pack.configs)
+    n_rec = sum(c.loss_weights[0] > 0 for c in pack.configs)
     n_frozen = sum(c.freeze_encoder for c in pack.configs)
     quarters = [round(4 * n / len(pack.configs)) for n in (n_rec, n_frozen)]
     return json.dumps([settings, kinds, quarters])

@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from raysweep.learning.config import Config
-from raysweep.learning.stage_graph import Stage, epochs_of, stages_of
+from raysweep.learning.stage_graph import epochs_of, model_of, stages_of
+from raysweep.learning.stages import Stage
 from raysweep.tables.checksums import encode
 from raysweep.tables.schemas import TABLES, config_columns
 
@@ -31,7 +32,7 @@ def n_rows(configs: Sequence[Config]) -> dict[str, int]:
 def _n_rows_of(config: Config) -> dict[str, int]:
     n_tasks = config.n_tasks
     # Before any training, and after each task: joint training learns all at once.
-    n_tested = 2 if config.experiment == "joint" else n_tasks + 1
+    n_tested = 2 if config.is_joint else n_tasks + 1
     n_epochs = sum(epochs_of(config, stage) for stage in stages_of(config))
     return {"epochs": n_epochs, "accuracy": n_tested * n_tasks, "trials": 1}
 
@@ -86,10 +87,10 @@ def _metric(name: str, chance: random.Random) -> float:
 
 def _losses(config: Config, stage: Stage) -> list[str]:
     """List the metrics that a stage's epochs have."""
-    has_latent = not (stage.is_classifier and config.is_deterministic)
+    model = model_of(config, stage)
     kinds = ["class"] if stage.is_classifier else []
-    kinds += ["kl"] if has_latent else []
-    kinds += ["rec"] if not stage.is_classifier or config.model == "vib" else []
+    kinds += ["kl"] if model.has_latent else []
+    kinds += ["rec"] if model.decodes_images else []
     names = ["loss", *(f"{kind}_loss" for kind in kinds)]
     if stage.parent("buffer"):
         names += [f"replay_{kind}_loss" for kind in kinds]

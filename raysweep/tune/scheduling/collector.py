@@ -13,8 +13,8 @@ from ray.tune.experiment import Trial
 from ray.tune.result import HOSTNAME
 
 from raysweep.errors import NothingRunsError
-from raysweep.learning.stage_graph import Pack
 from raysweep.monitor.terminal import show_duration
+from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import cost
 from raysweep.settings.stopping import Budget
 from raysweep.tables.folder import WriteError

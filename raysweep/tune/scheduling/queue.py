@@ -11,7 +11,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from raysweep.learning.config import Config
-from raysweep.learning.stage_graph import Pack, pack_key
+from raysweep.packs.pack import Pack, pack_key
 from raysweep.packs.planning.estimates import cost
 from raysweep.tune.scheduling.trainable import TRIAL
 

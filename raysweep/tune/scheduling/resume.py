@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from raysweep.learning.config import Config
-from raysweep.learning.stage_graph import Pack
+from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import memory_bytes
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import statuses

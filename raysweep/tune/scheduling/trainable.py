@@ -174,7 +174,7 @@ class PackTrainable(tune.Trainable):
         """Keep to this pack's share of the GPU; raise ``OutOfMemoryError`` if it is not free."""
         import torch
 
-        from raysweep.learning.stage_graph import Pack
+        from raysweep.packs.pack import Pack
         from raysweep.packs.planning.estimates import memory_bytes
 
         torch.cuda.set_per_process_memory_fraction(min(1.0, self._gpu))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
-from raysweep.learning.stage_graph import Pack, pack_key
+from raysweep.packs.pack import Pack, pack_key
 from raysweep.settings.space import Parameters, Space
 from raysweep.tune.scheduling.queue import Job, JobQueue
 

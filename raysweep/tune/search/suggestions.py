@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
-from raysweep.learning.stage_graph import Pack
+from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import cost, memory_bytes
 from raysweep.settings.sampling import Search
 from raysweep.settings.space import Parameters, Space

@@ -1,21 +1,20 @@
-"""The models, from stacked parts: VIB, comparison classifier, MLP and VAE.
+"""The forward pass of a network, as functions under autograd and as layers with their backward.
 
-Letters: K lanes, B batch, D input size, Z bottleneck, C classes. A model is a ``Layout`` that
-names its parameters and functions of their views; every function takes and gives a leading K.
+Letters: K lanes, B batch, D input size, Z bottleneck, C classes. Parameters come as views by the
+names of their ``Layout``; every function takes and returns a leading K.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from raysweep.learning.config import Config
 from raysweep.learning.stacked.functional import NONLINEARITIES, linear, softplus
 from raysweep.learning.stacked.gradients import SOFTPLUS_SHIFT, Gaussian
 from raysweep.learning.stacked.layers import Chain, Linear, Workspace
-from raysweep.learning.stacked.parameters import Layout, Parameters, ParameterSpec, count_layers
+from raysweep.learning.stacked.layout import count_layers
+from raysweep.learning.stacked.parameters import Parameters
 
 Views = Mapping[str, Tensor]
 
@@ -30,47 +29,6 @@ class Latent:
     def sample(self, noise: Tensor) -> Tensor:
         """Draw z = mu + noise * exp(logvar / 2); ``noise`` (B, Z) is the same for all lanes."""
         return self.mu if self.logvar is None else self.mu + noise * torch.exp(0.5 * self.logvar)
-
-
-def _layer(name: str, n_in: int, n_out: int) -> list[ParameterSpec]:
-    return [
-        ParameterSpec(f"{name}.weight", (n_in, n_out), n_in),
-        ParameterSpec(f"{name}.bias", (n_out,), n_in),
-    ]
-
-
-def _chain(prefix: str, widths: tuple[int, ...]) -> list[ParameterSpec]:
-    return [
-        spec
-        for i, (n_in, n_out) in enumerate(pairwise(widths))
-        for spec in _layer(f"{prefix}.{i}", n_in, n_out)
-    ]
-
-
-def _encoder(prefix: str, widths: tuple[int, ...], n_bottleneck: int) -> list[ParameterSpec]:
-    return [
-        *_chain(prefix, widths),
-        *_layer(f"{prefix}.mu", widths[-1], n_bottleneck),
-        *_layer(f"{prefix}.logvar", widths[-1], n_bottleneck),
-    ]
-
-
-def classifier_layout(config: Config, with_reconstruction: bool) -> Layout:
-    """Lay out encoder and class decoder and, for VIB on task 1, the reconstruction decoder."""
-    hidden = (config.n_inputs, *config.encoder_widths)
-    z = hidden[-1] if config.is_deterministic else config.n_bottleneck
-    specs = _chain("encoder", hidden) if config.is_deterministic else _encoder("encoder", hidden, z)
-    specs += _chain("class_decoder", (z, *config.class_decoder_widths, config.n_classes))
-    if with_reconstruction:
-        specs += _chain("rec_decoder", (z, *config.rec_decoder_widths, config.n_inputs))
-    return Layout(specs)
-
-
-def vae_layout(config: Config) -> Layout:
-    """Lay out the VAE: a decoder of ``rec_decoder_widths`` and an encoder that mirrors it."""
-    z, widths = config.n_bottleneck, config.rec_decoder_widths
-    specs = _encoder("vae_encoder", (config.n_inputs, *reversed(widths)), z)
-    return Layout(specs + _chain("vae_decoder", (z, *widths, config.n_inputs)))
 
 
 def _through(

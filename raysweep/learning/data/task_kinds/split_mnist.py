@@ -1,0 +1,77 @@
+"""Split tasks: two classes each, told apart by one pair of outputs for all tasks."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from raysweep.learning.data.source_shapes import SourceShape
+from raysweep.learning.data.task_kinds._task_kind import TaskKind
+from raysweep.learning.declarations import Settings
+from raysweep.learning.declare import Part
+
+if TYPE_CHECKING:
+    from raysweep.learning.data.task_sequences import Samples
+
+_PER_TASK = 2
+_SMALLEST = 0.9
+"""Of pairs of classes; the smallest of MNIST is 6 % below the mean."""
+
+
+class Split(TaskKind):
+    """Task k has the classes of rank 2k - 2 and 2k - 1, target = rank % 2.
+
+    The order of classes is shuffled by ``shuffle_tasks``.
+    """
+
+    part = Part.SPLIT
+    class_words = "two classes"
+
+    def n_classes(self, shape: SourceShape) -> int:
+        """Return 2: all tasks have the same two outputs."""
+        return _PER_TASK
+
+    def most_tasks(self, shape: SourceShape) -> int:
+        """Return the number of pairs of classes; of an odd number the last is in none."""
+        return shape.n_classes // _PER_TASK
+
+    def share(self, shape: SourceShape) -> tuple[int, int]:
+        """Return two classes of all."""
+        return _PER_TASK, shape.n_classes
+
+    def fewest(self, shape: SourceShape) -> int:
+        """Return a bound below the smallest pair."""
+        return int(_SMALLEST * _PER_TASK * shape.n_train / shape.n_classes)
+
+    def sizes(self, config: Settings, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sizes of the pairs; shuffled pairs depend on the seed: the rarest classes'."""
+        ordered = np.sort(counts) if config.shuffle_tasks else counts
+        n_paired = len(ordered) // _PER_TASK * _PER_TASK
+        pairs: NDArray[np.int64] = ordered[:n_paired].reshape(-1, _PER_TASK).sum(1)
+        return pairs[: config.n_tasks]
+
+    def make(
+        self, config: Settings, task: int, train: "Samples", test: "Samples"
+    ) -> "tuple[Samples, Samples]":
+        """Pick the samples of two classes."""
+        import torch
+
+        from raysweep.learning.data.source_shapes import SOURCES
+        from raysweep.learning.data.task_sequences import Samples
+        from raysweep.learning.streams import generator
+
+        n_classes = SOURCES[config.source].n_classes
+        rank = torch.arange(n_classes)
+        if config.shuffle_tasks:
+            rank = torch.randperm(n_classes, generator=generator(config.seed, "class_order"))
+        rank = rank.to(train.labels.device)
+
+        def pick(samples: Samples) -> Samples:
+            ranks = rank[samples.labels]
+            chosen = ranks // _PER_TASK == task - 1
+            return Samples(samples.images[chosen], ranks[chosen] % _PER_TASK)
+
+        return pick(train), pick(test)
+
+
+TASK_KIND = Split()

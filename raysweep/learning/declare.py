@@ -1,0 +1,212 @@
+"""How a setting is declared: its type, and where it varies and which stages read it."""
+
+import types
+import typing
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, GetCoreSchemaHandler
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+from raysweep.user_text.values import plain_number
+
+
+def _flag(value: Any) -> Any:
+    if not isinstance(value, bool | str):
+        raise ValueError("not a flag")
+    return value
+
+
+def _widths(value: Any) -> Any:
+    if isinstance(value, str | bytes) or not isinstance(value, list | tuple):
+        raise ValueError("not a list of widths")
+    if any(isinstance(width, bool) for width in value):
+        raise ValueError("not a list of widths")
+    return tuple(plain_number(width) for width in value)
+
+
+def _replay_kind(value: Any) -> Any:
+    # `replay: no`, `off`, `false` and `null` have one reading.
+    is_no = isinstance(value, str) and value.lower() in ("no", "off", "false")
+    return "none" if value is None or value is False or is_no else value
+
+
+Real = Annotated[float, BeforeValidator(plain_number), Field(allow_inf_nan=False)]
+Count = Annotated[int, BeforeValidator(plain_number)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], BeforeValidator(_widths)]
+
+
+class Choice:
+    """One of a fixed set of words."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self.words = tuple(words)
+
+    def __get_pydantic_core_schema__(
+        self, source: type[Any], handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Return pydantic's schema of the words."""
+        return core_schema.literal_schema(list(self.words))
+
+
+def words_in(folder: str) -> list[str]:
+    """List the words that the files of a folder of ``learning`` are named for.
+
+    A model, a method, a kind of tasks is one file; so a file more is a word more. The files are
+    not imported for it. Names that begin with an underscore are no words.
+    """
+    return sorted(file.stem for file in (Path(__file__).parent / folder).glob("[a-z]*.py"))
+
+
+def load_words(package: str, name: str) -> dict[str, Any]:
+    """Import the files of a package below ``learning`` and return what each calls ``name``."""
+    folder = package.removeprefix("raysweep.learning.").replace(".", "/")
+    return {word: getattr(import_module(f"{package}.{word}"), name) for word in words_in(folder)}
+
+
+ReplayMethod = Annotated[str, Choice(words_in("methods")), BeforeValidator(_replay_kind)]
+
+
+class Part(StrEnum):
+    """What a stage consists of, as far as settings are concerned.
+
+    A stage is a set of parts; a setting names the parts that read it.
+    """
+
+    EVERY = "every stage"
+    PERMUTED = "permuted tasks"
+    SPLIT = "split tasks"
+    TRAINING = "every stage that trains"
+    CLASSIFIER = "training a classifier"
+    LATER_TASK = "training a classifier on a task after the first"
+    BOTTLENECK = "training a classifier with a stochastic bottleneck"
+    RECONSTRUCTION = "training a classifier that reconstructs its inputs"
+    REPLAY = "training a classifier with replay"
+    VAE = "training a separate VAE"
+    VAE_REPLAY = "training a separate VAE with its own replay"
+    BUFFER = "filling a buffer"
+    CHOSEN = "filling a buffer with real samples"
+    GENERATED = "filling a buffer with generated samples"
+
+
+class Varies(Enum):
+    """How far the configurations of a pack may differ in a setting."""
+
+    BY_PACK = "all configurations of a pack share it: it sets shapes, or what all train on"
+    BY_LANE = "each lane of a pack may have its own"
+    BY_LANE_SIZE = "each lane may have its own, and how much memory it takes depends on it"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A part that reads a setting, where other settings have one of certain values."""
+
+    part: Part
+    conditions: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+
+    def reads(self, config: Any, parts: Collection[Part]) -> bool:
+        """Return whether a stage of ``parts`` reads the setting in a configuration."""
+        return self.part in parts and all(
+            getattr(config, name) in values for name, values in self.conditions
+        )
+
+
+def when(part: Part, **conditions: tuple[Any, ...]) -> Reader:
+    """Make a reader: ``when(Part.REPLAY, retrieval=("mir",))``."""
+    return Reader(part, tuple(conditions.items()))
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a setting's declaration says beside its type, default and limits.
+
+    ``section`` is that of the search-space file, ``decides`` tells in which configurations the
+    setting decides what stages there are.
+    """
+
+    section: str
+    readers: tuple[Reader, ...]
+    varies: Varies
+    decides: Callable[[Any], bool] | None
+
+    @property
+    def conditions(self) -> Iterator[str]:
+        """Names of the settings on which it depends whether a stage reads this one."""
+        return (name for reader in self.readers for name, _ in reader.conditions)
+
+
+def setting(
+    default: Any,
+    section: str,
+    description: str,
+    *readers: Reader | Part,
+    varies: Varies = Varies.BY_PACK,
+    decides: Callable[[Any], bool] | None = None,
+    **limits: Any,
+) -> Any:
+    """Declare a setting: default, section of the file, meaning, the parts that read it, limits."""
+    made = tuple(when(reader) if isinstance(reader, Part) else reader for reader in readers)
+    return Field(
+        default,
+        description=description,
+        json_schema_extra={"declaration": Declaration(section, made, varies, decides)},  # type: ignore[dict-item]
+        **limits,
+    )
+
+
+def declaration_of(field: FieldInfo) -> Declaration:
+    """Return what ``setting`` was told of a field."""
+    extra = typing.cast(dict[str, Any], field.json_schema_extra)
+    return typing.cast(Declaration, extra["declaration"])
+
+
+def words_of(field: FieldInfo) -> list[str]:
+    """List the words a setting accepts; empty where it is no choice."""
+    choices = [part for part in field.metadata if isinstance(part, Choice)]
+    if choices:
+        return list(choices[0].words)
+    parts = typing.get_args(field.annotation)
+    words = [word for part in parts for word in (part, *typing.get_args(part))]
+    return [word for word in words if isinstance(word, str)]
+
+
+def _takes_files(field: FieldInfo) -> bool:
+    return isinstance(field.annotation, types.UnionType) or (
+        typing.get_origin(field.annotation) is typing.Union
+    )
+
+
+def describe(field: FieldInfo) -> str:
+    """Say what a setting accepts, by its type and limits."""
+    if words_of(field):
+        files = ", or a file such as data/letters.npz" if _takes_files(field) else ""
+        return f"one of {', '.join(words_of(field))}{files}"
+    if field.annotation is bool:
+        return "true or false"
+    if field.annotation not in (int, float):
+        return "a list of whole numbers > 0"
+    limits = {
+        key: f"{getattr(part, key):g}" if field.annotation is float else str(getattr(part, key))
+        for part in field.metadata
+        for key in ("gt", "ge", "lt", "le")
+        if getattr(part, key, None) is not None
+    }
+    noun = "a whole number" if field.annotation is int else "a number"
+    least = f" > {limits['gt']}" if "gt" in limits else ""
+    if "ge" in limits:
+        least = f" from {limits['ge']}" if len(limits) > 1 else f" >= {limits['ge']}"
+    most = f" to {limits['le']}" if "le" in limits else ""
+    if "lt" in limits:
+        most = f" to below {limits['lt']}"
+    return noun + least + (most.replace(" to ", ", at most ") if "gt" in limits else most)
+
+
+def show_widths(widths: tuple[int, ...]) -> str:
+    """Write widths as the field does: ``200-200``; the empty text where there are none."""
+    return "-".join(map(str, widths))

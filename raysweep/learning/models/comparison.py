@@ -1,0 +1,12 @@
+"""The comparison classifier: a VIB without reconstruction, whose replay a separate VAE makes."""
+
+from raysweep.learning.models._model import Model
+
+
+class Comparison(Model):
+    """Encoder with a stochastic bottleneck and class decoder; beta_2 weighs the KL."""
+
+    experiments = ("replay_vib", "joint")
+
+
+MODEL = Comparison()

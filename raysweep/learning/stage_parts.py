@@ -1,0 +1,67 @@
+"""What the stages of a configuration consist of, as far as settings are concerned."""
+
+from raysweep.learning.data.task_kinds import TASK_KINDS
+from raysweep.learning.declarations import Settings
+from raysweep.learning.declare import Part
+from raysweep.learning.methods import METHODS
+from raysweep.learning.models import MODELS
+
+Parts = frozenset[Part]
+
+
+def stage_parts(settings: Settings) -> set[Parts]:
+    """Return the parts of each kind of stage that a configuration has."""
+    method = METHODS[settings.replay]
+    found = {classifier_parts(settings, is_first=True, has_buffer=False)}
+    n_stored = settings.n_stored_tasks
+    if n_stored:
+        has_buffer = method.part is not None
+        found.add(classifier_parts(settings, is_first=False, has_buffer=has_buffer))
+    if n_stored and method.part is not None:
+        found.add(buffer_parts(settings))
+        if method.generates and not MODELS[settings.model].decodes_images:
+            found.add(vae_parts(settings, has_buffer=False))
+            if n_stored > 1 and settings.generator == "continual":
+                found.add(vae_parts(settings, has_buffer=True))
+    return found
+
+
+def decodes_images(settings: Settings, is_first: bool) -> bool:
+    """Return whether a stage of the classifier trains a decoder of images."""
+    if not MODELS[settings.model].decodes_images:
+        return False
+    is_generated = settings.n_stored_tasks > 0 and METHODS[settings.replay].generates
+    return is_first or (is_generated and settings.generator == "continual")
+
+
+def classifier_parts(settings: Settings, is_first: bool, has_buffer: bool) -> Parts:
+    """Return the parts of a stage that trains the classifier."""
+    parts = {Part.TRAINING, Part.CLASSIFIER}
+    if MODELS[settings.model].has_latent:
+        parts.add(Part.BOTTLENECK)
+    if decodes_images(settings, is_first):
+        parts.add(Part.RECONSTRUCTION)
+    if not is_first:
+        parts.add(Part.LATER_TASK)
+    if has_buffer:
+        parts.add(Part.REPLAY)
+    return _with_data(settings, parts)
+
+
+def vae_parts(settings: Settings, has_buffer: bool) -> Parts:
+    """Return the parts of a stage that trains a separate VAE."""
+    parts = {Part.TRAINING, Part.VAE}
+    if has_buffer:
+        parts.add(Part.VAE_REPLAY)
+    return _with_data(settings, parts)
+
+
+def buffer_parts(settings: Settings) -> Parts:
+    """Return the parts of a stage that fills the buffer."""
+    part = METHODS[settings.replay].part
+    assert part is not None
+    return _with_data(settings, {Part.BUFFER, part})
+
+
+def _with_data(settings: Settings, parts: set[Part]) -> Parts:
+    return frozenset(parts | {Part.EVERY, TASK_KINDS[settings.tasks].part})
