@@ -8,8 +8,8 @@ from torch import Tensor
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
+from raysweep.learning.models import MODELS, VAE
 from raysweep.learning.stacked.layout import Layout
-from raysweep.learning.training.forward import classifier_layout, vae_layout
 from raysweep.packs.run import PackRun
 
 
@@ -45,11 +45,11 @@ def named_lane(layout: Layout, flat: Tensor) -> dict[str, Tensor]:
 def stage_layout(config: Config, stage: str) -> Layout:
     """Give the layout of a training stage's parameters."""
     if stage.startswith("train_generator"):
-        return vae_layout(config)
+        return VAE.layout(config)
     is_first = stage in ("train_task_1", "train_joint")
     goes_on = config.replay == "generative" and config.generator == "continual"
     has_images = config.model == "vib" and (is_first or goes_on)
-    return classifier_layout(config, with_reconstruction=has_images)
+    return MODELS[config.model].layout(config, has_images)
 
 
 def assert_same(actual: Trace, expected: Trace) -> None:

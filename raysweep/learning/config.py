@@ -14,7 +14,7 @@ from raysweep.learning.declare import Declaration, Varies, declaration_of, descr
 from raysweep.learning.experiments import EXPERIMENTS
 from raysweep.learning.methods import METHODS, Method
 from raysweep.learning.models import MODELS, Model
-from raysweep.learning.rules import check_together, resolved
+from raysweep.learning.rules import check_together, meanings_of_auto
 from raysweep.learning.stage_parts import decodes_images, stage_parts
 
 DECLARATIONS: dict[str, Declaration] = {
@@ -50,8 +50,9 @@ class Config(Settings):
 
     def model_post_init(self, context: Any, /) -> None:
         """Resolve `auto` and hold the settings against each other."""
-        for name, value in resolved(self).items():
-            object.__setattr__(self, name, value)
+        for name, value in meanings_of_auto(self).items():
+            if getattr(self, name) == "auto":
+                object.__setattr__(self, name, value)
         check_together(self)
 
     @property
@@ -126,9 +127,15 @@ class Config(Settings):
 
     @cached_property
     def canonical(self) -> str:
-        """The settings that apply as JSON with sorted keys, the text that is hashed."""
-        # A file may be renamed.
-        values = {**self.applicable, "source": content_of(self.source)}
+        """The settings that apply and are not at their defaults, as JSON; the text that is hashed.
+
+        So a setting that is new in a version leaves the ids of earlier configurations alone.
+        """
+        defaults = {name: field.default for name, field in Settings.model_fields.items()}
+        defaults |= meanings_of_auto(self)
+        values = {n: v for n, v in self.applicable.items() if v != defaults[n]}
+        if "source" in values:
+            values["source"] = content_of(self.source)  # a file may be renamed
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @cached_property

@@ -11,20 +11,18 @@ from raysweep.learning.methods import METHODS, has_total
 from raysweep.learning.models import MODELS
 
 
-def resolved(settings: Settings) -> dict[str, Any]:
-    """Return the values that stand for `auto` in settings; of others nothing."""
-    model = MODELS[settings.model]
-    meanings = {
+def meanings_of_auto(settings: Settings) -> dict[str, Any]:
+    """Return what `auto` stands for, by the setting that may be so."""
+    model, method = MODELS[settings.model], METHODS[settings.replay]
+    auto = model.default_generator(settings)
+    generator = auto if settings.generator == "auto" else settings.generator
+    return {
         "optimizer_state": model.optimizer_state,
         "reduction": model.reduction,
-        "generator": model.default_generator(settings),
+        "generator": auto,
         "generator_optimizer": settings.optimizer,
+        "n_replay_scope": method.scope(settings, generator),
     }
-    values = {name: new for name, new in meanings.items() if getattr(settings, name) == "auto"}
-    if settings.n_replay_scope == "auto":
-        known = settings.model_copy(update=values)
-        values["n_replay_scope"] = METHODS[settings.replay].scope(known)
-    return values
 
 
 def check_together(settings: Settings) -> None:

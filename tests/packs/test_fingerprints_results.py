@@ -123,8 +123,9 @@ def varied(base: dict[str, Any], n_random: int = 12) -> Iterator[Config]:
             config = Config.model_validate(TINY | base | changes)
         except InputError:
             continue
-        if config.id not in seen:
-            seen.add(config.id)
+        # Not by id: a setting that should not apply is tried, too.
+        if (values := config.model_dump_json()) not in seen:
+            seen.add(values)
             yield config
 
 

@@ -326,7 +326,7 @@ def test_stages_are_shared_exactly_where_the_rules_allow(configs: list[Config]) 
         stages = {stage.name: stage.fingerprint for stage in stages_of(config)}
         expected = rules(config)
         assert set(stages) == set(expected)
-        for name, fingerprint in stage_graph.items():
+        for name, fingerprint in stages.items():
             assert by_rule.setdefault(expected[name], fingerprint) == fingerprint
             assert by_fingerprint.setdefault(fingerprint, expected[name]) == expected[name]
 

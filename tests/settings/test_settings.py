@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
-from raysweep.learning.rules import EXPERIMENTS, loss_weights
+from raysweep.learning.experiments import EXPERIMENTS
 from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import Sweep, load_sweep
 from raysweep.settings.yaml_text import dump_yaml, parse_yaml
@@ -531,14 +531,14 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
             "space: {optimizer: adm}",
             "space.optimizer: expected one of adam, adagrad, sgd, got 'adm' (did you mean adam?)",
         ),
-        ("space: {model: 3}", "space.model: expected one of vib, comparison, mlp, got 3"),
+        ("space: {model: 3}", "space.model: expected one of comparison, mlp, vib, got 3"),
         (
             "space: {replay: generativ}",
-            "space.replay: expected one of none, simple, generative, got 'generativ' "
+            "space.replay: expected one of generative, none, simple, got 'generativ' "
             "(did you mean generative?)",
         ),
         # `on` asks for replay; `none` is the opposite of what it means
-        ("space: {replay: on}", "space.replay: expected one of none, simple, generative, got 'on'"),
+        ("space: {replay: on}", "space.replay: expected one of generative, none, simple, got 'on'"),
         (
             "data: {source: mnist5k}",
             "data.source: expected one of mnist_5k, mnist, fashion_mnist, kmnist, or a file such "
@@ -860,7 +860,7 @@ def test_the_sign_of_beta_1_chooses_what_it_weighs(
     model: str, beta_1: float, beta_2: float, w_rec: float, w_kl: float
 ) -> None:
     setting = {"model": model, "beta_1": beta_1, "beta_2": beta_2}
-    weights = loss_weights(Config.model_validate(setting))
+    weights = Config.model_validate(setting).loss_weights
     assert weights == (w_rec, w_kl)
     assert all(math.copysign(1, weight) == 1 for weight in weights)  # never -0.0
 
@@ -932,28 +932,58 @@ def test_every_setting_has_a_changed_value_here() -> None:
     assert set(CHANGED) == set(Config.model_fields)
 
 
+APPLIES_WITH: dict[str, dict[str, Any]] = {
+    "shuffle_tasks": {"tasks": "split_mnist"},
+    "generator_epochs": {"model": "comparison", "epochs": 9},
+    "lr_decay": {"lr_schedule": "exponential"},
+    "selection": {"replay": "simple"},
+    "selection_features": {"replay": "simple", "selection": "herding"},
+    "n_candidates": {"replay": "simple", "retrieval": "mir", "batch_size": 50, "n_replay": 500},
+    "mir_steps": {"retrieval": "generative_mir"},
+    "mir_interference": {"retrieval": "generative_mir"},
+    "mir_entropy": {"retrieval": "generative_mir"},
+    "mir_shell": {"retrieval": "generative_mir"},
+    "replay_decay": {"replay_schedule": "exponential"},
+    "generator_optimizer": {"model": "comparison"},
+    "generator_lr": {"model": "comparison"},
+    "generator_replay_weight": {"model": "comparison", "generator": "continual", "n_tasks": 3},
+}
+"""Settings that the default configuration has no use for, with what makes them apply."""
+
+
 def test_ids_differ_for_each_changed_setting() -> None:
-    configs = [Config(), *(Config.model_validate({name: v}) for name, v in CHANGED.items())]
-    assert len({config.id for config in configs}) == len(configs)
-    assert all(len(c.id) == 16 and int(c.id, 16) >= 0 for c in configs)
+    for name, value in CHANGED.items():
+        base = APPLIES_WITH.get(name, {})
+        plain, changed = (Config.model_validate(base | more) for more in ({}, {name: value}))
+        assert plain.id != changed.id, name
+        assert len(changed.id) == 16 and int(changed.id, 16) >= 0
+        if name in APPLIES_WITH:  # the same experiment, so the same configuration
+            other = Config.model_validate({name: value})
+            assert (other.id == Config().id) == (name not in other.applicable), name
 
 
 @pytest.mark.parametrize(
     ("setting", "config_id"),
     [
-        # of version 0.1.0, before tf32: changing one of these trains finished sweeps anew
-        ({}, "806d178000dd3e36"),
-        ({"lr": 2.5, "replay": "none"}, "aff0976ae5b80e78"),
-        ({"model": "comparison"}, "4c884c9a41de22a9"),
-        ({"replay": "simple", "n_tasks": 3}, "c5b98118529720df"),
-        # before there were several experiments
-        ({"tasks": "split_mnist", "tf32": True}, "0112653d5f2611ea"),
+        # a promise since version 0.2.0: changing one of these trains finished sweeps anew
+        ({}, "44136fa355b3678a"),
+        ({"lr": 2.5, "replay": "none"}, "7f0f8811c25a9b11"),
+        ({"model": "comparison"}, "7b5e7f7b11a020f6"),
+        ({"replay": "simple", "n_tasks": 3}, "4b34a6f06a5ce5e5"),
+        ({"tasks": "split_mnist", "tf32": True}, "4367f443f78f3c52"),
+        ({"experiment": "joint"}, "64421014bd3a3a23"),
     ],
 )
-def test_a_setting_that_came_later_leaves_the_ids_of_earlier_rows_alone(
-    setting: dict[str, Any], config_id: str
-) -> None:
+def test_the_id_of_a_configuration_stays(setting: dict[str, Any], config_id: str) -> None:
     assert Config(**setting).id == config_id
+
+
+def test_only_settings_that_are_not_at_their_defaults_make_an_id() -> None:
+    assert Config().canonical == "{}"
+    assert Config(lr=2.5, replay="none").canonical == '{"lr":2.5,"replay":"none"}'
+    # What auto stands for is no other setting than auto.
+    assert Config(model="comparison", reduction="sum").canonical == '{"model":"comparison"}'
+    assert Config(reduction="mean").canonical == '{"reduction":"mean"}'
 
 
 @pytest.mark.parametrize(
@@ -973,7 +1003,7 @@ def test_ids_do_not_depend_on_spelling_order_or_place(load: Load, text: str) -> 
 
 
 def test_ids_are_equal_in_another_process() -> None:
-    code = "from raysweep.settings import Config; print(Config(lr=2.5, replay='none').id)"
+    code = "from raysweep.learning.config import Config; print(Config(lr=2.5, replay='none').id)"
     for hash_seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", code],
@@ -1075,7 +1105,7 @@ def test_only_what_differs_between_a_grids_experiments_is_left_unstated(
     text, overrides = WITH_A_GRID_OF_EXPERIMENTS[name]
     resolved = load(text, *overrides).resolved
     base = {key for part in ("data", "training", "space", "stop") for key in resolved[part]}
-    own = {name for settings in EXPERIMENTS.values() for name in settings}
+    own = {name for experiment in EXPERIMENTS.values() for name in experiment.defaults}
     for branch in resolved["space"].get("any_of", [{}]):
         assert set(CHANGED) - {"seed", "experiment"} - base - set(branch) <= own
 

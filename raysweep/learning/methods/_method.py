@@ -23,8 +23,8 @@ class Method:
     generates: ClassVar[bool] = False
     """Whether what is replayed is generated, and not real samples."""
 
-    def scope(self, config: Settings) -> str:
-        """Return what ``n_replay_scope: auto`` stands for."""
+    def scope(self, config: Settings, generator: str) -> str:
+        """Return what ``n_replay_scope: auto`` stands for, with what ``generator`` stands for."""
         return "per_task"
 
     def check(self, config: Settings) -> None:

@@ -21,9 +21,9 @@ class Generative(Method):
     part = Part.GENERATED
     generates = True
 
-    def scope(self, config: Settings) -> str:
+    def scope(self, config: Settings, generator: str) -> str:
         """Return total for one generator of all tasks."""
-        return "total" if config.generator == "continual" else "per_task"
+        return "total" if generator == "continual" else "per_task"
 
     def check(self, config: Settings) -> None:
         """Refuse generators and labelers that do not go with the model or the tasks."""

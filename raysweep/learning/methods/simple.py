@@ -21,7 +21,7 @@ class Simple(Method):
 
     part = Part.CHOSEN
 
-    def scope(self, config: Settings) -> str:
+    def scope(self, config: Settings, generator: str) -> str:
         """Return total for a reservoir, which samples the whole stream."""
         return "total" if config.selection == "reservoir" else "per_task"
 
