@@ -29,7 +29,7 @@ WORDS = ["grid_search", "any_of", "exclude", "<<", "&a", "*a", "!!int", "!!str",
 WORDS += ["\\n  ", "- ", "[", "]", "{", "}", "1e-4", "010", ".nan", ".inf", "null", "0x10", "? "]
 WORDS += [
     "password",
-    "keep",
+    "true",
     "max_gb",
     "cpu",
     "gpu",

@@ -275,20 +275,20 @@ class Config(BaseModel):
     )
     loss_above: Real = setting(
         1e6,
-        "stop",
+        "divergence",
         "Per-sample mean of the total loss above which a configuration has diverged.",
         gt=0,
     )
     loss_factor: Real = setting(
         0.0,
-        "stop",
+        "divergence",
         "That loss is too high, too, above this factor (> 1) times its lowest in the stage so far,"
         " if that is > 0; 0: no such limit.",
         ge=0,
     )
     loss_patience: Count = setting(
         1,
-        "stop",
+        "divergence",
         "Steps in a row above one of these limits after which a configuration has diverged; a loss"
         " that is not finite is enough.",
         ge=1,

@@ -167,7 +167,7 @@ def _check_data(config: "Config") -> None:
 def _check_stop(config: "Config") -> None:
     if 0 < config.loss_factor <= 1:
         raise InputError(
-            f"stop.loss_factor: expected 0 (no such limit) or a number > 1, "
+            f"divergence.loss_factor: expected 0 (no such limit) or a number > 1, "
             f"got {config.loss_factor}"
         )
 

@@ -84,8 +84,8 @@ def seen_of(sweep: Sweep, key: str) -> Any:
         return len(sweep.configs)
     if key == "resources":
         return [sweep.resources.cpu, sweep.resources.gpu, sweep.resources.is_gpu_auto]
-    if key == "stages":
-        return [sweep.stages.keep, sweep.stages.max_gb]
+    if key == "stage_cache":
+        return [sweep.stage_cache.is_on, sweep.stage_cache.max_gb]
     if key.startswith("resolved."):
         return sweep.resolved[key.partition(".")[2]]
     value = getattr(sweep, key)

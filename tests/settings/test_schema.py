@@ -101,7 +101,7 @@ VISIBLE = [
     "word_misspelt",
     "word_cyrillic",
     "word_flag*",
-    "stages_*",
+    "stage_cache_*",
     "alias_wrong_merged_value",
 ]
 
@@ -142,7 +142,10 @@ WRONG = [
     ("resources: {gpu: some}", "some"),
     ("pack: 0", "0"),
     ("pack: all", "all"),
-    ("stages: hold", "hold"),
+    ("stage_cache: hold", "hold"),
+    ("stages: keep", "stages"),
+    ("stage_cache: {}", "{}"),
+    ("stop: {loss_above: 3}", "stop"),
     ("max_seconds: -1", "-1"),
     ("loggers: [tensorbord]", "tensorbord"),
     ("loggers: wandb", "wandb"),
@@ -193,8 +196,10 @@ RIGHT = [
     "early_stopping: {method: hyperband, brackets: 2, reduction_factor: 2}\ntime_budget: 90",
     "early_stopping: {method: median, metric: class_loss, min_samples_required: 5}",
     "early_stopping: none\ntime_budget:\nmax_configs: no",
-    "data:\nspace:\nseeds:\nresources:\npack:\nstages:\nmax_seconds: none",
-    "stages: {keep: yes, max_gb: 2}\nresources: {gpu: auto}\npack: 8\nmax_seconds: 0.5",
+    "stage_cache: true",
+    "stage_cache: yes",
+    "data:\nspace:\nseeds:\nresources:\npack:\nstage_cache:\nmax_seconds: none",
+    "stage_cache: {max_gb: 2}\nresources: {gpu: auto}\npack: 8\nmax_seconds: 0.5",
 ]
 
 
