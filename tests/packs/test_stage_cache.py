@@ -716,9 +716,9 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from raysweep.store.files import Entry, StageStore
+from raysweep.packs.stage_cache.entries import Entry, StageCache
 
-store = StageStore(Path(sys.argv[1]), 30_000)
+store = StageCache(Path(sys.argv[1]), 30_000)
 for turn in range(20):
     for i in range(12):
         entry = store.read(f"{i:02x}", {})
@@ -895,7 +895,7 @@ def test_a_wrong_stage_cache_key_is_refused_in_one_line(text: str, tmp_path: Pat
 
 
 def test_counting_entries_does_not_import_torch() -> None:
-    code = "import sys, raysweep.store.files; sys.exit('torch' in sys.modules)"
+    code = "import sys, raysweep.packs.stage_cache.entries; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

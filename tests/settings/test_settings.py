@@ -973,7 +973,7 @@ def test_ids_do_not_depend_on_spelling_order_or_place(load: Load, text: str) -> 
 
 
 def test_ids_are_equal_in_another_process() -> None:
-    code = "from raysweep.settings import Config; print(Config(lr=2.5, replay='none').id)"
+    code = "from raysweep.learning.config import Config; print(Config(lr=2.5, replay='none').id)"
     for hash_seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", code],
