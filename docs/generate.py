@@ -80,6 +80,9 @@ _FLAG_TEXT = (
     "^([yY]([eE][sS])?|[nN][oO]?|[oO][nN]|[oO][fF][fF]|[tT]([rR][uU][eE])?"
     "|[fF]([aA][lL][sS][eE])?|[01])$"
 )
+_SWITCH_TEXT = (
+    "^([yY][eE][sS]|[nN][oO]|[oO][nN]|[oO][fF][fF]|[tT][rR][uU][eE]|[fF][aA][lL][sS][eE])$"
+)
 _LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _NUMBER = {"type": ["number", "string"], "pattern": _NUMBER_TEXT}
 
@@ -90,11 +93,12 @@ _DESCRIPTIONS = {
     "space": "What varies: a plain value is fixed, {grid_search: [...]} a grid. Any setting may "
     "stand here. The sweep is the product of all grids, once for each seed.",
     "seeds": "A configuration is run once for each of these.",
-    "stop": "When a configuration counts as diverged.",
+    "divergence": "When a configuration counts as diverged.",
     "resources": "What each pack gets.",
     "pack": "The most configurations that train together; auto lets the planner choose. "
     "Changes no number.",
-    "stages": "Whether finished stages are kept for later packs and sweeps.",
+    "stage_cache": "Whether finished stages are kept, in .stages/ of the results folder, for "
+    "later packs and sweeps.",
     "max_seconds": "The most that one epoch of a pack may take, in seconds.",
     "loggers": "Programs that get each configuration as a run of theirs.",
     "search": "How configurations are found: all of the grids, or samples of distributions.",
@@ -120,7 +124,6 @@ _DESCRIPTIONS = {
     "exclude": "A list of settings: a configuration that agrees with all of an entry is left out.",
     "cpu": "CPUs of each pack, a thread each.",
     "gpu": "GPUs of each pack, or a fraction of one; auto lets the driver choose it.",
-    "keep": "Whether stages are kept in .stages/ of the results folder.",
     "max_gb": "The most that kept stages may take, in GB (10^9 bytes).",
 }
 
@@ -142,7 +145,7 @@ def search_space_schema() -> dict[str, Any]:
         "exclude": _list_of_settings("exclude"),
     }
     properties: dict[str, Any] = {"experiment": {"$ref": "#/definitions/experiment"}}
-    for section in ("data", "training", "stop"):
+    for section in ("data", "training", "divergence"):
         own = [name for name in names if section_of(name) == section]
         properties[section] = _section(own, "or_drawn")
     properties["space"] = _section(varied, "or_drawn", of_space)
@@ -266,7 +269,6 @@ def _of_execution() -> dict[str, Any]:
         },
     }
     kept = {
-        "keep": {"type": ["boolean", "string"], "pattern": _FLAG_TEXT, "default": True},
         "max_gb": {
             **_NUMBER,
             "exclusiveMinimum": 0,
@@ -274,7 +276,7 @@ def _of_execution() -> dict[str, Any]:
             "default": StageCaching.max_gb,
         },
     }
-    assert {field.name for field in fields(StageCaching)} == set(kept)
+    assert {field.name for field in fields(StageCaching)} == {*kept, "is_on"}
     assert {field.name for field in fields(Resources)} == {*amounts, "is_gpu_auto"}
     found = {
         "seeds": {"anyOf": [{"type": "null"}, seeds, _grid("seed")], "default": [0]},
@@ -283,9 +285,14 @@ def _of_execution() -> dict[str, Any]:
             "anyOf": [{"type": "integer", "minimum": 1}, {"enum": ["auto", None]}],
             "default": "auto",
         },
-        "stages": {
-            "anyOf": [{"enum": ["keep", "forget", None]}, {**_named(kept), "type": "object"}],
-            "default": "forget",
+        "stage_cache": {
+            "anyOf": [
+                {"type": "boolean"},
+                {"enum": [None], "doNotSuggest": True},
+                {"type": "string", "pattern": _SWITCH_TEXT, "doNotSuggest": True},
+                {**_named(kept), "type": "object", "minProperties": 1},
+            ],
+            "default": False,
         },
         "max_seconds": {
             "anyOf": [

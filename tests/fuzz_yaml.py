@@ -20,6 +20,7 @@ with atheris.instrument_imports(include=["raysweep.settings", "yaml"]):
     from raysweep.settings.grid import TOP_KEYS
     from raysweep.settings.sweep import sweep_from
     from raysweep.settings.yaml_text import dump_yaml
+    from tests.bad_input_cases import accepted_cases, refused_cases  # imports yaml: after atheris
 
 ROOT = Path(__file__).parents[1]
 MAX_CONFIGS = 50  # expanding is not what is looked at
@@ -28,7 +29,7 @@ WORDS = ["grid_search", "any_of", "exclude", "<<", "&a", "*a", "!!int", "!!str",
 WORDS += ["\\n  ", "- ", "[", "]", "{", "}", "1e-4", "010", ".nan", ".inf", "null", "0x10", "? "]
 WORDS += [
     "password",
-    "keep",
+    "true",
     "max_gb",
     "cpu",
     "gpu",
@@ -59,14 +60,13 @@ def check(data: bytes) -> None:
 
 def write_seeds(folder: Path) -> None:
     """Put the shipped search spaces and the catalogue into the corpus."""
-    catalogue = ROOT / "tests" / "settings" / "bad_input"
-    for file in [*(ROOT / "search_spaces").glob("*.yaml"), *catalogue.rglob("*.yaml")]:
-        content = file.read_bytes()
-        arguments = file.with_suffix(".args")
-        for line in arguments.read_bytes().splitlines() if arguments.exists() else []:
-            content += SEPARATOR + line
+    seeds = {file.stem: file.read_bytes() for file in (ROOT / "search_spaces").glob("*.yaml")}
+    for case in [*refused_cases().values(), *accepted_cases().values()]:
+        arguments = [word.encode("utf-8", "surrogateescape") for word in case.arguments]
+        seeds[f"{case.table}-{case.name}"] = SEPARATOR.join([case.content, *arguments])
+    for name, content in seeds.items():
         if len(content) <= 4096:
-            (folder / f"seed-{file.stem}").write_bytes(content)
+            (folder / f"seed-{name}").write_bytes(content)
 
 
 def write_words(file: Path) -> None:

@@ -3,8 +3,8 @@
     python -m analysis.samples results/vib [--config ID ...] [--n 10] [--out samples.png]
 
 Tables hold no images: each configuration is trained again, which takes as long as training it
-alone on a CPU (less with stages kept by ``stages: keep``); the figure says whether its numbers are
-those of the table. Without ``--config`` the best configurations are taken that have images to
+alone on a CPU (less with stages kept by ``stage_cache: true``); the figure says whether its numbers
+are those of the table. Without ``--config`` the best configurations are taken that have images to
 show: of each model with each kind of replay the best, then the best of the others.
 
 Pixels of permuted tasks are put back in place. Under a replayed image stands its label: the
@@ -123,7 +123,7 @@ def sample_figure(
     """Draw what the configuration of one row of ``trials`` replays and reconstructs.
 
     It is trained again. ``n`` images a row; ``data`` is the data folder; ``store_of`` is the
-    sweep, whose stage store is read; ``settings`` stand in the title. Raises ``InputError`` where
+    sweep, whose stage cache is read; ``settings`` stand in the title. Raises ``InputError`` where
     there is nothing to show, or the row has no configuration or no data.
     """
     block = _block(row, n, data, store_of, settings)

@@ -82,7 +82,7 @@ def _check_data(settings: Settings) -> None:
 def _check_divergence(settings: Settings) -> None:
     if 0 < settings.loss_factor <= 1:
         raise InputError(
-            f"stop.loss_factor: expected 0 (no such limit) or a number > 1, "
+            f"divergence.loss_factor: expected 0 (no such limit) or a number > 1, "
             f"got {settings.loss_factor}"
         )
 

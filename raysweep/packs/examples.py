@@ -2,7 +2,7 @@
 
 Tables hold no images. A configuration gives the same numbers whenever it is trained, so it is
 trained again here, by itself and on the CPU; ``differences`` tells whether the numbers are the
-same. What the stage store has of it trains nothing.
+same. What the stage cache has of it trains nothing.
 
 Letters: N samples, D input size, C classes.
 """
@@ -90,7 +90,7 @@ def examples(
 ) -> Examples:
     """Train one configuration and give its last replay buffer and ``n`` reconstructions a task.
 
-    ``data`` is the data folder, ``sweep`` the folder of a sweep: the stage store beside it, if
+    ``data`` is the data folder, ``sweep`` the folder of a sweep: the stage cache beside it, if
     any, is read. A trial has as many threads as CPUs; the last bits depend on it. Raises
     ``InputError`` where the data is not to be had.
     """
@@ -169,7 +169,7 @@ def _as_in_a_worker(n_threads: int) -> Iterator[None]:
 
 
 def _store(sweep: Path | None) -> StageCache | None:
-    """Open the store beside a sweep to read it: with no room nothing is written."""
+    """Open the stage cache beside a sweep to read it: with no room nothing is written."""
     if sweep is None:
         return None
     folder = sweep.absolute().parent / STORE

@@ -38,7 +38,7 @@ class PackRecords:
     def note_epoch(
         self, stage: Stage, lane: EpochReport, epoch: int, seconds: float | None, report: Report
     ) -> None:
-        """Note an epoch of a lane; ``seconds`` is what it took, None for one from the store."""
+        """Note an epoch of a lane; ``seconds`` is what it took, None for one from the cache."""
         record = self.records[stage.fingerprint]
         users = self.open_users(stage)
         duration_s = None if seconds is None else seconds / len(users)

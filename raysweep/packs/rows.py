@@ -16,7 +16,7 @@ class Report:
     """What one epoch of a pack gives: rows for the tables, by their column names.
 
     A row of ``trials`` has the outcome only: the driver adds settings, times and versions.
-    ``prepare_s`` has the time spent on the stage store, too.
+    ``prepare_s`` has the time spent on the stage cache, too.
     """
 
     epochs: list[Row] = field(default_factory=list)
@@ -43,7 +43,7 @@ class Record:
     is_done: bool = False
     is_stored: bool = False
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    """Metrics by epoch, while they are to go into the store."""
+    """Metrics by epoch, while they are to go into the cache."""
 
 
 def accuracy_rows(config_id: str, after_task: int, accuracies: Sequence[float]) -> list[Row]:

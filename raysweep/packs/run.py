@@ -1,6 +1,6 @@
 """``PackRun``: train a pack epoch by epoch, each distinct stage once. Knows nothing of Ray.
 
-With a stage store, stages that are in it are served from there and train nothing.
+With a stage cache, stages that are in it are served from there and train nothing.
 """
 
 import json
@@ -100,7 +100,7 @@ class PackRun:
     def advance(self) -> Report:
         """Train one epoch of the current group and report on it.
 
-        Stages from the store are reported whole, before the epoch of the first group that has a
+        Stages from the cache are reported whole, before the epoch of the first group that has a
         lane to train; where there is none to the end, nothing is trained.
         """
         assert not self.is_done
@@ -189,11 +189,11 @@ class PackRun:
             self._position += 1
 
     def _look_up(self) -> None:
-        """Look the pack's stages up in the store, once: a restored run serves the same ones."""
+        """Look the pack's stages up in the cache, once: a restored run serves the same ones."""
         if self._served is None:
             groups, users = list(self.groups), dict(self._users)
             if self._wanted:
-                # A stage that no store has, so that what it begins with is loaded.
+                # A stage that no cache has, so that what it begins with is loaded.
                 parents = tuple((_WANTED, fingerprint) for fingerprint in sorted(self._wanted))
                 groups.append((Stage("fill_buffer", 0, _WANTED, parents, ""),))
                 users[_WANTED] = list(self.configs)
@@ -201,7 +201,7 @@ class PackRun:
             self._served, self._models, self._buffers = found.kept, found.models, found.buffers
 
     def _serve_group(self, report: Report) -> list[Stage]:
-        """Report the stages of the current group that are in the store; give those to run."""
+        """Report the stages of the current group that are in the cache; give those to run."""
         assert self._served is not None
         to_run = []
         for stage in self.groups[self._position]:
@@ -233,7 +233,7 @@ class PackRun:
             self._records.note_accuracy(stage, kept["accuracy"], report)
 
     def _keep(self, stage: Stage, output: LaneState | Buffer | None) -> None:
-        """Put a stage that has ended into the store, with its output if a stage can use it."""
+        """Put a stage that has ended into the cache, with its output if a stage can use it."""
         if self._cache is None:
             return
         record = self._records.records[stage.fingerprint]

@@ -28,10 +28,14 @@ class Resources:
 
 @dataclass(frozen=True)
 class StageCaching:
-    """Whether what stages give is kept on disk for later, and its limit in GB (10^9 bytes)."""
+    """Whether finished stages are kept on disk for later, and their limit in GB (10^9 bytes)."""
 
-    keep: bool = False
+    is_on: bool = False
     max_gb: float = 10
+
+    def to_plain(self) -> bool | dict[str, float]:
+        """Return the value of ``stage_cache:`` that reads as this."""
+        return {"max_gb": self.max_gb} if self.is_on else False
 
 
 def seeds_of(raw: Any) -> list[int]:
@@ -81,34 +85,33 @@ def pack_of(raw: Any) -> int | None:
     return raw
 
 
-def stages_of(raw: Any) -> StageCaching:
-    """Check ``stages:``."""
-    if raw in (None, {}, "forget"):
+def stage_cache_of(raw: Any) -> StageCaching:
+    """Check ``stage_cache:``; off where it is absent."""
+    if raw is None:
         return StageCaching()
-    if raw == "keep":
-        return StageCaching(keep=True)
-    if not isinstance(raw, dict):
+    if isinstance(raw, bool | str):
+        is_on = _FLAGS.get(str(raw).lower())
+        if is_on is not None:
+            return StageCaching(is_on)
+    if not isinstance(raw, dict) or not raw:
         raise InputError(
-            f"stages: expected keep, forget or {{keep: true, max_gb: 10}}, got {show(raw)}"
-            f"{near(raw, ['keep', 'forget']) if isinstance(raw, str) else ''}"
+            f"stage_cache: expected true, false or {{max_gb: 10}}, got {show(raw)}"
+            f"{near(raw, ['true', 'false']) if isinstance(raw, str) else ''}"
         )
     for name in raw:
-        if name not in ("keep", "max_gb"):
-            hint = near(name, ["keep", "max_gb"])
-            where = f"stages.{name}"
+        if name != "max_gb":
+            hint = near(name, ["max_gb"])
+            where = f"stage_cache.{name}"
             raise InputError(
-                f"{where[:60]}: expected keep or max_gb, got {show(name)}{hint}", where, is_key=True
+                f"{where[:60]}: expected max_gb, got {show(name)}{hint}", where, is_key=True
             )
-    keep = _FLAGS.get(str(raw.get("keep", True)).lower())
-    if keep is None:
-        raise InputError(f"stages.keep: expected true or false, got {show(raw['keep'])}")
-    max_gb = raw.get("max_gb", StageCaching.max_gb)
-    number = number_of(max_gb)
+    number = number_of(raw["max_gb"])
     if not 0 < number <= _MOST_GB:
         raise InputError(
-            f"stages.max_gb: expected a number > 0, at most {_MOST_GB:.0e}, got {show(max_gb)}"
+            f"stage_cache.max_gb: expected a number > 0, at most {_MOST_GB:.0e}, "
+            f"got {show(raw['max_gb'])}"
         )
-    return StageCaching(keep, number)
+    return StageCaching(True, number)
 
 
 def max_seconds_of(raw: Any) -> float | None:

@@ -19,10 +19,10 @@ TOP_KEYS = [
     "training",
     "space",
     "seeds",
-    "stop",
+    "divergence",
     "resources",
     "pack",
-    "stages",
+    "stage_cache",
     "max_seconds",
     "loggers",
     "search",
@@ -31,6 +31,8 @@ TOP_KEYS = [
     "max_configs",
     "max_gpu_hours",
 ]
+RENAMED_KEYS = {"stages": "stage_cache", "stop": "divergence"}
+"""Keys of earlier versions, with what they are called now."""
 
 
 _TRIES = 20
@@ -119,7 +121,9 @@ def _known_setting(name: Any, section: str, where: str) -> str:
     if is_top and not (name == "experiment" and section == "space"):
         hint = _misplaced(str(name))
         if not hint:
-            sections = ("data", "training", "stop", "space") if section == "space" else (section,)
+            sections = (
+                ("data", "training", "divergence", "space") if section == "space" else (section,)
+            )
             known = [field for field in fields if section_of(field) in sections]
             hint = near(name, known) or near(name, list(fields)) or f"; known: {', '.join(known)}"
             if isinstance(name, int | float):  # {lr: 1,5} are lr and a key 5
@@ -144,6 +148,7 @@ def _misplaced(name: str) -> str:
         return "; write `seeds: [0, 1]` at the top of the file"
     if name in ("any_of", "exclude"):
         return f"; `{name}:` stands right under `space:` only"
+    name = RENAMED_KEYS.get(name, name)
     if name in TOP_KEYS:
         return f"; write `{name}:` at the top of the file"
     return ""

@@ -18,9 +18,10 @@ from raysweep.settings.execution import (
     pack_of,
     resources_of,
     seeds_of,
-    stages_of,
+    stage_cache_of,
 )
 from raysweep.settings.grid import (
+    RENAMED_KEYS,
     TOP_KEYS,
     Branch,
     Choices,
@@ -68,7 +69,7 @@ class Sweep:
     notes: tuple[str, ...]
     resources: Resources
     pack: int | None
-    stages: StageCaching
+    stage_cache: StageCaching
     max_seconds: float | None
     resolved: dict[str, Any]
     search: Search = field(default_factory=Search)
@@ -155,14 +156,12 @@ def _missing_file(path: Path) -> str:
 def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
     for key in raw:
         if key not in TOP_KEYS:
-            fields = Config.model_fields
-            hint = f"; write it under `{section_of(key)}:`" if key in fields else ""
-            hint = hint or near(key, TOP_KEYS) or f"; known: {', '.join(TOP_KEYS)}"
+            hint = _hint_at_key(key)
             raise InputError(f"expected a known key, got {show(key)}{hint}", str(key), is_key=True)
     experiment = check_value("experiment", raw.get("experiment", "replay_vib"), "experiment")
     fixed = [
         (name, settings_at(section_of_file(raw, name), name, name))
-        for name in ("data", "training", "stop")
+        for name in ("data", "training", "divergence")
     ]
     raw_space = section_of_file(raw, "space")
     branches = branches_of(raw_space, fixed)
@@ -197,7 +196,7 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
         raise InputError("space.exclude: expected to leave some configurations, got none left")
     n_duplicates = 0 if space else len(expanded) - len(distinct)
     resources = resources_of(section_of_file(raw, "resources"))
-    stages = stages_of(raw.get("stages"))
+    stage_cache = stage_cache_of(raw.get("stage_cache"))
     max_seconds = max_seconds_of(raw.get("max_seconds"))
     loggers = loggers_of(raw.get("loggers"))
     early_stopping = early_stopping_of(raw.get("early_stopping"), expanded)
@@ -209,11 +208,11 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
         notes=_notes(n_duplicates, exclusions, branches, experiment),
         resources=resources,
         pack=pack_of(raw.get("pack")),
-        stages=stages,
+        stage_cache=stage_cache,
         max_seconds=max_seconds,
         loggers=loggers,
         resolved=_resolved(raw, experiment, branches, seeds, resources)
-        | {"stages": {"keep": stages.keep, "max_gb": stages.max_gb}, "max_seconds": max_seconds}
+        | {"stage_cache": stage_cache.to_plain(), "max_seconds": max_seconds}
         | {"loggers": list(loggers)}
         | {"early_stopping": early_stopping.to_plain() if early_stopping else None}
         | {key: raw.get(key) for key in _BUDGETS}
@@ -224,6 +223,16 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
         early_stopping=early_stopping,
         budget=budget,
     )
+
+
+def _hint_at_key(key: Any) -> str:
+    """Return a hint at the key that was meant by an unknown one."""
+    if key in RENAMED_KEYS:
+        takes = " with true, false or {max_gb: 10}" if key == "stages" else ""
+        return f"; write `{RENAMED_KEYS[key]}:`{takes}"
+    if key in Config.model_fields:
+        return f"; write it under `{section_of(key)}:`"
+    return near(key, TOP_KEYS) or f"; known: {', '.join(TOP_KEYS)}"
 
 
 def _check_method(search: Search, branches: Sequence[Branch]) -> None:
@@ -298,7 +307,7 @@ def _resolved(
     first = of_branch[0].items()
     shared = {n: v for n, v in first if all(n in o and o[n] == v for o in of_branch)}
     resolved: dict[str, Any] = {"experiment": experiment}
-    for section in ("data", "training", "space", "stop"):
+    for section in ("data", "training", "space", "divergence"):
         given = copy.deepcopy(section_of_file(raw, section))
         resolved[section] = given | {n: v for n, v in shared.items() if section_of(n) == section}
     if "any_of" in resolved["space"]:
@@ -324,7 +333,7 @@ def _unset(branch: Branch, experiment: str) -> dict[str, Any]:
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in first.items()
-        if section_of(name) in ("data", "training", "space", "stop")
+        if section_of(name) in ("data", "training", "space", "divergence")
         and name not in branch
         and all(other[name] == value for other in others)
     }

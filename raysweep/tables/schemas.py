@@ -152,14 +152,15 @@ _TRIALS = (
         "duration_s",
         _REAL,
         "Training seconds charged to the configuration: a stage's time is divided equally among"
-        " its lanes and the configurations that share a lane. A stage from the stage store adds"
+        " its lanes and the configurations that share a lane. A stage from the stage cache adds"
         " nothing: it took no training now.",
     ),
     Column(
         "n_stored_stages",
         _WHOLE,
-        "How many of the configuration's stages were taken from the stage store (`stages: keep`)"
-        " instead of run (after a lost worker its pack's own, too); null if it failed.",
+        "How many of the configuration's stages were taken from the stage cache"
+        " (`stage_cache: true`) instead of run (after a lost worker its pack's own, too);"
+        " null if it failed.",
     ),
     Column("started_at", _TIME, "When the configuration's pack started, UTC."),
     Column("ended_at", _TIME, "When the configuration ended, UTC."),
@@ -210,7 +211,7 @@ _EPOCHS = (
         "duration_s",
         _REAL,
         "Seconds of the epoch, divided among the configurations it served; null where the stage"
-        " was taken from the stage store.",
+        " was taken from the stage cache.",
     ),
 )
 

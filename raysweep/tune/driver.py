@@ -83,7 +83,7 @@ class _Driver:
         self._end = End()
         self._n_paused = 0
         self.screen = Screen(options.verbosity)
-        if self.sweep.stages.keep and self.store is None:
+        if self.sweep.stage_cache.is_on and self.store is None:
             self.screen.say(
                 "note: stages are kept in a folder only, not in an object store: none are"
             )
@@ -92,10 +92,10 @@ class _Driver:
             self.screen.say(f"note: {note}")
 
     def _stage_store(self) -> StageCache | None:
-        stages, results = self.sweep.stages, self.options.results
-        if not stages.keep or results.local is None:
+        caching, results = self.sweep.stage_cache, self.options.results
+        if not caching.is_on or results.local is None:
             return None
-        return StageCache((results.local / STORE).absolute(), int(stages.max_gb * 1e9))
+        return StageCache((results.local / STORE).absolute(), int(caching.max_gb * 1e9))
 
     def _log_keeper(self) -> LogWriter:
         """Start logging into the results folder; beside the command where that is in a store."""

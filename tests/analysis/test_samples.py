@@ -256,7 +256,7 @@ def test_tasks_are_reconstructed_by_the_decoder_that_learned_them(
     assert has_examples(config) == bool(pairs or shown.replayed)
 
 
-# --- served from the stage store, and leaving no trace ------------------------------------------
+# --- served from the stage cache, and leaving no trace ------------------------------------------
 
 
 def same(one: Examples, other: Examples) -> None:

@@ -520,29 +520,32 @@ def test_what_diverged_by_a_rule_comes_back_from_the_store_and_serves_no_other_r
 
 
 @pytest.mark.parametrize(
-    ("stop", "message"),
+    ("limits", "message"),
     [
         (
             "loss_factor: 0.5",
-            "stop.loss_factor: expected 0 (no such limit) or a number > 1, got 0.5",
+            "divergence.loss_factor: expected 0 (no such limit) or a number > 1, got 0.5",
         ),
-        ("loss_factor: 1", "stop.loss_factor: expected 0 (no such limit) or a number > 1, got 1.0"),
-        ("loss_factor: -2", "stop.loss_factor: expected a number >= 0, got -2"),
+        (
+            "loss_factor: 1",
+            "divergence.loss_factor: expected 0 (no such limit) or a number > 1, got 1.0",
+        ),
+        ("loss_factor: -2", "divergence.loss_factor: expected a number >= 0, got -2"),
         (
             "loss_patience: 0",
-            "stop.loss_patience: expected a whole number from 1 to 1000000, got 0",
+            "divergence.loss_patience: expected a whole number from 1 to 1000000, got 0",
         ),
         (
             "loss_patience: 1.5",
-            "stop.loss_patience: expected a whole number from 1 to 1000000, got 1.5",
+            "divergence.loss_patience: expected a whole number from 1 to 1000000, got 1.5",
         ),
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused_in_one_line(
-    stop: str, message: str, tmp_path: Path
+    limits: str, message: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "sweep.yaml"
-    file.write_text(f"stop: {{{stop}}}\n")
+    file.write_text(f"divergence: {{{limits}}}\n")
     with pytest.raises(InputError) as caught:
         load_sweep(file)
     text = str(caught.value)
@@ -553,7 +556,7 @@ def test_a_rule_that_makes_no_sense_is_refused_in_one_line(
 def test_rules_are_read_and_make_lanes_of_one_pack(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text(
-        "stop: {loss_above: 9, loss_factor: {grid_search: [0, 2, 3.5]}}\n"
+        "divergence: {loss_above: 9, loss_factor: {grid_search: [0, 2, 3.5]}}\n"
         "space: {loss_patience: {grid_search: [1, 4]}}\n"
     )
     configs = load_sweep(file).configs

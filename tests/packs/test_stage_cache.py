@@ -1,4 +1,4 @@
-"""The stage store: what is served is what would be trained, and nothing damaged is ever used."""
+"""The stage cache: what is served is what would be trained, and nothing damaged is ever used."""
 
 import errno
 import io
@@ -31,6 +31,7 @@ from raysweep.packs.stage_cache import entries
 from raysweep.packs.stage_cache.entries import Entry, StageCache, environment, stored_stages
 from raysweep.settings.execution import StageCaching
 from raysweep.settings.sweep import load_sweep
+from raysweep.settings.yaml_text import dump_yaml
 from raysweep.tables.reader import read_epochs, read_trials
 from raysweep.tune.scheduling.trainable import TRIAL, PackTrainable, trial_config
 
@@ -107,7 +108,7 @@ def store(tmp_path: Path) -> StageCache:
 
 @pytest.fixture
 def train(small: Source, store: StageCache) -> Callable[..., Rows]:
-    """Give a function that runs a pack to its end, in float64 and with the store."""
+    """Give a function that runs a pack to its end, in float64 and with the cache."""
 
     def run_pack(configs: Sequence[Config], **options: Any) -> Rows:
         return rows_of(
@@ -315,7 +316,7 @@ def test_a_continual_vae_goes_on_with_its_moments_where_classifiers_start_anew(
     more = configure(**base, generator="continual", generator_replay_weight=0.9)
     trained.clear()
     assert results(train([more])) == results(train([more], store=None))
-    assert trained.count("train_generator_1") == 1  # without the store
+    assert trained.count("train_generator_1") == 1  # without the cache
 
 
 # --- moments ------------------------------------------------------------------------------------
@@ -715,9 +716,9 @@ WRITER = """
 import sys
 from pathlib import Path
 import torch
-from raysweep.store.files import Entry, StageStore
+from raysweep.packs.stage_cache.entries import Entry, StageCache
 
-store = StageStore(Path(sys.argv[1]), 30_000)
+store = StageCache(Path(sys.argv[1]), 30_000)
 for turn in range(20):
     for i in range(12):
         entry = store.read(f"{i:02x}", {})
@@ -841,42 +842,52 @@ def test_what_is_served_is_not_written_again(train: Callable[..., Rows], store: 
 
 READ: dict[str, StageCaching] = {
     "": StageCaching(False, 10),
-    "stages: forget": StageCaching(False, 10),
-    "stages:": StageCaching(False, 10),
-    "stages: keep": StageCaching(True, 10),
-    "stages: {keep: true, max_gb: 2.5}": StageCaching(True, 2.5),
-    "stages: {max_gb: 3}": StageCaching(True, 3),
-    "stages: {keep: no}": StageCaching(False, 10),
+    "stage_cache: false": StageCaching(False, 10),
+    "stage_cache: no": StageCaching(False, 10),
+    "stage_cache:": StageCaching(False, 10),
+    "stage_cache: true": StageCaching(True, 10),
+    "stage_cache: yes": StageCaching(True, 10),
+    "stage_cache: {max_gb: 2.5}": StageCaching(True, 2.5),
+    "stage_cache: {max_gb: 3}": StageCaching(True, 3),
 }
 
 
 @pytest.mark.parametrize("text", READ)
-def test_the_stages_key_is_read_and_written_out(text: str, tmp_path: Path) -> None:
+def test_the_stage_cache_key_is_read_and_written_out(text: str, tmp_path: Path) -> None:
     sweep = load_sweep(write(tmp_path, f"experiment: replay_vib\n{text}\n"))
-    assert sweep.stages == READ[text]
-    assert sweep.resolved["stages"] == {"keep": READ[text].keep, "max_gb": READ[text].max_gb}
+    assert sweep.stage_cache == READ[text]
+    written = {"max_gb": READ[text].max_gb} if READ[text].is_on else False
+    assert sweep.resolved["stage_cache"] == written == READ[text].to_plain()
+    again = load_sweep(write(tmp_path, dump_yaml(sweep.resolved)))
+    assert again.stage_cache == READ[text]
     plain = load_sweep(write(tmp_path, "experiment: replay_vib\n"))
     assert [c.id for c in sweep.configs] == [c.id for c in plain.configs]
 
 
+EXPECTED = "stage_cache: expected true, false or {max_gb: 10}, got"
 REFUSED = {
-    "stages: kep": "stages: expected keep, forget or {keep: true, max_gb: 10}, got 'kep' (did you "
-    "mean keep?)",
-    "stages: true": "stages: expected keep, forget or {keep: true, max_gb: 10}, got True",
-    "stages: [keep]": "stages: expected keep, forget or {keep: true, max_gb: 10}, got ['keep']",
-    "stages: {max: 1}": "stages.max: expected keep or max_gb, got 'max' (did you mean max_gb?)",
-    "stages: {keep: 3}": "stages.keep: expected true or false, got 3",
-    "stages: {max_gb: 0}": "stages.max_gb: expected a number > 0, at most 1e+09, got 0",
-    "stages: {max_gb: much}": "stages.max_gb: expected a number > 0, at most 1e+09, got 'much'",
-    "stages: {max_gb: .inf}": "stages.max_gb: expected a number > 0, at most 1e+09, got infinity",
-    "stage: keep": "expected a known key, got 'stage' (did you mean stages?)",
-    "space: {stages: keep}": "space: expected a known setting, got 'stages'; write `stages:` at "
-    "the top of the file",
+    "stage_cache: ture": f"{EXPECTED} 'ture' (did you mean true?)",
+    "stage_cache: keep": f"{EXPECTED} 'keep'",
+    "stage_cache: 1": f"{EXPECTED} 1",
+    "stage_cache: [true]": f"{EXPECTED} [True]",
+    "stage_cache: {}": f"{EXPECTED} {{}}",
+    "stage_cache: {max: 1}": "stage_cache.max: expected max_gb, got 'max' (did you mean max_gb?)",
+    "stage_cache: {keep: true}": "stage_cache.keep: expected max_gb, got 'keep'",
+    "stage_cache: {max_gb: 0}": "stage_cache.max_gb: expected a number > 0, at most 1e+09, got 0",
+    "stage_cache: {max_gb: much}": "stage_cache.max_gb: expected a number > 0, at most 1e+09, "
+    "got 'much'",
+    "stage_cache: {max_gb: .inf}": "stage_cache.max_gb: expected a number > 0, at most 1e+09, "
+    "got infinity",
+    "stages: keep": "expected a known key, got 'stages'; write `stage_cache:` with true, false or "
+    "{max_gb: 10}",
+    "stage: keep": "expected a known key, got 'stage' (did you mean stage_cache?)",
+    "space: {stage_cache: true}": "space: expected a known setting, got 'stage_cache'; write "
+    "`stage_cache:` at the top of the file",
 }
 
 
 @pytest.mark.parametrize("text", REFUSED)
-def test_a_wrong_stages_key_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
+def test_a_wrong_stage_cache_key_is_refused_in_one_line(text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as refused:
         load_sweep(write(tmp_path, f"experiment: replay_vib\n{text}\n"))
     message = re.sub(r" \(line \d+, column \d+\)$", "", str(refused.value))
@@ -884,7 +895,7 @@ def test_a_wrong_stages_key_is_refused_in_one_line(text: str, tmp_path: Path) ->
 
 
 def test_counting_entries_does_not_import_torch() -> None:
-    code = "import sys, raysweep.store.files; sys.exit('torch' in sys.modules)"
+    code = "import sys, raysweep.packs.stage_cache.entries; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -908,11 +919,11 @@ space:
 def test_more_replay_weights_in_a_finished_sweep_train_second_tasks_only(tmp_path: Path) -> None:
     file = write(tmp_path, SWEEP)
     grid = "space.replay_weight={grid_search: [0.5, 0.1, 0.9]}"
-    assert run(file, "stages=keep").returncode == 0
+    assert run(file, "stage_cache=true").returncode == 0
     # Another sweep of the same results folder; in it task 1, VAE and buffers are there.
-    planned = run(file, grid, "stages=keep", "--name", "more", "pack=3", "--dry-run")
-    assert "21 in all, 11 distinct, 4 will run, up to 7 come from the store" in planned.stdout
-    done = run(file, grid, "stages=keep", "--name", "more", "pack=3")
+    planned = run(file, grid, "stage_cache=true", "--name", "more", "pack=3", "--dry-run")
+    assert "21 in all, 11 distinct, 4 will run, up to 7 come from the cache" in planned.stdout
+    done = run(file, grid, "stage_cache=true", "--name", "more", "pack=3")
     assert done.returncode == 0, done.stderr
     without = run(file, grid, "--name", "without")
     assert without.returncode == 0, without.stderr

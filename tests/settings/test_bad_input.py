@@ -1,14 +1,15 @@
 """The catalogue of input that is refused, each case with its whole message, and of what is not."""
 
-import json
 import re
 import time
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
@@ -19,32 +20,35 @@ from raysweep.settings.sweep import Sweep, load_sweep
 from raysweep.settings.yaml_nodes import MAX_BYTES
 from raysweep.settings.yaml_text import parse_yaml
 from raysweep.user_text.secret_names import looks_secret
+from tests.bad_input_cases import CATALOGUE, FILES, Case, accepted_cases, refused_cases
 
-FOLDER = Path(__file__).parent / "bad_input"
-CASES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-ACCEPTED = sorted(path.stem for path in (FOLDER / "accepted").glob("*.yaml"))
+REFUSED = refused_cases()
+ACCEPTED = accepted_cases()
 
 
-def load(file: Path) -> Sweep:
-    """Load a case with the arguments that stand beside it."""
-    beside = file.with_suffix(".args")
-    arguments = beside.read_text(encoding="utf-8").splitlines() if beside.exists() else []
+def load(file: Path, arguments: Sequence[str] = ()) -> Sweep:
+    """Load a search space with overrides and ``--max-configs=N``."""
     overrides = [word for word in arguments if not word.startswith("--max-configs=")]
     limits = [int(word.partition("=")[2]) for word in arguments if word not in overrides]
     return load_sweep(file, overrides, **({"max_configs": limits[0]} if limits else {}))
 
 
-def refusal(file: Path) -> str:
+def refusal(file: Path, arguments: Sequence[str] = ()) -> str:
     with pytest.raises(InputError) as caught:
-        load(file)
+        load(file, arguments)
     return str(caught.value)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_refused_with_this_one_line(name: str) -> None:
+def refusal_of(case: Case, folder: Path) -> str:
+    return refusal(case.write(folder), case.arguments)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused_with_this_one_line(name: str, tmp_path: Path) -> None:
+    case = REFUSED[name]
     start = time.process_time()
-    message = refusal(FOLDER / f"{name}.yaml")
-    assert message + "\n" == (FOLDER / f"{name}.txt").read_text(encoding="utf-8")
+    message = refusal_of(case, tmp_path)
+    assert message == case.message
     assert len(message.splitlines()) == 1 and message.isprintable()
     assert len(message) < 1200
     assert message.startswith(f"{name}.yaml: ")
@@ -52,17 +56,23 @@ def test_refused_with_this_one_line(name: str) -> None:
     is_about_the_file = re.fullmatch("file_.*", name)
     has_place = re.search(r"\bline \d+, column \d+", message)
     names_a_key = re.match(rf"[\w.]+: ({'|'.join(TOP_KEYS)})[\w.\[\]-]*: ", message)
-    is_override = (FOLDER / f"{name}.args").exists()
+    is_override = case.arguments
     assert has_place or names_a_key or is_about_the_file or is_override, "says where"
     assert "hunter2" not in message, "a secret is never shown"
     assert time.process_time() - start < 5, "counted, not expanded"
 
 
-def test_every_case_has_a_message_and_every_message_a_case() -> None:
-    assert len(CASES) > 200
-    assert sorted(path.stem for path in FOLDER.glob("*.txt")) == CASES
-    assert {path.stem for path in FOLDER.glob("*.args")} <= set(CASES)
-    assert sorted(path.stem for path in (FOLDER / "accepted").glob("*.json")) == ACCEPTED
+def test_every_case_has_a_message_and_every_file_a_case() -> None:
+    assert len(REFUSED) > 200
+    assert len(ACCEPTED) > 30
+    assert all(case.message for case in REFUSED.values())
+    assert all(case.expected for case in ACCEPTED.values())
+    for case in REFUSED.values():
+        assert case.name.startswith(f"{case.table}_"), "stands in the table of its theme"
+    rows = [row for file in CATALOGUE.glob("*.yaml") for row in yaml.safe_load(file.read_bytes())]
+    assert len(rows) == len(REFUSED) + len(ACCEPTED)
+    named = [row[key] for row in rows for key in ("file", "args_file") if key in row]
+    assert sorted(named) == sorted(file.name for file in FILES.iterdir())
 
 
 def seen_of(sweep: Sweep, key: str) -> Any:
@@ -74,8 +84,8 @@ def seen_of(sweep: Sweep, key: str) -> Any:
         return len(sweep.configs)
     if key == "resources":
         return [sweep.resources.cpu, sweep.resources.gpu, sweep.resources.is_gpu_auto]
-    if key == "stages":
-        return [sweep.stages.keep, sweep.stages.max_gb]
+    if key == "stage_cache":
+        return [sweep.stage_cache.is_on, sweep.stage_cache.max_gb]
     if key.startswith("resolved."):
         return sweep.resolved[key.partition(".")[2]]
     value = getattr(sweep, key)
@@ -83,11 +93,11 @@ def seen_of(sweep: Sweep, key: str) -> Any:
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_accepted_as_this(name: str) -> None:
-    sweep = load(FOLDER / "accepted" / f"{name}.yaml")
-    expected = json.loads((FOLDER / "accepted" / f"{name}.json").read_text(encoding="utf-8"))
-    assert expected
-    for key, value in expected.items():
+def test_accepted_as_this(name: str, tmp_path: Path) -> None:
+    case = ACCEPTED[name]
+    sweep = load(case.write(tmp_path), case.arguments)
+    assert case.expected
+    for key, value in case.expected.items():
         assert seen_of(sweep, key) == value, key
 
 
@@ -96,9 +106,7 @@ def test_accepted_as_this(name: str) -> None:
 
 def test_every_rule_has_a_case() -> None:
     source = (Path(__file__).parents[2] / "raysweep" / "learning" / "rules.py").read_text()
-    messages = " ".join(
-        (FOLDER / f"{name}.txt").read_text() for name in CASES if name.startswith("rule_")
-    )
+    messages = " ".join(case.message for case in REFUSED.values() if case.table == "rule")
     wanted = [
         "which experiment",
         "with experiment vib",
@@ -187,10 +195,11 @@ def test_as_many_values_as_the_limit_are_read(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("name", ["alias_billion_laughs", "alias_quadratic"])
-def test_an_alias_bomb_takes_neither_time_nor_memory(name: str) -> None:
+def test_an_alias_bomb_takes_neither_time_nor_memory(name: str, tmp_path: Path) -> None:
+    file = REFUSED[name].write(tmp_path)
     tracemalloc.start()
     start = time.process_time()
-    refusal(FOLDER / f"{name}.yaml")
+    refusal(file)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert time.process_time() - start < 3
@@ -199,15 +208,14 @@ def test_an_alias_bomb_takes_neither_time_nor_memory(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["size_grid_of_a_billion", "size_any_of_with_exclude"])
 def test_a_billion_configurations_are_counted_not_made(
-    name: str, monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def expand(*_: object) -> None:
         pytest.fail("expanded")
 
     monkeypatch.setattr("raysweep.settings.sweep.expand", expand)
-    assert "got 1,000,000,000; cut the grid or raise --max-configs" in refusal(
-        FOLDER / f"{name}.yaml"
-    )
+    message = refusal_of(REFUSED[name], tmp_path)
+    assert "got 1,000,000,000; cut the grid or raise --max-configs" in message
 
 
 def test_the_limit_of_configurations_is_the_most_that_is_accepted(tmp_path: Path) -> None:

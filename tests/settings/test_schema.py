@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,12 @@ from jsonschema import Draft7Validator
 
 from raysweep.learning.config import Config
 from raysweep.settings.grid import TOP_KEYS
-from raysweep.settings.sweep import load_sweep, sweep_from
+from raysweep.settings.sweep import sweep_from
 from raysweep.settings.yaml_text import parse_yaml
+from tests.bad_input_cases import Case, accepted_cases, refused_cases
 
 ROOT = Path(__file__).parents[2]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
-BAD_INPUT = ROOT / "tests" / "settings" / "bad_input"
 SCHEMA = json.loads((ROOT / "search_spaces" / "schema.json").read_text())
 VALIDATOR = Draft7Validator(SCHEMA)
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -78,37 +79,36 @@ def test_the_docs_have_search_spaces_to_look_at() -> None:
     assert {"README.md", "search-spaces.md"} <= {name for name, _ in examples()}
 
 
-def accepted() -> list[Path]:
-    return sorted((BAD_INPUT / "accepted").glob("*.yaml"))
+@pytest.mark.parametrize("case", accepted_cases().values(), ids=lambda case: case.name)
+def test_what_looks_wrong_and_is_accepted_meets_the_schema(case: Case) -> None:
+    if not case.arguments:
+        assert sweep_from(case.name, case.content).configs
+    assert problems(case.content.decode("utf-8-sig")) == []
 
 
-@pytest.mark.parametrize("file", accepted(), ids=lambda file: file.stem)
-def test_what_looks_wrong_and_is_accepted_meets_the_schema(file: Path) -> None:
-    if not file.with_suffix(".args").exists():
-        load_sweep(file)
-    text = file.read_bytes().decode("utf-8-sig")
-    assert problems(text) == []
-
-
-def refused(*patterns: str) -> list[Path]:
-    files = [file for pattern in patterns for file in BAD_INPUT.glob(pattern)]
-    return sorted(file for file in files if not file.with_suffix(".args").exists())
+def refused(*patterns: str) -> list[Case]:
+    """Find the cases without arguments whose names match one of some patterns."""
+    return [
+        case
+        for name, case in sorted(refused_cases().items())
+        if any(fnmatch(name, pattern) for pattern in patterns) and not case.arguments
+    ]
 
 
 # What is wrong with each of these stands in one place, so a schema can see it.
 VISIBLE = [
-    "word_experiment*.yaml",
-    "word_misspelt.yaml",
-    "word_cyrillic.yaml",
-    "word_flag*.yaml",
-    "stages_*.yaml",
-    "alias_wrong_merged_value.yaml",
+    "word_experiment*",
+    "word_misspelt",
+    "word_cyrillic",
+    "word_flag*",
+    "stage_cache_*",
+    "alias_wrong_merged_value",
 ]
 
 
-@pytest.mark.parametrize("file", refused(*VISIBLE), ids=lambda file: file.stem)
-def test_files_with_a_mistake_in_one_place_are_refused(file: Path) -> None:
-    assert problems(file.read_text())
+@pytest.mark.parametrize("case", refused(*VISIBLE), ids=lambda case: case.name)
+def test_files_with_a_mistake_in_one_place_are_refused(case: Case) -> None:
+    assert problems(case.content.decode())
 
 
 WRONG = [
@@ -142,7 +142,10 @@ WRONG = [
     ("resources: {gpu: some}", "some"),
     ("pack: 0", "0"),
     ("pack: all", "all"),
-    ("stages: hold", "hold"),
+    ("stage_cache: hold", "hold"),
+    ("stages: keep", "stages"),
+    ("stage_cache: {}", "{}"),
+    ("stop: {loss_above: 3}", "stop"),
     ("max_seconds: -1", "-1"),
     ("loggers: [tensorbord]", "tensorbord"),
     ("loggers: wandb", "wandb"),
@@ -193,8 +196,10 @@ RIGHT = [
     "early_stopping: {method: hyperband, brackets: 2, reduction_factor: 2}\ntime_budget: 90",
     "early_stopping: {method: median, metric: class_loss, min_samples_required: 5}",
     "early_stopping: none\ntime_budget:\nmax_configs: no",
-    "data:\nspace:\nseeds:\nresources:\npack:\nstages:\nmax_seconds: none",
-    "stages: {keep: yes, max_gb: 2}\nresources: {gpu: auto}\npack: 8\nmax_seconds: 0.5",
+    "stage_cache: true",
+    "stage_cache: yes",
+    "data:\nspace:\nseeds:\nresources:\npack:\nstage_cache:\nmax_seconds: none",
+    "stage_cache: {max_gb: 2}\nresources: {gpu: auto}\npack: 8\nmax_seconds: 0.5",
 ]
 
 

@@ -39,7 +39,7 @@ space:
   exclude:
     - {model: vib, beta_1: 1, lr: 1e-4}
 seeds: [3, 1]
-stop: {loss_above: 1e5}
+divergence: {loss_above: 1e5}
 resources: {cpu: 2, gpu: 0.5}
 pack: 4
 """
@@ -128,12 +128,12 @@ def test_a_file_that_sets_nothing_is_one_config_of_defaults(load: Load) -> None:
 
 
 def test_sections_left_empty_are_as_if_left_out(load: Load) -> None:
-    text = "data:\ntraining:\nspace:\nseeds:\nstop:\nresources:\npack:\n"
+    text = "data:\ntraining:\nspace:\nseeds:\ndivergence:\nresources:\npack:\n"
     assert load(text).configs == (Config(),)
 
 
 def test_every_setting_may_stand_under_space(load: Load) -> None:
-    apart = load("data: {source: mnist}\ntraining: {epochs: 2}\nstop: {loss_above: 9}")
+    apart = load("data: {source: mnist}\ntraining: {epochs: 2}\ndivergence: {loss_above: 9}")
     together = load("space: {source: mnist, epochs: 2, loss_above: 9}")
     assert ids(apart) == ids(together)
 
@@ -479,8 +479,8 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
         (
             "zzz: 1",
             "expected a known key, got 'zzz'; known: experiment, data, training, space, seeds, "
-            "stop, resources, pack, stages, max_seconds, loggers, search, early_stopping, "
-            "time_budget, max_configs, max_gpu_hours",
+            "divergence, resources, pack, stage_cache, max_seconds, loggers, search, "
+            "early_stopping, time_budget, max_configs, max_gpu_hours",
         ),
         (
             "experiment: reply",
@@ -505,7 +505,7 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
             "space: {replay_weight: 1.1}",
             "space.replay_weight: expected a number from 0 to 1, got 1.1",
         ),
-        ("stop: {loss_above: 0}", "stop.loss_above: expected a number > 0, got 0"),
+        ("divergence: {loss_above: 0}", "divergence.loss_above: expected a number > 0, got 0"),
         (
             "space: {n_replay: 0.5}",
             "space.n_replay: expected a whole number from 1 to 1000000, got 0.5",
@@ -645,8 +645,8 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
             "space: expected a known setting, got 'pack'; write `pack:` at the top of the file",
         ),
         (
-            "stop: {loss: 3}",
-            "stop: expected a known setting, got 'loss'; known: loss_above, loss_factor, "
+            "divergence: {loss: 3}",
+            "divergence: expected a known setting, got 'loss'; known: loss_above, loss_factor, "
             "loss_patience",
         ),
         (
@@ -754,7 +754,7 @@ def test_true_is_no_pack_size(fail: Fail) -> None:
     assert fail("pack: true").startswith("vib.yaml: pack: expected auto or a whole number > 0, got")
 
 
-@pytest.mark.parametrize("section", ["data", "training", "space", "stop"])
+@pytest.mark.parametrize("section", ["data", "training", "space", "divergence"])
 def test_a_name_offered_as_known_is_accepted_there(fail: Fail, section: str) -> None:
     listed = fail(f"{section}: {{zzzzzz: 1}}").partition("; known: ")[2]
     assert listed
@@ -993,7 +993,7 @@ def test_only_settings_that_are_not_at_their_defaults_make_an_id() -> None:
         "space: {lr: 1.0, n_replay: 1e2, beta_1: -0.0, encoder_widths: [200.0], model: vib}",
         "space: {lr: '1', n_replay: '100', beta_1: -0, encoder_widths: ['200']}",
         "space: {encoder_widths: [2e2], beta_1: 0.0, n_replay: 100.0, lr: 1e0}\nseeds: [0.0]",
-        "seeds: ['0']\nstop: {loss_above: 1e6}\nspace: {n_replay: 100, lr: +1, any_of: "
+        "seeds: ['0']\ndivergence: {loss_above: 1e6}\nspace: {n_replay: 100, lr: +1, any_of: "
         "[{encoder_widths: [200], optimizer_state: reset}]}\ndata: {n_tasks: '2'}",
     ],
 )
@@ -1092,7 +1092,7 @@ def test_the_resolved_search_space_states_every_setting_of_every_branch(
     # Otherwise a later change of a default would change what the stored file means.
     text, overrides = RESOLVABLE[name]
     resolved = load(text, *overrides).resolved
-    base = {key for part in ("data", "training", "space", "stop") for key in resolved[part]}
+    base = {key for part in ("data", "training", "space", "divergence") for key in resolved[part]}
     for branch in resolved["space"].get("any_of", [{}]):
         assert set(CHANGED) - {"seed", "experiment"} - base - set(branch) == set()
     assert "experiment" in resolved
@@ -1104,7 +1104,7 @@ def test_only_what_differs_between_a_grids_experiments_is_left_unstated(
 ) -> None:
     text, overrides = WITH_A_GRID_OF_EXPERIMENTS[name]
     resolved = load(text, *overrides).resolved
-    base = {key for part in ("data", "training", "space", "stop") for key in resolved[part]}
+    base = {key for part in ("data", "training", "space", "divergence") for key in resolved[part]}
     own = {name for experiment in EXPERIMENTS.values() for name in experiment.defaults}
     for branch in resolved["space"].get("any_of", [{}]):
         assert set(CHANGED) - {"seed", "experiment"} - base - set(branch) <= own

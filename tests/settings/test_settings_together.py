@@ -26,7 +26,7 @@ def refusal(folder: Path, text: str) -> str:
         load(folder, text)
     message = str(caught.value)
     assert len(message.splitlines()) == 1
-    return re.sub(r" \(line \d+, column \d+\)$", "", message)  # tests/bad_input has these
+    return re.sub(r" \(line \d+, column \d+\)$", "", message)  # tests/settings/bad_input has these
 
 
 SPLIT = "data: {tasks: split_mnist, n_tasks: 5}\n"

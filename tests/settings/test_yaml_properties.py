@@ -131,7 +131,7 @@ def settings_of(draw: st.DrawFn, names: list[str]) -> dict[str, Any]:
 def spaces(draw: st.DrawFn) -> dict[str, Any]:
     """Draw a search space of the right form."""
     raw: dict[str, Any] = {}
-    for section in ("data", "training", "stop"):
+    for section in ("data", "training", "divergence"):
         names = [name for name in NAMES if section_of(name) == section]
         if draw(st.booleans()):
             raw[section] = draw(settings_of(names))
@@ -144,7 +144,7 @@ def spaces(draw: st.DrawFn) -> dict[str, Any]:
         "seeds": st.lists(st.integers(0, 3), min_size=1, max_size=3),
         "resources": st.fixed_dictionaries({"gpu": st.sampled_from(["auto", 0, 0.5, 1.5])}),
         "pack": st.sampled_from(["auto", 1, 8, 0]),
-        "stages": st.sampled_from(["keep", "forget", {"max_gb": 3}]),
+        "stage_cache": st.sampled_from([True, False, {"max_gb": 3}]),
         "max_seconds": st.sampled_from([None, 60, 0.5, 0, "none"]),
     }
     for key, strategy in extras.items():

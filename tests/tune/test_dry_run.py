@@ -196,7 +196,7 @@ def test_hours_and_time_on_slots_are_said(
     assert "1 of 2 shapes, one pack at a time, on NVIDIA H100; packs that share a GPU" in text
     assert "not taken off" not in text
     stored = {packs[2].groups[0][0].fingerprint}
-    assert "from the stage store is not taken off" in said(capsys, packs, stored=stored)
+    assert "from the stage cache is not taken off" in said(capsys, packs, stored=stored)
 
 
 def test_an_error_in_training_takes_the_place_of_the_time(

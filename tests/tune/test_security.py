@@ -107,7 +107,7 @@ def test_a_planted_checkpoint_runs_nothing_and_the_pack_starts_over(tmp_path: Pa
 def test_planted_pickles_run_nothing_and_secrets_stay_out_of_the_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = write(tmp_path, SMALL + "stages: keep\n")
+    file = write(tmp_path, SMALL + "stage_cache: true\n")
     folder = tmp_path / "results" / "small"
     mark = tmp_path / "mark"
     content = pickle.dumps(Trap(mark))

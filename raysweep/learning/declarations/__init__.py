@@ -23,7 +23,7 @@ class Settings(ReplaySettings):
 
     loss_above: Real = setting(
         1_000_000.0,
-        "stop",
+        "divergence",
         "Per-sample mean of the total loss above which a configuration has diverged.",
         Part.TRAINING,
         varies=Varies.BY_LANE,
@@ -31,7 +31,7 @@ class Settings(ReplaySettings):
     )
     loss_factor: Real = setting(
         0.0,
-        "stop",
+        "divergence",
         "That loss is too high, too, above this factor (> 1) times its lowest in the stage so "
         "far, if that is > 0; 0: no such limit.",
         Part.TRAINING,
@@ -40,7 +40,7 @@ class Settings(ReplaySettings):
     )
     loss_patience: Count = setting(
         1,
-        "stop",
+        "divergence",
         "Steps in a row above one of these limits after which a configuration has diverged; a "
         "loss that is not finite is enough.",
         Part.TRAINING,

@@ -1,4 +1,4 @@
-"""The files of the stage store: one safetensors file an entry, checked on reading.
+"""The files of the stage cache: one safetensors file an entry, checked on reading.
 
 An entry is named after its stage's fingerprint and after everything else that can change a bit of
 its result (``environment``). torch takes seconds to import, and the driver only counts entries:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STORE = ".stages"
-"""Name of the store's folder in the folder of all sweeps; no sweep can have it."""
+"""Name of the cache's folder in the folder of all sweeps; no sweep can have it."""
 
 _FORMAT = 1
 _SUFFIX = ".safetensors"
@@ -93,7 +93,7 @@ class StageCache:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
-        with contextlib.suppress(OSError):  # of a store that can only be read
+        with contextlib.suppress(OSError):  # of a cache that can only be read
             os.utime(path)
         return entry
 
@@ -149,7 +149,7 @@ class StageCache:
 
 
 def stored_stages(folder: Path) -> set[str]:
-    """List the fingerprints of the stages in a store, whatever they were computed with."""
+    """List the fingerprints of the stages in a cache, whatever they were computed with."""
     try:
         names = os.listdir(folder)  # noqa: PTH208 (names are all it takes)
     except OSError:

@@ -1,4 +1,4 @@
-"""What one pack takes from the stage store and puts into it."""
+"""What one pack takes from the stage cache and puts into it."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -24,9 +24,9 @@ Kept = dict[str, Any]
 
 @dataclass
 class Found:
-    """What the store has for a pack: ``kept`` of every stage in it, by fingerprint.
+    """What the cache has for a pack: ``kept`` of every stage in it, by fingerprint.
 
-    ``models`` and ``buffers`` hold the outputs of those that a stage not in the store begins with.
+    ``models`` and ``buffers`` hold the outputs of those that a stage not in the cache begins with.
     """
 
     kept: dict[str, Kept] = field(default_factory=dict)
@@ -35,7 +35,7 @@ class Found:
 
 
 class PackCache:
-    """The part of a store that fits one pack: its data, device, precision and process.
+    """The part of a cache that fits one pack: its data, device, precision and process.
 
     ``seconds`` is the time spent on reading and writing so far.
     """
@@ -101,7 +101,7 @@ class PackCache:
     def keep(
         self, stage: Stage, kept: Kept, output: LaneState | Buffer | None, has_moments: bool = False
     ) -> None:
-        """Put a stage that has ended into the store.
+        """Put a stage that has ended into the cache.
 
         ``output`` is None where no stage can begin with it. One with moments takes the place of
         one without.
@@ -126,7 +126,7 @@ class PackCache:
 def _needed(
     stages: Sequence[Stage], kept: Mapping[str, Kept], users: Mapping[str, Sequence[Config]]
 ) -> dict[str, bool]:
-    """Map the stages in the store that a missing one begins with to whether it wants moments."""
+    """Map the stages in the cache that a missing one begins with to whether it wants moments."""
     needed: dict[str, bool] = {}
     for stage in stages:
         if stage.fingerprint in kept:

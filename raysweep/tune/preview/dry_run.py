@@ -34,7 +34,7 @@ def look_ahead(
 
     In place of the time it says why there is none: data that is not in ``sources`` (a dry run
     downloads nothing into the folder ``data``), or an error in training. ``stored`` has the
-    fingerprints in the stage store.
+    fingerprints in the stage cache.
     """
     if not packs:
         return
@@ -51,7 +51,7 @@ def look_ahead(
             lines["time"] = f"no estimate: the steps that were to tell failed: {reason}"
     stages = (stage for pack in packs for group in pack.groups for stage in group)
     if "measured" in lines and any(stage.fingerprint in stored for stage in stages):
-        lines["measured"] += "; what comes from the stage store is not taken off"
+        lines["measured"] += "; what comes from the stage cache is not taken off"
     lines["tables"] = _tables([config for pack in packs for config in pack.configs])
     print(lay_out(lines))
 

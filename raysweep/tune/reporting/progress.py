@@ -33,7 +33,7 @@ class Progress:
     whether that is the largest or the smallest (None: as is usual for it).
     ``before`` are configurations by status that had ended before. ``work`` is in the planner's unit
     of cost. ``train_s`` is the workers' time in training, ``train_cpu_s`` their processors' time in
-    it and in the stage store, ``idle_s`` the time slots had no pack left.
+    it and in the stage cache, ``idle_s`` the time slots had no pack left.
     """
 
     n_total: int

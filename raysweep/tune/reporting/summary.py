@@ -84,8 +84,8 @@ def _runs(plan: Plan, stored: Container[str] | None) -> str:
     stages = [stage for pack in plan.packs for group in pack.groups for stage in group]
     n_stored = sum(stage.fingerprint in stored for stage in stages)
     if not n_stored:
-        return f"{plan.n_run_stages} will run, none is in the store"
-    return f"{plan.n_run_stages - n_stored} will run, up to {n_stored} come from the store"
+        return f"{plan.n_run_stages} will run, none is in the cache"
+    return f"{plan.n_run_stages - n_stored} will run, up to {n_stored} come from the cache"
 
 
 def conclude(

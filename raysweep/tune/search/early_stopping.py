@@ -107,7 +107,7 @@ class LaneStopper:
                 # Takes the result down, no more.
                 self._scheduler.on_trial_complete(None, _Lane(config.id), result)
             elif self._rung(config.id, time) is not None:
-                # At no other time: one that missed a rung (a stage from the store has no averages)
+                # At no other time: one that missed a rung (a stage from the cache has no averages)
                 # would be put down there with the value of a later epoch.
                 self._scheduler.on_trial_result(None, _Lane(config.id), result)
 
