@@ -105,7 +105,9 @@ def test_accepted_as_this(name: str, tmp_path: Path) -> None:
 
 
 def test_every_rule_has_a_case() -> None:
-    source = (Path(__file__).parents[2] / "raysweep" / "learning" / "rules.py").read_text()
+    learning = Path(__file__).parents[2] / "raysweep" / "learning"
+    files = [learning / "rules.py", *sorted((learning / "methods").glob("*.py"))]
+    source = "".join(file.read_text() for file in files)
     messages = " ".join(case.message for case in REFUSED.values() if case.table == "rule")
     wanted = [
         "which experiment",

@@ -43,6 +43,7 @@ def fill_buffers(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
 
 
 def choose(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
+    """Choose of a task's real samples those to keep, one buffer a lane."""
     config, stage = lanes[0].config, lanes[0].stage
     samples = context.tasks[stage.task - 1].train
     order = _last_order(context, lanes[0], len(samples)) if config.selection == "ring" else None
