@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 import torch
 from small_configs import configure
-from test_lanes import Rows, assert_same, check_diverged, check_resume, run_alone, run_pack
-from test_step import Recorded, guarded
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
@@ -27,6 +25,15 @@ from raysweep.packs.pack import pack_key
 from raysweep.packs.run import PackRun
 from raysweep.packs.stage_cache.entries import StageCache
 from raysweep.settings.sweep import load_sweep
+from tests.learning.test_step import Recorded, guarded
+from tests.packs.test_lanes import (
+    Rows,
+    assert_same,
+    check_diverged,
+    check_resume,
+    run_alone,
+    run_pack,
+)
 
 F32, F64 = torch.float32, torch.float64
 NUMBER = {F32: np.float32, F64: np.float64}

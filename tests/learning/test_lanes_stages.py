@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 from small_configs import configure
-from test_lanes import (
+
+from raysweep.learning.config import Config
+from raysweep.learning.data.sources import Source
+from raysweep.learning.stage_graph import LANE_SETTINGS, stages_of
+from raysweep.learning.training.context import Lane
+from raysweep.learning.training.loop import TrainGroup
+from raysweep.packs import run as pack_module
+from raysweep.packs.pack import Pack, group_stages
+from raysweep.packs.run import PackRun
+from tests.packs.test_lanes import (
     Rows,
     add,
     assert_same,
@@ -19,15 +28,6 @@ from test_lanes import (
     run_alone,
     run_pack,
 )
-
-from raysweep.learning.config import Config
-from raysweep.learning.data.sources import Source
-from raysweep.learning.stage_graph import LANE_SETTINGS, stages_of
-from raysweep.learning.training.context import Lane
-from raysweep.learning.training.loop import TrainGroup
-from raysweep.packs import run as pack_module
-from raysweep.packs.pack import Pack, group_stages
-from raysweep.packs.run import PackRun
 
 Settings = dict[str, Any]
 

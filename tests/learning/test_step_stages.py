@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from test_step import (
+from torch import Tensor
+from torch.nn import functional
+
+from raysweep.learning.data.sources import Source
+from raysweep.learning.data.task_sequences import Samples, Task
+from raysweep.learning.stacked.functional import softplus
+from raysweep.learning.stacked.gradients import SOFTPLUS_SHIFT, Gaussian
+from raysweep.learning.stacked.layers import Workspace
+from raysweep.learning.streams import generator, normal
+from tests.learning.test_step import (
     F32,
     F64,
     NONLINEARITIES,
@@ -19,15 +28,6 @@ from test_step import (
     update,
     without_update,
 )
-from torch import Tensor
-from torch.nn import functional
-
-from raysweep.learning.data.sources import Source
-from raysweep.learning.data.task_sequences import Samples, Task
-from raysweep.learning.stacked.functional import softplus
-from raysweep.learning.stacked.gradients import SOFTPLUS_SHIFT, Gaussian
-from raysweep.learning.stacked.layers import Workspace
-from raysweep.learning.streams import generator, normal
 
 MLP: dict[str, Any] = {"experiment": "replay", "model": "mlp"}
 CONTINUAL: dict[str, Any] = {"model": "vib", "generator": "continual"}

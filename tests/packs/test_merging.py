@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from checkpoints import passed_through_a_file
 from small_configs import configure
-from test_lanes import Rows, add, assert_same, empty, mixed, run_alone
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
@@ -14,6 +13,7 @@ from raysweep.packs.merging import joined
 from raysweep.packs.pack import pack_key
 from raysweep.packs.run import PackRun
 from raysweep.settings.stopping import Stop
+from tests.packs.test_lanes import Rows, add, assert_same, empty, mixed, run_alone
 
 
 def join_after(

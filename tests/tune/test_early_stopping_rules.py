@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from checkpoints import passed_through_a_file
 from small_configs import configure
-from test_lanes import Rows, add, assert_same, empty, mixed, run_alone
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
@@ -20,6 +19,7 @@ from raysweep.settings.stopping import EarlyStopping, Stop, classifier_epochs
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.writer import Writer
 from raysweep.tune.search.early_stopping import LaneStopper, make_stopper
+from tests.packs.test_lanes import Rows, add, assert_same, empty, mixed, run_alone
 
 N_EPOCHS = 9
 METRIC = "average_accuracy"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from ray import tune
 from sweep_runs import SMALL, run, write
-from test_trainable import Bare, pack, rows_of, train_to_end
+from tests.tune.test_trainable import Bare, pack, rows_of, train_to_end
 
 from raysweep.errors import InputError
 from raysweep.settings.sweep import load_sweep

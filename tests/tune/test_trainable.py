@@ -181,7 +181,7 @@ print("came back")
     ids=["in Python", "with the interpreter locked"],
 )
 def test_a_step_that_hangs_ends_its_process(hang: str, tmp_path: Path) -> None:
-    code = HUNG.format(tests=str(Path(__file__).parents[1]), hang=hang, trace=tmp_path / "hung.txt")
+    code = HUNG.format(tests=str(Path(__file__).parent), hang=hang, trace=tmp_path / "hung.txt")
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
     )
