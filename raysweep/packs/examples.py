@@ -263,7 +263,7 @@ def _decoded(
     views = stack_views([state])
     network = network_of(config, stage)
     inputs = run.context.inputs(pixels) if stage.is_classifier else pixels
-    latent = encode(views, inputs, network.nonlinearity, network.encoder)
+    latent = encode(views, inputs, network)
     return generate_images(views, latent.mu, network)[0]
 
 

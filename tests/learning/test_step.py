@@ -28,7 +28,7 @@ from raysweep.learning.stage_graph import stages_of
 from raysweep.learning.streams import generator, normal
 from raysweep.learning.training.batches import Batches
 from raysweep.learning.training.context import Context, Lane
-from raysweep.learning.training.forward import decode, encode
+from raysweep.learning.training.forward import Z_NOISE, decode, encode
 from raysweep.learning.training.loop import TrainGroup
 from raysweep.learning.training.loss_monitor import LossMonitor
 from raysweep.learning.training.objectives import define_losses
@@ -237,11 +237,10 @@ def n_correct(group: TrainGroup, step: Step) -> Tensor:
     """Count the right classes among the new samples by the definition's functions."""
     network, views, batch = group.network, group.parameters.views, step.batches.batch
     n = batch.n_new
-    latent = encode(
-        views, batch.inputs[:, :n], network.nonlinearity, network.encoder, network.variance
-    )
+    noises = {name: noise[:n] for name, noise in batch.noises.items()}
+    latent = encode(views, batch.inputs[:, :n], network, noises, group.weights.lanes)
     assert network.class_decoder is not None and batch.labels is not None
-    z = latent.sample(batch.noise[:n])
+    z = latent.sample(noises[Z_NOISE])
     logits = decode(views, z, network.nonlinearity, network.class_decoder)
     return (logits.argmax(-1) == batch.labels).sum(-1).to(F64)
 
@@ -557,7 +556,7 @@ def test_feed_gives_the_samples_and_noise_that_the_streams_draw(
         )
         assert (batch.n_new, batch.n_replay) == (n, len(again))
         assert torch.equal(batch.images, images)
-        assert torch.equal(batch.noise, noise)
+        assert torch.equal(batch.noises[Z_NOISE], noise)
         assert batch.labels is not None and batch.targets is not None
         assert torch.equal(batch.labels, samples.labels[chosen])
         for k, buffer in enumerate(buffers):

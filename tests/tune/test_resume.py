@@ -12,7 +12,6 @@ from checkpoints import passed_through_a_file
 from ray import tune
 from small_configs import configure
 from sweep_runs import ROOT, SMALL, assert_same_tables, n_rows, run, start, wait_until, write
-from tests.tune.test_trainable import Bare, pack, rows_of, train_to_end
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
@@ -29,6 +28,7 @@ from raysweep.tune.scheduling.queue import Job
 from raysweep.tune.scheduling.resume import PAUSED, keep_states, paused_jobs
 from raysweep.tune.scheduling.trainable import TRIAL, trial_config
 from tests.packs.test_lanes import add, assert_same, empty, run_alone
+from tests.tune.test_trainable import Bare, pack, rows_of, train_to_end
 
 TEXT = SMALL.replace("epochs: 2", "epochs: 4") + "pack: 4\n"
 FAULTS = ROOT / "tests" / "chaos" / "faults"

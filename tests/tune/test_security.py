@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from ray import tune
 from sweep_runs import SMALL, run, write
-from tests.tune.test_trainable import Bare, pack, rows_of, train_to_end
 
 from raysweep.errors import InputError
 from raysweep.settings.sweep import load_sweep
 from raysweep.tune.cluster.auth import prepare_token, refuse_open
 from raysweep.tune.scheduling.trainable import TRIAL
+from tests.tune.test_trainable import Bare, pack, rows_of, train_to_end
 
 TOKEN = "0123456789abcdef" * 4
 SECRET = "never-in-a-file-5f1c"

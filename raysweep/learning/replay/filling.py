@@ -68,9 +68,10 @@ def _last_order(context: Context, lane: Lane, n: int) -> Tensor:
 def _features(context: Context, views: Views, samples: Samples) -> Tensor:
     """Encode a task's samples into means of z (K, N, Z)."""
     config, parts = context.config, []
+    network = config.of_model.network(config, has_images=False)
     for start in range(0, len(samples), _CHUNK):
         images = scaled(samples.images[start : start + _CHUNK], context.dtype)
-        parts.append(encode(views, context.inputs(images), config.nonlinearity).mu)
+        parts.append(encode(views, context.inputs(images), network).mu)
     return torch.cat(parts, 1)
 
 
@@ -127,16 +128,11 @@ def _label_noise(context: Context, task: int, n: int) -> Tensor:
 
 
 def _label_logits(context: Context, classifiers: Views, images: Tensor, noise: Tensor) -> Tensor:
-    config = context.config
-    parts = []
+    config, parts = context.config, []
+    network = config.of_model.network(config, has_images=False)
     for start in range(0, images.shape[1], _CHUNK):
         chunk = slice(start, start + _CHUNK)
-        latent = encode(
-            classifiers,
-            context.inputs(images[:, chunk]),
-            config.nonlinearity,
-            variance=config.variance,
-        )
+        latent = encode(classifiers, context.inputs(images[:, chunk]), network)
         z = latent.sample(noise[chunk])
         parts.append(decode(classifiers, z, config.nonlinearity, "class_decoder"))
     return torch.cat(parts, 1)

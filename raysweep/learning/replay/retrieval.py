@@ -22,7 +22,7 @@ from raysweep.learning.stage_graph import generator_of
 from raysweep.learning.streams import normal
 from raysweep.learning.training.batches import Batches, Replay
 from raysweep.learning.training.context import Context
-from raysweep.learning.training.forward import Views, decode, encode
+from raysweep.learning.training.forward import Z_NOISE, Views, decode, encode
 from raysweep.learning.training.loss_monitor import LossMonitor
 from raysweep.learning.training.objectives import Batch, Weights
 from raysweep.learning.training.step import Pass
@@ -49,10 +49,10 @@ class VirtualStep:
         self._batch, self._parameters, self._lr = batch, parameters, lr
         self._frozen, self._frozen_end = is_frozen, frozen_end
         self._probe = Batch(
-            n, 0, batch.inputs[:, :n], batch.images, batch.noise[:n], batch.labels, batch.targets
+            n, 0, batch.inputs[:, :n], batch.images, {}, batch.labels, batch.targets
         )
         nothing = torch.zeros_like(weights.rec)
-        alone = replace(weights, rec=nothing, replay=nothing, n_rec=0, is_mean=True)
+        alone = replace(weights, rec=nothing, replay=nothing, n_rec=0, is_mean=True, lanes={})
         names = ["class", "kl", "n_correct"] if network.has_latent else ["class", "n_correct"]
         monitor = LossMonitor(names, torch.ones_like(weights.kl))
         classifier = replace(network, image_decoder=None)
@@ -74,11 +74,9 @@ class VirtualStep:
         """
         batch, probe, n = self._batch, self._probe, self._batch.n_new
         assert batch.targets is not None
-        probe.noise, probe.labels, probe.targets = (
-            batch.noise[:n],
-            batch.labels,
-            batch.targets[:, :n],
-        )
+        # Of the noises only that of z: the virtual step is taken without dropout.
+        probe.noises[Z_NOISE] = batch.noises[Z_NOISE][:n]
+        probe.labels, probe.targets = batch.labels, batch.targets[:, :n]
         self._pass.compute()
         update = self._lr * self._parameters.grad
         update = torch.where(self._is_reached, update, 0)
@@ -170,7 +168,7 @@ class GeneratedInterference:
 
     def _logits(self, views: Views, inputs: Tensor) -> Tensor:
         network = self._network
-        latent = encode(views, inputs, network.nonlinearity, network.encoder, network.variance)
+        latent = encode(views, inputs, network)
         return decode(views, latent.mu, network.nonlinearity, "class_decoder")
 
     def _gain(self, z: Tensor, after: Views) -> Tensor:
@@ -193,7 +191,7 @@ def class_losses(network: Network, views: Views, inputs: Tensor, targets: Tensor
 
     ``inputs`` (K, N, D), ``targets`` (K, N, C).
     """
-    latent = encode(views, inputs, network.nonlinearity, network.encoder, network.variance)
+    latent = encode(views, inputs, network)
     assert network.class_decoder is not None
     logits = decode(views, latent.mu, network.nonlinearity, network.class_decoder)
     return cross_entropy_rows(logits, targets)[0]

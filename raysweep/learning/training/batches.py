@@ -4,7 +4,7 @@ Letters: K lanes, B new samples of a batch, R new and replayed ones, D input siz
 C classes, N samples in a buffer, M steps of a block.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from raysweep.learning.data.task_sequences import Samples
 from raysweep.learning.replay.buffers import Buffer
 from raysweep.learning.training import BLOCK_STEPS
 from raysweep.learning.training.context import Context
+from raysweep.learning.training.forward import Z_NOISE, Noise
 from raysweep.learning.training.objectives import Batch
 
 _BLOCK = {"cpu": BLOCK_STEPS, "cuda": 64}
@@ -56,7 +57,7 @@ class Batches:
     look at the host; ``load`` takes the next batch of the block. On a GPU ``load`` counts on the
     device and copies into tensors that stay where they are, so that it can be captured in a CUDA
     graph (``is_capturable``); on a CPU it points at the block instead. ``n_steps`` is the number
-    of batches of this size in an epoch, ``n_noise`` the width of the noise, ``has_images`` tells
+    of batches of this size in an epoch, ``noises`` what noise a step takes, ``has_images`` tells
     whether replayed images are reconstructed. With ``n_candidates`` the replay order names as many
     samples a step, which ``load`` leaves in ``candidates`` for ``put_replay`` to choose from.
     """
@@ -72,7 +73,7 @@ class Batches:
         replay: Replay | None,
         n_steps: int,
         is_capturable: bool | None = None,
-        n_noise: int | None = None,
+        noises: Mapping[str, Noise] | None = None,
         has_images: bool = False,
         n_candidates: int = 0,
     ) -> None:
@@ -80,7 +81,8 @@ class Batches:
         is_cuda = context.device.type == "cuda"
         self.is_capturable = is_cuda if is_capturable is None else is_capturable
         config, n_inputs, n_rows = context.config, context.config.n_inputs, n_new + n_replay
-        n_noise = config.n_bottleneck if n_noise is None else n_noise
+        self._drawn = {Z_NOISE: Noise(config.n_bottleneck)} if noises is None else noises
+        widths = {name: noise.width for name, noise in self._drawn.items()}
         images = torch.empty(n_new, n_inputs, dtype=context.dtype, device=context.device)
         self._is_normalized = config.normalize and is_classifier
         self._new_inputs = torch.empty_like(images) if self._is_normalized else images
@@ -89,7 +91,7 @@ class Batches:
             n_replay,
             inputs=self._new_inputs.expand(n_lanes, n_new, n_inputs),
             images=images,
-            noise=images.new_empty(n_rows, n_noise),
+            noises={name: images.new_empty(n_rows, n) for name, n in widths.items()},
             labels=samples.labels.new_empty(n_new) if is_classifier else None,
             targets=images.new_empty(n_new, config.n_classes) if is_classifier else None,
         )
@@ -110,20 +112,23 @@ class Batches:
         self._targets = images.new_empty(m, n_new, config.n_classes)
         self._chosen = like.new_empty(m, n_candidates or n_replay)
         self.candidates = self._chosen[0].clone()
-        self._noise = images.new_empty(m, n_rows, n_noise)
+        self._noises = {name: images.new_empty(m, n_rows, n) for name, n in widths.items()}
         self._slot_on_device = like.new_zeros(1)
         self._slot = 0
 
     def begin(
-        self, order: Tensor, replay_order: Tensor, noise: torch.Generator, replay: torch.Generator
+        self,
+        order: Tensor,  # (steps, B)
+        replay_order: Tensor,  # (steps, R - B)
+        streams: Mapping[str, tuple[torch.Generator, torch.Generator]],
     ) -> None:
         """Start an epoch.
 
-        ``order`` (steps, B) and ``replay_order`` (steps, R - B) hold the indices of each step's
-        samples; the streams give the noise for new and replayed ones.
+        ``order`` and ``replay_order`` hold the indices of each step's samples; the streams give
+        each noise, that for new samples and that for replayed ones.
         """
         self._order, self._replay_order = order, replay_order
-        self._streams = (noise, replay)
+        self._streams = streams
         self._n_prepared = 0
 
     def prepare(self) -> None:
@@ -143,28 +148,31 @@ class Batches:
                 self._targets[:n] = self._one_hot[self._labels[:n]]
             self._chosen[:n] = self._replay_order[block]
             self._slot_on_device.zero_()
-        if self._noise.is_cuda:
-            if self._slot == 0:
-                self._draw(self._noise)
-        else:
-            # Step by step: batches of several sizes take turns at one stream.
-            self._draw(self._noise[self._slot])
+        for name, noise in self._noises.items():
+            if noise.is_cuda:
+                if self._slot == 0:
+                    self._draw(name, noise)
+            else:
+                # Step by step: batches of several sizes take turns at one stream.
+                self._draw(name, noise[self._slot])
         self._n_prepared += 1
 
-    def _draw(self, noise: Tensor) -> None:
-        """Fill (..., R, Z), the rows of new and of replayed samples from a stream each."""
-        n_new = self.batch.n_new
+    def _draw(self, name: str, noise: Tensor) -> None:
+        """Fill (..., R, W), the rows of new and of replayed samples from a stream each."""
+        n_new, (new, replayed) = self.batch.n_new, self._streams[name]
+        fill = self._drawn[name].fill
         if self.batch.n_replay == 0:
-            noise.normal_(generator=self._streams[0])
+            fill(noise, new)
             return
-        noise[..., :n_new, :].normal_(generator=self._streams[0])
-        noise[..., n_new:, :].normal_(generator=self._streams[1])
+        fill(noise[..., :n_new, :], new)
+        fill(noise[..., n_new:, :], replayed)
 
     def load(self) -> None:
         """Put the next batch into ``batch``."""
         batch = self.batch
         batch.images.copy_(self._pick(self._pixels, None)).div_(255)
-        batch.noise = self._pick(self._noise, batch.noise)
+        for name, noise in self._noises.items():
+            batch.noises[name] = self._pick(noise, batch.noises[name])
         if self._is_normalized:
             self._new_inputs.copy_(self._context.inputs(batch.images))
         if batch.labels is not None and batch.targets is not None:

@@ -24,15 +24,14 @@ def accuracy(
     depends on the seed and on ``purpose`` alone and is the same for all lanes.
     """
     config = context.config
+    network = config.of_model.network(config, has_images=False)
     stream = generator(config.seed, "evaluation", *purpose, device=context.device)
     n_lanes = next(iter(views.values())).shape[0]
     n_correct = torch.zeros(n_lanes, dtype=torch.int64, device=context.device)
     for start in range(0, len(samples), _CHUNK):
         images = scaled(samples.images[start : start + _CHUNK], context.dtype)
         labels = samples.labels[start : start + _CHUNK]
-        latent = encode(
-            views, context.inputs(images), config.nonlinearity, variance=config.variance
-        )
+        latent = encode(views, context.inputs(images), network)
         is_mean = config.eval_samples == 0 or latent.logvar is None
         if is_mean:
             scores = decode(views, latent.mu, config.nonlinearity, "class_decoder")

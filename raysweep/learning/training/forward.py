@@ -4,17 +4,21 @@ Letters: K lanes, B batch, D input size, Z bottleneck, C classes. Parameters com
 names of their ``Layout``; every function takes and returns a leading K.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from raysweep.learning.config import Config
+from raysweep.learning.models import Network
 from raysweep.learning.stacked.functional import NONLINEARITIES, linear, softplus
 from raysweep.learning.stacked.gradients import SOFTPLUS_SHIFT, Gaussian
 from raysweep.learning.stacked.layers import Chain, Linear, Workspace
 from raysweep.learning.stacked.layout import count_layers
 from raysweep.learning.stacked.parameters import Parameters
+from raysweep.learning.stage_graph import network_of
+from raysweep.learning.stages import Stage
 
 Views = Mapping[str, Tensor]
 
@@ -43,21 +47,58 @@ def _through(
     return x
 
 
-def encode(
-    views: Views, x: Tensor, nonlinearity: str, prefix: str = "encoder", variance: str = "exp"
-) -> Latent:
-    """Encode ``x``, (K, B, D) or (B, D) for all lanes alike; an MLP gives its hidden layer.
+Z_NOISE = "noise"
+"""The noise from which z is drawn; noises are named for the streams that they come from."""
 
-    ``variance`` says how the standard deviation comes from the second head's output s: exp(s / 2)
-    or softplus(s - 5) (Alemi et al. 2017, arXiv 1612.00410, section 4.1).
+
+@dataclass(frozen=True)
+class Noise:
+    """Noise that a training step takes: (R, width) numbers, normal or uniform from 0 to 1."""
+
+    width: int
+    is_uniform: bool = False
+
+    def fill(self, into: Tensor, stream: torch.Generator) -> None:
+        """Draw it in place."""
+        if self.is_uniform:
+            into.uniform_(generator=stream)
+        else:
+            into.normal_(generator=stream)
+
+
+def noises_of(stage: Stage, configs: Sequence[Config]) -> dict[str, Noise]:
+    """Return what noise the steps of a group of a training stage take, by name."""
+    has_latent = network_of(configs[0], stage).has_latent
+    return {Z_NOISE: Noise(configs[0].n_bottleneck if has_latent else 0)}
+
+
+def forward_settings(stage: Stage, configs: Sequence[Config]) -> list[str]:
+    """List the settings of a lane, beside the weights of losses, that the forward pass reads."""
+    return []
+
+
+def encode(
+    views: Views,
+    x: Tensor,  # (K, B, D), or (B, D) for all lanes alike
+    network: Network,
+    noises: Mapping[str, Tensor] | None = None,
+    lanes: Mapping[str, Tensor] | None = None,
+) -> Latent:
+    """Encode ``x``; a network without a latent gives its last hidden layer.
+
+    ``network.variance`` says how the standard deviation comes from the second head's output s:
+    exp(s / 2) or softplus(s - 5) (Alemi et al. 2017, arXiv 1612.00410, section 4.1). ``noises`` are
+    a training step's, (B, W) by name, and ``lanes`` its settings (K,); without them the pass is
+    that of a test.
     """
-    hidden = _through(views, prefix, x, nonlinearity, is_last_linear=False)
+    prefix = network.encoder
+    hidden = _through(views, prefix, x, network.nonlinearity, is_last_linear=False)
     if f"{prefix}.mu.weight" not in views:
         first = next(iter(views.values()))
         return Latent(hidden if hidden.dim() == 3 else hidden.expand(len(first), -1, -1), None)
     mu = linear(hidden, views[f"{prefix}.mu.weight"], views[f"{prefix}.mu.bias"])
     logvar = linear(hidden, views[f"{prefix}.logvar.weight"], views[f"{prefix}.logvar.bias"])
-    if variance == "softplus":
+    if network.variance == "softplus":
         logvar = 2 * torch.log(softplus(logvar - SOFTPLUS_SHIFT))
     return Latent(mu, logvar)
 
@@ -71,34 +112,31 @@ def decode(views: Views, z: Tensor, nonlinearity: str, prefix: str) -> Tensor:
 
 
 class Encoder:
-    """The encoder of ``encode`` with z's draw and KL, and their backward; no autograd.
-
-    ``has_latent`` is false for an MLP's, which gives its hidden layer as z.
-    """
+    """The encoder of ``encode`` with z's draw and KL, and their backward; no autograd."""
 
     def __init__(
         self,
         parameters: Parameters,
-        nonlinearity: str,
+        network: Network,
         workspace: Workspace,
-        prefix: str,
-        variance: str,
+        lanes: Mapping[str, Tensor],
     ) -> None:
-        self._hidden = Chain(parameters, prefix, nonlinearity, False, workspace)
-        self.has_latent = f"{prefix}.mu.weight" in parameters.values
+        prefix = network.encoder
+        self._hidden = Chain(parameters, prefix, network.nonlinearity, False, workspace)
+        self.has_latent = network.has_latent
         if not self.has_latent:
             return
         self._mu = Linear(parameters, f"{prefix}.mu", workspace)
         self._logvar = Linear(parameters, f"{prefix}.logvar", workspace)
-        self._gaussian = Gaussian(workspace, variance)
+        self._gaussian = Gaussian(workspace, network.variance)
 
-    def forward(self, x: Tensor, noise: Tensor) -> Tensor:
-        """Draw z (K, B, Z) for ``x`` (K, B, D) with ``noise`` (B, Z)."""
+    def forward(self, x: Tensor, noises: Mapping[str, Tensor]) -> Tensor:
+        """Draw z (K, B, Z) for ``x`` (K, B, D) with ``noises`` (B, W) by name."""
         hidden = self._hidden.forward(x)
         if not self.has_latent:
             return hidden
         mu, logvar = self._mu.forward(hidden), self._logvar.forward(hidden)
-        return self._gaussian.sample(mu, logvar, noise)
+        return self._gaussian.sample(mu, logvar, noises[Z_NOISE])
 
     def kl_rows(self) -> Tensor:
         """Compute the KL to N(0, 1) in nats for each sample, (K, B)."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from raysweep.learning.config import Config
 from raysweep.learning.data.task_sequences import batch_order, cycled_order, subsets
 from raysweep.learning.replay.retrieval import GeneratedInterference, Interference, VirtualStep
 from raysweep.learning.stacked.optimizers import LaneState, Optimizer, stack_views
@@ -18,6 +19,7 @@ from raysweep.learning.streams import generator
 from raysweep.learning.training.batches import Batches, Replay
 from raysweep.learning.training.context import Context, Lane
 from raysweep.learning.training.evaluation import accuracy
+from raysweep.learning.training.forward import noises_of
 from raysweep.learning.training.loss_monitor import EpochReport, LossMonitor
 from raysweep.learning.training.objectives import per_lane, reconstructs, weights_of
 from raysweep.learning.training.step import Pass, Step
@@ -50,6 +52,10 @@ class TrainGroup:
                 self.optimizer.set_lane(k, start, with_moments=keeps)
         if self._average is not None:
             self._average.flat.copy_(self.parameters.flat)
+
+    @property
+    def _configs(self) -> list[Config]:
+        return [lane.config for lane in self.lanes]
 
     def _has_rec(self, lane: Lane) -> bool:
         return reconstructs(self.stage, lane.config)
@@ -142,14 +148,15 @@ class TrainGroup:
         self.optimizer.set_lr(self._lr())
         batches = self._draw_batches()
         sizes = [(len(new), self._n_replayed(len(replayed))) for new, replayed in batches]
-        noise, replay_noise = self._stream("noise"), self._stream("replay_noise")
+        names = noises_of(self.stage, self._configs)
+        streams = {n: (self._stream(n), self._stream(f"replay_{n}")) for n in names}
         self._mir_streams[:] = [self._stream("mir_z")]
         for size in dict.fromkeys(sizes):
             if size not in self._steps:
                 self._steps[size] = self.make_step(*size, sizes.count(size))
             of_size = [batch for batch, other in zip(batches, sizes, strict=True) if other == size]
             order, replay_order = (torch.stack(part) for part in zip(*of_size, strict=True))
-            self._steps[size].batches.begin(order, replay_order, noise, replay_noise)
+            self._steps[size].batches.begin(order, replay_order, streams)
         return [self._steps[size] for size in sizes]
 
     def _stream(self, name: str) -> torch.Generator:
@@ -174,7 +181,6 @@ class TrainGroup:
 
     def make_step(self, n_new: int, n_replay: int, n_steps: int) -> Step:
         """Make the step for batches of a size, of which an epoch has ``n_steps``."""
-        config = self.context.config
         batches = Batches(
             self.context,
             self.context.train_samples(self.stage),
@@ -184,7 +190,7 @@ class TrainGroup:
             self.is_classifier,
             self._replay,
             n_steps,
-            n_noise=config.n_noise if self.is_classifier else config.n_bottleneck,
+            noises=noises_of(self.stage, self._configs),
             has_images=self.weights.n_rec > 0,
             n_candidates=self._n_candidates,
         )

@@ -5,8 +5,8 @@ Losses are summed over the batch, as in the reference; reported values are means
 Letters: K lanes, B new samples, R new and replayed ones, D input size, Z bottleneck, C classes.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,13 +22,14 @@ from raysweep.learning.stacked.functional import (
 from raysweep.learning.stage_graph import has_image_decoder, replay_weight, weights_of_stage
 from raysweep.learning.stages import Stage
 from raysweep.learning.training.context import Context, Lane
-from raysweep.learning.training.forward import Views, decode, encode
+from raysweep.learning.training.forward import Z_NOISE, Views, decode, encode, forward_settings
 
 
 @dataclass(frozen=True)
 class Weights:
     """Weights of the losses, (K,) each; the first ``n_rec`` lanes have a reconstruction.
 
+    ``lanes`` has the other settings of a lane that its forward pass reads, by name.
     Minimised is (1 - replay) * new + replay * replayed, each class + rec * reconstruction +
     kl * KL, with ``replay`` 0 where nothing is replayed; each a sum over its samples, or with
     ``is_mean`` a mean. A VAE has no class part.
@@ -39,11 +40,12 @@ class Weights:
     replay: Tensor
     n_rec: int
     is_mean: bool = False
+    lanes: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass
 class Batch:
-    """Inputs (K, R, D), noise (R, Z) for z, and the first B rows' images (B, D) in [0, 1].
+    """Inputs (K, R, D), noises (R, W) by name, and the first B rows' images (B, D) in [0, 1].
 
     ``targets`` are class probabilities, (K, R, C), or (R, C) for all lanes alike, and ``labels``
     (B,) the classes of the new samples; both None for a VAE. ``n_new`` is B, ``n_replay`` R - B.
@@ -54,7 +56,7 @@ class Batch:
     n_replay: int
     inputs: Tensor
     images: Tensor
-    noise: Tensor
+    noises: dict[str, Tensor]
     labels: Tensor | None
     targets: Tensor | None
     replay_images: Tensor | None = None
@@ -97,6 +99,10 @@ def weights_of(context: Context, lanes: Sequence[Lane]) -> Weights:
         replay=per_lane(shares, context),
         n_rec=sum(has_rec),
         is_mean=stage.is_classifier and configs[0].reduction == "mean",
+        lanes={
+            name: per_lane([getattr(config, name) for config in configs], context)
+            for name in forward_settings(stage, configs)
+        },
     )
 
 
@@ -119,10 +125,9 @@ def _sums(
     """Sum the loss (K,), and its parts, over the new or over the replayed samples."""
     rows = slice(batch.n_new) if is_new else slice(batch.n_new, None)
     parts: dict[str, Tensor] = {}
-    latent = encode(
-        views, batch.inputs[:, rows], network.nonlinearity, network.encoder, network.variance
-    )
-    z = latent.sample(batch.noise[rows])
+    noises = {name: noise[rows] for name, noise in batch.noises.items()}
+    latent = encode(views, batch.inputs[:, rows], network, noises, weights.lanes)
+    z = latent.sample(noises[Z_NOISE])
     total = torch.zeros_like(weights.kl)
     if latent.logvar is not None:
         parts["kl"] = kl_to_standard_normal(latent.mu, latent.logvar)

@@ -46,9 +46,7 @@ class Pass:
         self._weights, self._batch, self._n_free = weights, batch, n_free
         self._mean, self._values = monitor.mean, monitor.values
         self._workspace = workspace = Workspace(parameters.flat)
-        self._encoder = Encoder(
-            parameters, network.nonlinearity, workspace, network.encoder, network.variance
-        )
+        self._encoder = Encoder(parameters, network, workspace, weights.lanes)
 
         def decoder(prefix: str | None) -> Chain | None:
             if prefix is None:
@@ -71,7 +69,7 @@ class Pass:
     def compute(self) -> None:
         """Compute losses and gradients of the feed's present batch."""
         batch = self._batch
-        z = self._encoder.forward(batch.inputs, batch.noise)
+        z = self._encoder.forward(batch.inputs, batch.noises)
         if self._encoder.has_latent:
             self._sum_rows("kl", self._encoder.kl_rows())
         grad_z: Tensor | None = None
