@@ -64,13 +64,13 @@ def half_width_in_sd(n: int) -> float:
     return float(t.ppf(0.975, n - 1)) / math.sqrt(n)
 
 
-def metrics_of(frame: "pd.DataFrame") -> list[str]:
-    """List the columns of a table that measure something.
+def metrics_of(trials: "pd.DataFrame") -> list[str]:
+    """List the columns of ``trials``, or of another table, that measure something.
 
     Those are the declared metrics, and columns of floating-point numbers that are not of the tables
     and hold no settings.
     """
-    return [name for name in frame.columns if frame[name].dtype.kind == "f" and _is_metric(name)]
+    return [name for name in trials.columns if trials[name].dtype.kind == "f" and _is_metric(name)]
 
 
 def _is_metric(name: str) -> bool:
