@@ -17,6 +17,7 @@ from raysweep.settings.execution import Resources, StageCaching
 from raysweep.settings.grid import TOP_KEYS
 from raysweep.settings.sampling import KINDS, METHODS, MOST_SAMPLES, SAMPLERS, SEQUENCES, Search
 from raysweep.settings.stopping import EarlyStopping
+from raysweep.tables.columns import Column
 from raysweep.tables.schemas import TABLES
 
 DOCS = Path(__file__).parent
@@ -49,12 +50,24 @@ def columns_tables() -> str:
     for table in reversed(TABLES.values()):
         key = ", ".join(f"`{name}`" for name in table.key)
         lines = [f"## {table.name}", "", f"One row per {key}.", ""]
-        lines += ["| column | type | meaning |", "|---|---|---|"]
+        lines += ["| column | type | unit or range | better | meaning |", "|---|---|---|---|---|"]
         for column in table.columns:
             kind = _TYPES.get(str(column.type), str(column.type))
-            lines.append(f"| `{column.name}` | {kind} | {column.description} |")
+            better = column.better.name.lower() if column.better else ""
+            lines.append(
+                f"| `{column.name}` | {kind} | {unit_or_bounds(column)} | {better} "
+                f"| {column.description} |"
+            )
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def unit_or_bounds(column: Column) -> str:
+    """Return what a table of columns says of a unit: a number without one may have bounds."""
+    if column.bounds is None:
+        return column.unit
+    low, high = column.bounds
+    return f"{low:g} to {high:g}"
 
 
 def regenerate(text: str, generated: str) -> str:

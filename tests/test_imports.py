@@ -11,6 +11,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "atomic": set(),
     "versions": set(),
+    "statuses": set(),
     "user_text": {"errors"},
     "learning": {"errors", "user_text", "learning/data", "pydantic", "torch"},
     "learning/data": {"errors", "learning", "numpy", "pyarrow", "pydantic", "torch", "torchvision"},
@@ -21,16 +22,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "learning/training": {"learning", "learning/data", "learning/models", "learning/replay"}
     | {"learning/stacked", "torch"},
     "settings": {"errors", "user_text", "learning", "numpy", "pydantic", "scipy", "yaml"},
-    "packs": {"settings", "learning", "packs/stage_cache", "numpy", "torch"},
+    "packs": {"statuses", "settings", "learning", "packs/stage_cache", "numpy", "torch"},
     "packs/planning": {"settings", "learning"},
     "packs/stage_cache": {"atomic", "learning", "safetensors", "torch"},
-    "tables": {"errors", "atomic", "user_text", "settings", "learning"}
+    "tables": {"errors", "atomic", "statuses", "user_text", "settings", "learning"}
     | {"numpy", "pandas", "pyarrow", "scipy"},
-    "monitor": {"errors", "atomic", "settings", "tables", "pandas", "rich", "typer"},
-    "monitor/loggers": {"errors", "atomic", "tables", "mlflow", "tensorboard", "wandb"},
+    "monitor": {"errors", "atomic", "statuses", "settings", "tables", "pandas", "rich", "typer"},
+    "monitor/loggers": {"errors", "atomic", "statuses", "tables", "mlflow", "tensorboard", "wandb"},
     "tune": {
         "errors",
         "versions",
+        "statuses",
         "user_text",
         "settings",
         "learning",
@@ -39,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "monitor",
     }
     | {"nevergrad", "numpy", "optuna", "pyarrow", "ray", "rich", "torch", "typer"},
-    "analysis": {"errors", "user_text", "packs", "tables"}
+    "analysis": {"errors", "statuses", "user_text", "packs", "tables"}
     | {"cycler", "matplotlib", "numpy", "pandas", "plotly", "scipy", "sklearn", "typer"},
     "results": {"errors", "tables"},
     "status": {"monitor"},

@@ -24,10 +24,14 @@ from raysweep.analysis.sweeps import Sweeps, levels, short, show_value
 from raysweep.analysis.sweeps import metric as known_metric
 from raysweep.analysis.sweeps import setting as known_setting
 from raysweep.errors import InputError
-from raysweep.tables.ranking import LOWER_IS_BETTER, SETTING, mean_over_seeds, metrics_of
+from raysweep.statuses import Status
+from raysweep.tables.columns import SETTING
+from raysweep.tables.ranking import is_lower_better, mean_over_seeds, metrics_of
+from raysweep.tables.schemas import TABLES, column_of
 
 _SEED = f"{SETTING}seed"
-_CIRCUMSTANCES = ("duration_s",)
+_CIRCUMSTANCES = ("duration_s", "n_stored_stages", "attempt")
+"""Numbers that may differ where a configuration is run again."""
 _MOST_VALUES = 6
 
 
@@ -84,7 +88,7 @@ def pair(
     values = ["config_id", "status", metric]
     ours, theirs = first[[*settings, *values]].copy(), second[[*keys, *values]].copy()
     for side in (ours, theirs):
-        side[metric] = side[metric].where(side["status"] == "finished")
+        side[metric] = side[metric].where(side["status"] == Status.FINISHED)
     rows = ours.merge(theirs, on=keys, suffixes=("_first", "_second"))
     rows = rows.rename(columns={f"{metric}_first": "first", f"{metric}_second": "second"})
     rows["difference"] = rows["second"] - rows["first"]
@@ -98,8 +102,8 @@ def paired_differences(pairs: Pairs, metric: str, by: Sequence[str] = ()) -> pd.
     ``second`` and their ``difference`` with ``ci95`` (null for one pair), ``n_pairs`` that finished
     in both, and ``n_better``: in how many of them the second is better.
     """
-    done = pairs.rows.dropna(subset=["difference"]).assign(status="finished", _all=True)
-    better = done["difference"] < 0 if metric in LOWER_IS_BETTER else done["difference"] > 0
+    done = pairs.rows.dropna(subset=["difference"]).assign(status=Status.FINISHED, _all=True)
+    better = done["difference"] < 0 if is_lower_better(metric) else done["difference"] > 0
     done = done.assign(_better=better)
     parts = []
     for columns in ([[*by]] if by else []) + [["_all"]]:
@@ -127,9 +131,9 @@ def unequal(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, pd.DataFram
     """Look at configurations with one id in both tables: count them, list what is not identical.
 
     Gives ``config_id``, ``column``, and its value in the ``first`` and the ``second``. Compared
-    are status and metrics, not times.
+    are status and numbers, settings and circumstances left out.
     """
-    columns = ["status", *(m for m in metrics_of(first) if m not in _CIRCUMSTANCES and m in second)]
+    columns = ["status", *(name for name in _outcomes(first) if name in second)]
     both = first.merge(second, on="config_id", suffixes=("_first", "_second"))
     parts = []
     for column in columns:
@@ -141,6 +145,16 @@ def unequal(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, pd.DataFram
         parts.append(pd.DataFrame(part).astype(dict.fromkeys(values, object)))
     table = pd.concat(parts).sort_values("config_id", kind="stable", ignore_index=True)
     return len(both), table
+
+
+def _outcomes(trials: pd.DataFrame) -> list[str]:
+    declared = [column.name for column in TABLES["trials"].columns if column.is_number]
+    own = [name for name in metrics_of(trials) if column_of(name) is None]
+    return [
+        name
+        for name in trials.columns
+        if name in (*declared, *own) and name not in _CIRCUMSTANCES and not name.startswith(SETTING)
+    ]
 
 
 def _tell(

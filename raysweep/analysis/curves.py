@@ -50,7 +50,10 @@ from raysweep.analysis.stage_axis import LINE_IN, Track, draw_counts, draw_stage
 from raysweep.analysis.sweeps import Sweeps, setting
 from raysweep.analysis.tradeoff import color_column
 from raysweep.errors import InputError
-from raysweep.tables.ranking import SETTING
+from raysweep.statuses import Status
+from raysweep.tables.columns import SETTING
+from raysweep.tables.ranking import metrics_of
+from raysweep.tables.schemas import column_of
 from raysweep.user_text.values import near
 
 Band = Literal["ci95", "minmax"]
@@ -59,6 +62,8 @@ _BANDS = {
     "minmax": "lowest to highest seed",
 }
 _SEED = SETTING + "seed"
+_ON_NEW_TASK = ("train_accuracy", "test_accuracy")
+"""What tells of the stage's own task only, and not of those before it."""
 _PANEL_IN = 1.6
 _BAND_SHARE, _MARGIN = 0.3, 0.05
 """How far bands may go beyond the means, and the space around, as shares of the means' span."""
@@ -76,7 +81,7 @@ def curves(
     from scipy.stats import t
 
     keys = [*by, "stage", "epoch"]
-    finished = trials[trials["status"] == "finished"]
+    finished = trials[trials["status"] == Status.FINISHED]
     rows = _with_settings(epochs, finished, [*by, _SEED]).dropna(subset=[metric])
     seeds = rows.groupby(list(dict.fromkeys([*keys, _SEED])), dropna=False)[metric].agg(
         ["mean", "size"]
@@ -120,7 +125,7 @@ def figure(
     measured = epochs.dropna(subset=[metric])
     if measured.empty:
         raise InputError(f"{metric}: expected epochs with a value, found none; take another column")
-    ends = trials.loc[trials["status"] == "diverged"].dropna(subset=["diverged_epoch"])
+    ends = trials.loc[trials["status"] == Status.DIVERGED].dropna(subset=["diverged_epoch"])
     track = Track.of(epochs[epochs["stage"].isin([*measured["stage"], *ends["diverged_stage"]])])
     table = curves(epochs, trials, metric, [*columns, *groups_by], band)
     groups = _groups(trials, groups_by)
@@ -161,7 +166,7 @@ def _n_legend_rows(n_entries: int) -> int:
 
 
 def _check_metric(epochs: pd.DataFrame, metric: str) -> None:
-    known = [name for name in epochs.columns if epochs[name].dtype.kind == "f"]
+    known = metrics_of(epochs)
     if metric not in known:
         hint = near(metric, known) or f"; known: {', '.join(known)}"
         raise InputError(f"--metric: expected a column of epochs, got {metric!r}{hint}")
@@ -226,8 +231,9 @@ def _set_limits(
         bands = scale.transform(table[["low", "high"]].to_numpy(dtype=float)).ravel()
     low = max(np.nanmin([*bands, ends[0]]), ends[0] - _BAND_SHARE * span)
     high = min(np.nanmax([*bands, ends[1]]), ends[1] + _BAND_SHARE * span)
-    if "accuracy" in metric:
-        low, high = max(low, 0.0), min(high, 1.0)
+    column = column_of(metric)
+    if column is not None and column.bounds is not None:
+        low, high = max(low, column.bounds[0]), min(high, column.bounds[1])
     low, high = low - _MARGIN * span, high + _MARGIN * span
     bottom = low - (high - low) * room / (1 - room)
     axes[0].set_ylim(*scale.inverted().transform(np.array([bottom, high])))
@@ -250,10 +256,10 @@ def _finish(
     handles = []
     for i, keys in enumerate(groups):
         runs = _rows(trials, keys)
-        n, n_finished = len(runs), int((runs["status"] == "finished").sum())
+        n, n_finished = len(runs), int((runs["status"] == Status.FINISHED).sum())
         share = f" ({n_finished} of {n} runs finished)" if n_finished < n else ""
         handles.append(Line2D([], [], label=show_keys(keys) + share, **_look(i)))
-    has_lost = (trials["status"] == "diverged").any()
+    has_lost = (trials["status"] == Status.DIVERGED).any()
     if has_lost:
         label = "diverged; at the bottom: how many runs in that epoch"
         handles.append(Line2D([], [], color="#555555", ls="", marker="x", ms=5, label=label))
@@ -263,7 +269,7 @@ def _finish(
     set_title(
         drawn,
         words(metric).capitalize()
-        + (", on the task being learned" if "accuracy" in metric else ""),
+        + (", on the task being learned" if metric in _ON_NEW_TASK else ""),
         (f"Finished runs, mean over {over}" if over else "One run a line")
         + (f"; band: {_BANDS[band]}" if is_over_seeds else "; one seed, no band"),
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import matplotlib as mpl
+import pandas as pd
 import typer
 from cycler import cycler
 
@@ -16,7 +17,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from raysweep.analysis.command import chosen_format, write
-from raysweep.tables.schemas import TABLES
+from raysweep.tables.schemas import column_of, label_of, unit_of
 
 FORMATS = ("png", "svg", "pdf")
 FigureFormat = Annotated[str | None, typer.Option("--format", help=", ".join(FORMATS) + ".")]
@@ -26,6 +27,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":")
 COLOR_MAP = "cividis"
 """Rises in lightness, also in grey and for colour-blind readers."""
+LOG_SPAN = 100.0
+"""From this ratio of the largest to the least value on an axis is logarithmic."""
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 200,
@@ -61,12 +64,9 @@ def setting_words(name: str) -> str:
 
 
 def metric_label(name: str) -> str:
-    """Write the name of a measure with its unit, as the tables' schemas state it."""
-    columns = [column for table in TABLES.values() for column in table.columns]
-    description = next((column.description for column in columns if column.name == name), "")
-    if name.endswith("_s"):
-        return f"{words(name.removesuffix('_s'))} (s)"
-    return f"{words(name)} (nats)" if "nats" in description else words(name)
+    """Write the name of a measure with its unit, as its column declares it."""
+    unit = unit_of(name)
+    return f"{words(name)} ({unit})" if unit else words(name)
 
 
 def with_minus(text: str) -> str:
@@ -75,16 +75,26 @@ def with_minus(text: str) -> str:
 
 
 def is_log(name: str, low: float, high: float) -> bool:
-    """Tell whether a measure from ``low`` to ``high`` is drawn on a logarithmic axis.
+    """Return whether a measure from ``low`` to ``high`` is drawn on a logarithmic axis.
 
-    So are losses and durations that span two decades; measures that can be negative never are.
+    It is if its column declares it and the values, all positive, span two decades.
     """
-    return name.endswith(("loss", "_s")) and 0 < 100 * low < high
+    column = column_of(name)
+    return column is not None and column.is_log and 0 < LOG_SPAN * low < high
+
+
+def is_log_setting(values: "pd.Series[float]") -> bool:
+    """Return whether a setting of numbers is drawn on a logarithmic axis: by their span alone.
+
+    The magnitudes of the values other than 0 count.
+    """
+    sizes = values.abs()
+    return bool(sizes.max() / sizes[sizes != 0].min() >= LOG_SPAN)
 
 
 def words(name: str) -> str:
     """Write the name of a column for an axis: ``average accuracy``."""
-    return name.removeprefix("config/").replace("_", " ")
+    return label_of(name)
 
 
 def give_figure(figure: Figure, out: Path | None, given_format: str | None, default: str) -> None:

@@ -34,7 +34,8 @@ from raysweep.analysis.stability import divergence, mark, mark_texts
 from raysweep.analysis.sweeps import Sweeps
 from raysweep.analysis.sweeps import metric as known_metric
 from raysweep.errors import InputError
-from raysweep.tables.ranking import LOWER_IS_BETTER, mean_over_seeds
+from raysweep.statuses import Status
+from raysweep.tables.ranking import is_lower_better, mean_over_seeds
 
 _MEANINGS: dict[State, str] = {
     "partial": "k/n: k of n runs diverged; value: mean of the others",
@@ -73,7 +74,7 @@ def figure(
     by = [*columns, y, x]
     table = means(trials, metric, by)
     values = table["mean"].dropna().tolist()
-    if not values and (trials["status"] == "finished").any():
+    if not values and (trials["status"] == Status.FINISHED).any():
         raise InputError(
             f"{metric}: expected finished configurations with a value, found none; "
             "take another metric, or other rows with --where"
@@ -86,7 +87,7 @@ def figure(
         for panel in plan.panels
     ]
     over = averaged_over(trials, by)
-    direction = "lower is better" if metric in LOWER_IS_BETTER else ""
+    direction = "lower is better" if is_lower_better(metric) else ""
     title = words(metric).capitalize() + (f" ({direction})" if direction else "")
     note = f"Mean over {over}" if over else "One run in each cell"
     return draw_grid(

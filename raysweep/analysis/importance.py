@@ -47,9 +47,11 @@ from raysweep.analysis.figures import COLORS, FORMATS, give_figure, setting_word
 from raysweep.analysis.sweeps import Sweeps, short
 from raysweep.analysis.sweeps import metric as known_metric
 from raysweep.errors import InputError
-from raysweep.tables.ranking import SETTING, summarise, varied_settings
+from raysweep.statuses import Status
+from raysweep.tables.columns import SETTING
+from raysweep.tables.ranking import summarise, varied_settings
 
-DIVERGED = "diverged"
+DIVERGED = Status.DIVERGED.value
 """Stands for a metric: 1 for rows that diverged, 0 for those that finished."""
 LOW_R2 = 0.5
 """Below this held-out R2 importances are called doubtful."""
@@ -167,8 +169,8 @@ def _warning(found: Importance) -> str:
 
 def _target(rows: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, NDArray[np.float64]]:
     """Give the rows that count and their values of the metric."""
-    is_used = rows["status"] == "finished"
-    values = rows["status"] == DIVERGED
+    is_used = rows["status"] == Status.FINISHED
+    values = rows["status"] == Status.DIVERGED
     if metric == DIVERGED:
         is_used |= values
     else:

@@ -24,6 +24,8 @@ from raysweep.analysis.command import Folders, Out, TableFormat, Where, give_tab
 from raysweep.analysis.sweeps import Sweeps
 from raysweep.analysis.sweeps import metric as known_metric
 from raysweep.errors import InputError
+from raysweep.statuses import Status
+from raysweep.tables.columns import Direction
 from raysweep.tables.pareto import format_pareto, pareto_leaderboard
 from raysweep.tables.ranking import format_leaderboard, leaderboard
 
@@ -54,7 +56,7 @@ def show(
     metrics = [known_metric(trials, name) for name in metric or ["average_accuracy"]]
     if len(set(metrics)) < len(metrics):
         raise InputError(f"--metric: expected each metric once, got {', '.join(metrics)}")
-    if mode and (len(mode) != len(metrics) or not set(mode) <= {"max", "min"}):
+    if mode and (len(mode) != len(metrics) or not set(mode) <= set(Direction)):
         raise InputError(
             f"--mode: expected max or min for each of {len(metrics)} metrics, got {', '.join(mode)}"
         )
@@ -69,7 +71,7 @@ def show(
 
 
 def _expect_measured(trials: pd.DataFrame, metrics: Sequence[str]) -> None:
-    finished = trials[trials["status"] == "finished"]
+    finished = trials[trials["status"] == Status.FINISHED]
     for name in metrics:
         if len(finished) and finished[name].isna().all():
             raise InputError(

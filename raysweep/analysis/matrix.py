@@ -9,6 +9,7 @@ from matplotlib.patches import Rectangle
 from raysweep.analysis.heatmap_grid import Axis, Cell, State, color_scale, draw_grid
 from raysweep.analysis.panels import averaged_over, layout
 from raysweep.errors import InputError
+from raysweep.statuses import Status
 
 _MEANINGS: dict[State, str] = {"diverged": "all runs diverged", "absent": "not measured"}
 
@@ -18,7 +19,7 @@ def matrix(accuracy: pd.DataFrame, trials: pd.DataFrame, by: Sequence[str]) -> p
 
     Gives the columns ``by`` (of ``trials``), ``after_task``, ``on_task``, ``accuracy`` and ``n``.
     """
-    finished = trials.loc[trials["status"] == "finished", _unique("sweep", "config_id", *by)]
+    finished = trials.loc[trials["status"] == Status.FINISHED, _unique("sweep", "config_id", *by)]
     rows = accuracy.merge(finished, on=["sweep", "config_id"])
     return (
         rows.groupby([*by, "after_task", "on_task"], dropna=False)["accuracy"]
@@ -83,7 +84,9 @@ def _cells(
         )
         if not pd.isna(value)
     }
-    none: State = "diverged" if not found and (trials["status"] == "diverged").any() else "absent"
+    none: State = (
+        "diverged" if not found and (trials["status"] == Status.DIVERGED).any() else "absent"
+    )
     return [
         Cell(i, j, "value", found[i, j], (f"{found[i, j]:.3f}", f"{found[i, j]:.2f}"))
         if (i, j) in found

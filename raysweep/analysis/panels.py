@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from raysweep.analysis.figures import setting_words, with_minus
 from raysweep.analysis.sweeps import levels, setting, show_value
 from raysweep.errors import InputError
-from raysweep.tables.ranking import SETTING, varied_settings
+from raysweep.tables.columns import SETTING
+from raysweep.tables.ranking import varied_settings
 
 MOST_PANELS = 48
 _IN_A_ROW = 4

@@ -30,16 +30,17 @@ from raysweep.analysis.figures import (
     FORMATS,
     FigureFormat,
     give_figure,
-    metric_label,
     setting_words,
     style,
     words,
 )
 from raysweep.analysis.sweeps import Sweeps, metric, show_value
 from raysweep.errors import InputError
+from raysweep.statuses import Status
+from raysweep.tables.columns import SETTING
 from raysweep.tables.paths import ResultsPath
-from raysweep.tables.ranking import SETTING, ranked, varied_settings
-from raysweep.tables.schemas import config_of
+from raysweep.tables.ranking import ranked, varied_settings
+from raysweep.tables.schemas import config_of, unit_of
 from raysweep.user_text.values import near
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def choose(
     """
     if ids:
         return trials.loc[list(dict.fromkeys(_row_of(trials, given) for given in ids))]
-    shown = trials[(trials["status"] == "finished") & _has_images(trials)]
+    shown = trials[(trials["status"] == Status.FINISHED) & _has_images(trials)]
     if shown.empty:
         raise InputError(
             "samples: expected finished configurations with replay, or that learn to reconstruct "
@@ -152,7 +153,7 @@ def _has_images(trials: pd.DataFrame) -> "pd.Series[bool]":
 
 
 def _nothing(row: "pd.Series[Any]") -> str:
-    if row["status"] == "diverged":
+    if row["status"] == Status.DIVERGED:
         return f"expected images, found none: it diverged in {row['diverged_stage']}"
     return "expected images, found none: it has no replay and nothing learns to reconstruct"
 
@@ -176,11 +177,11 @@ def _block(
     sweep = store_of.local if store_of else None
     shown = examples.examples(config, data, sweep, n)
     measured = [
-        f"{words(name)} {row[name]:.4g}{' nats' * metric_label(name).endswith('(nats)')}"
+        f"{words(name)} {row[name]:.4g} {unit_of(name)}".rstrip()
         for name in _METRICS
         if name in row and pd.notna(row[name])
     ]
-    status = [] if row["status"] == "finished" else [str(row["status"])]
+    status = [] if row["status"] == Status.FINISHED else [str(row["status"])]
     lines = [
         ", ".join([*status, *measured]),
         _said(row, examples.differences(values, shown.outcome)),

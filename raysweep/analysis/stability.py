@@ -36,7 +36,8 @@ from raysweep.analysis.heatmap_grid import (
 from raysweep.analysis.panels import averaged_over, layout
 from raysweep.analysis.stage_names import stage_order, stage_words
 from raysweep.analysis.sweeps import Sweeps, setting, with_short_names
-from raysweep.tables.ranking import SETTING
+from raysweep.statuses import Status
+from raysweep.tables.columns import SETTING
 
 
 def divergence(trials: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
@@ -48,7 +49,7 @@ def divergence(trials: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
     Stages, epochs and ``where`` are null where none diverged.
     """
     groups = [*by]
-    is_diverged = trials["status"] == "diverged"
+    is_diverged = trials["status"] == Status.DIVERGED
     counts = (
         trials[groups]
         .assign(_is_diverged=is_diverged)

@@ -11,8 +11,9 @@ from typing import Any
 import pandas as pd
 
 from raysweep.errors import InputError
+from raysweep.tables.columns import SETTING
 from raysweep.tables.paths import ResultsPath
-from raysweep.tables.ranking import SETTING, metrics_of
+from raysweep.tables.ranking import metrics_of
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 from raysweep.user_text.values import near
 

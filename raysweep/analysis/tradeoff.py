@@ -31,6 +31,7 @@ from raysweep.analysis.figures import (
     FigureFormat,
     give_figure,
     is_log,
+    is_log_setting,
     metric_label,
     setting_words,
     style,
@@ -39,13 +40,14 @@ from raysweep.analysis.figures import (
 from raysweep.analysis.panels import Layout, Panel, averaged_over, new_figure, set_title
 from raysweep.analysis.sweeps import Sweeps, levels, metric, setting, show_value
 from raysweep.errors import InputError
+from raysweep.statuses import Status
+from raysweep.tables.columns import SETTING
 from raysweep.tables.pareto import pareto_front
-from raysweep.tables.ranking import SETTING, is_lower_better, varied_settings
+from raysweep.tables.ranking import is_lower_better, varied_settings
 
 Draw = Literal["front", "line", "none"]
 """What is drawn over the points."""
 _ENTROPY = "replay_label_entropy"
-_DECADES = 100.0
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def points(trials: pd.DataFrame, metrics: Sequence[str], also: Sequence[str] = (
     finished seeds. Settings of which no seed finished have no row.
     """
     by = list(dict.fromkeys(["sweep", *varied_settings(trials), *also]))
-    finished = trials[trials["status"] == "finished"]
+    finished = trials[trials["status"] == Status.FINISHED]
     groups = finished.groupby(by, dropna=False, sort=True)
     means = groups[list(dict.fromkeys(metrics))].mean()
     means["n_finished"] = groups.size()
@@ -191,9 +193,10 @@ class _Look:
 
 
 def _norm(values: "pd.Series[float]") -> Normalize:
-    low, high, least = values.min(), values.max(), values.abs()[values != 0].min()
-    if max(abs(low), abs(high)) / least < _DECADES:
+    low, high = values.min(), values.max()
+    if not is_log_setting(values):
         return Normalize(low, high)
+    least = values.abs()[values != 0].min()
     return LogNorm(low, high) if low > 0 else SymLogNorm(least, vmin=low, vmax=high)
 
 

@@ -13,6 +13,7 @@ from raysweep.errors import InputError
 from raysweep.monitor.driver_report import STATUS_FILE, DriverReport
 from raysweep.monitor.terminal import Snapshot, show_duration
 from raysweep.settings.sweep import sweep_from
+from raysweep.statuses import Status
 from raysweep.tables.folder import read_runs, resume_command
 from raysweep.tables.locks import Holder, find_holder
 from raysweep.tables.paths import ResultsPath
@@ -78,7 +79,7 @@ class SweepStatus:
         if driver.is_running and driver.report and driver.report.dashboard:
             notes.append(f"Ray's dashboard: {driver.report.dashboard}")
         is_all = snapshot.n_total is not None and snapshot.n_ended >= snapshot.n_total
-        is_left = not is_all or snapshot.counts.get("failed")
+        is_left = not is_all or snapshot.counts.get(Status.FAILED)
         if is_left and not driver.is_running and last_run.get("command"):
             notes.append(f"go on with: {resume_command(last_run['command'])}")
         return replace(snapshot, notes=notes)
@@ -196,7 +197,7 @@ def _last(last_run: Mapping[str, Any], text: str) -> str:
 
 def _errors(trials: pd.DataFrame) -> list[str]:
     """Give the errors of failed configurations, the most frequent first."""
-    failed = trials[trials["status"] == "failed"]
+    failed = trials[trials["status"] == Status.FAILED]
     if failed.empty:
         return []
     groups = failed.fillna({"error": "no reason given"}).groupby("error")["config_id"]
@@ -217,7 +218,7 @@ def _history(
     """Give the best value so far, with the seconds of the last run when it was reached."""
     if metric not in trials:  # of a damaged sweep.yaml
         return []
-    rows = trials[trials["status"] == "finished"]
+    rows = trials[trials["status"] == Status.FINISHED]
     rows = rows.dropna(subset=[metric, "ended_at"]).sort_values("ended_at")
     if rows.empty or since is None:
         return []

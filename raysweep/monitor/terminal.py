@@ -8,6 +8,9 @@ from typing import NamedTuple
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from raysweep.statuses import Status
+from raysweep.tables.schemas import label_of, unit_of
+
 WIDEST = 100
 """Columns that the picture takes at most."""
 _NARROW = 56
@@ -36,10 +39,10 @@ class Part(NamedTuple):
 
 
 PARTS = {
-    "finished": Part("█", "green", is_always=True),
-    "diverged": Part("▓", "yellow"),
-    "stopped": Part("▚", "magenta"),
-    "failed": Part("x", "red"),
+    Status.FINISHED: Part("█", "green", is_always=True),
+    Status.DIVERGED: Part("▓", "yellow"),
+    Status.STOPPED: Part("▚", "magenta"),
+    Status.FAILED: Part("x", "red"),
     "running": Part("░", "cyan"),
     "to do": Part("·", "bright_black", is_always=True),
 }
@@ -126,10 +129,10 @@ def show_status(snapshot: Snapshot) -> str:
     """Describe a picture in one plain line."""
     parts = [f"{snapshot.n_ended}/{max(snapshot.n_total or 0, snapshot.n_ended)} done"]
     parts.append(f"{snapshot.n_running} running")
-    counts = {"diverged": 0, "failed": 0, **snapshot.counts}
+    counts = {Status.DIVERGED: 0, Status.FAILED: 0, **snapshot.counts}
     parts += [
         f"{counts[status]} {status}"
-        for status in ("diverged", "stopped", "failed")
+        for status in (Status.DIVERGED, Status.STOPPED, Status.FAILED)
         if status in counts
     ]
     if snapshot.per_min is not None:
@@ -137,8 +140,8 @@ def show_status(snapshot: Snapshot) -> str:
     if snapshot.left_s is not None:
         parts.append(f"{show_duration(snapshot.left_s)} left")
     if snapshot.best is not None:
-        metric = "" if snapshot.metric == _USUAL else f"{_words(snapshot.metric)} "
-        parts.append(f"best {metric}{snapshot.best:.4f}")
+        metric = "" if snapshot.metric == _USUAL else f"{label_of(snapshot.metric)} "
+        parts.append(f"best {metric}{_best_value(snapshot)}")
     return " · ".join(parts)
 
 
@@ -276,8 +279,8 @@ def _flow(items: Iterable[Text], width: int, gap: int) -> list[Text]:
 
 
 def _best(snapshot: Snapshot, width: int) -> Text:
-    words = f"best {_words(snapshot.metric)}" if width >= _NARROW else "best"
-    line = Text.assemble(f"{words} ", (f"{snapshot.best:.4f}", "bold"))
+    words = f"best {label_of(snapshot.metric)}" if width >= _NARROW else "best"
+    line = Text.assemble(f"{words} ", (_best_value(snapshot), "bold"))
     if snapshot.history:
         start = f"from {snapshot.history[0][1]:.4f} " if width >= _NARROW else ""
         n_cells = min(_MOST_CELLS, width - len(line) - len(start) - 2)
@@ -286,8 +289,8 @@ def _best(snapshot: Snapshot, width: int) -> Text:
     return line
 
 
-def _words(metric: str) -> str:
-    return metric.replace("_", " ")
+def _best_value(snapshot: Snapshot) -> str:
+    return f"{snapshot.best:.4f} {unit_of(snapshot.metric)}".rstrip()
 
 
 def _workers(workers: Sequence[WorkerState], width: int, n_lines: int) -> list[Text]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from raysweep.learning.training.loss_monitor import Divergence
 from raysweep.settings.stopping import Stop
+from raysweep.statuses import Status
 
 Row = dict[str, Any]
 
@@ -56,7 +57,7 @@ def accuracy_rows(config_id: str, after_task: int, accuracies: Sequence[float]) 
 
 def trial_row(records: Sequence[Record], divergence: Divergence | None) -> Row:
     """Give the outcome of a configuration by the records of its stages, in their order."""
-    status = "diverged" if divergence else "finished"
+    status = Status.DIVERGED if divergence else Status.FINISHED
     row = _so_far(records, status)
     if divergence:
         return row | {
@@ -80,11 +81,11 @@ def trial_row(records: Sequence[Record], divergence: Divergence | None) -> Row:
 
 def stopped_row(records: Sequence[Record], stop: Stop) -> Row:
     """Give the outcome of a configuration that stopped early."""
-    row = _so_far(records, "stopped")
+    row = _so_far(records, Status.STOPPED)
     return row | {"stopped_rung": stop.rung, "stopped_reason": stop.reason}
 
 
-def _so_far(records: Sequence[Record], status: str) -> Row:
+def _so_far(records: Sequence[Record], status: Status) -> Row:
     return {
         "status": status,
         "duration_s": sum(record.seconds for record in records),

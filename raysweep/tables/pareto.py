@@ -8,17 +8,18 @@ import numpy as np
 import pyarrow as pa
 
 from raysweep.errors import InputError
+from raysweep.statuses import Status
 from raysweep.tables import checksums
+from raysweep.tables.columns import SETTING, Direction
 from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.object_store import patiently
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import (
-    SETTING,
     as_text,
     check_metric,
     format_leaderboard,
-    is_lower_better,
     leaderboard,
+    usual_mode,
     varied_settings,
 )
 from raysweep.tables.schemas import TABLES
@@ -35,8 +36,9 @@ def pareto_front(
     """Give the rows that no other row beats: at least as good in all objectives, better in one.
 
     ``objectives`` are columns of numbers, ``modes`` is ``max`` or ``min`` for each; without it
-    those of ``LOWER_IS_BETTER``, losses and durations are minimised, others maximised. Rows that
-    tie are all kept; one with a null is never on the front. Index and order are those of ``frame``.
+    each goes the way that its column declares (a column that is not of the tables is maximised).
+    Rows that tie are all kept; one with a null is never on the front. Index and order are those of
+    ``frame``.
     Raises ``InputError`` for no objective, an unknown column, one that is not of numbers, and
     modes that do not fit.
     """
@@ -45,7 +47,7 @@ def pareto_front(
     for name in objectives:
         if name not in frame or frame[name].dtype.kind not in "fiu":
             raise InputError(f"objectives: expected columns of numbers, got {name!r}")
-    signs = [1.0 if mode == "min" else -1.0 for mode in _modes(objectives, modes)]
+    signs = [1.0 if mode == Direction.LOWER else -1.0 for mode in _modes(objectives, modes)]
     costs = frame[[*objectives]].to_numpy(dtype=float, na_value=np.nan) * signs
     candidates = np.flatnonzero(~np.isnan(costs).any(axis=1))
     # Each row in turn takes away all that it beats, so few rows are left to compare after some.
@@ -59,8 +61,8 @@ def pareto_front(
 
 def _modes(objectives: Sequence[str], modes: Sequence[str] | None) -> list[str]:
     if modes is None:
-        return ["min" if is_lower_better(name) else "max" for name in objectives]
-    if len(modes) != len(objectives) or not set(modes) <= {"max", "min"}:
+        return [usual_mode(name) for name in objectives]
+    if len(modes) != len(objectives) or not set(modes) <= set(Direction):
         raise InputError(
             f"modes: expected max or min for each of {', '.join(objectives)}, "
             f"got {', '.join(modes) or 'none'}"
@@ -83,7 +85,7 @@ def pareto_settings(
     and ``n_seeds``. Raises ``InputError`` for what is no metric, or no mode.
     """
     front = pareto_front(_complete_settings(trials, metrics, n_seeds), metrics, modes)
-    is_ascending = [mode == "min" for mode in _modes(metrics, modes)]
+    is_ascending = [mode == Direction.LOWER for mode in _modes(metrics, modes)]
     return front.sort_values([*metrics], ascending=is_ascending, kind="stable", ignore_index=True)
 
 
@@ -99,7 +101,7 @@ def _complete_settings(
     setting = trials.groupby(by, dropna=False, sort=False).ngroup()
     values = trials[[*dict.fromkeys(metrics)]]
     is_measured: np.ndarray[Any, Any] = np.isfinite(values.to_numpy(dtype=float)).all(axis=1)
-    is_whole = (trials["status"] == "finished") & is_measured
+    is_whole = (trials["status"] == Status.FINISHED) & is_measured
     table = trials.loc[~setting.duplicated(), by].reset_index(drop=True)
     table = table.join(values.groupby(setting).mean())
     n = is_whole.groupby(setting).size()
@@ -159,7 +161,7 @@ def format_best(
         return format_pareto(front.head(n), metrics, modes, len(front) - n)
     (metric,) = metrics
     board = leaderboard(trials, metric, n, modes[0] if modes else None)
-    if board.empty and (trials["status"] == "finished").any():
+    if board.empty and (trials["status"] == Status.FINISHED).any():
         return f"no configuration has finished with a value of {metric}"
     return format_leaderboard(board, metric)
 

@@ -7,26 +7,29 @@ from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from raysweep.errors import InputError
+from raysweep.statuses import Status
+from raysweep.tables.columns import SETTING, Direction
+from raysweep.tables.schemas import column_of
 from raysweep.user_text.values import near
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SETTING = "config/"
-"""Start of the names of columns that hold settings."""
-LOWER_IS_BETTER = frozenset(
-    {"forgetting", "reconstruction_loss", "replay_label_entropy", "last_finite_loss", "duration_s"}
-)
-
 
 def is_lower_better(metric: str, mode: str | None = None) -> bool:
-    """Tell the direction of a metric: as ``mode`` says, ``max`` or ``min``.
+    """Return the direction of a metric: as ``mode`` says, ``max`` or ``min``.
 
-    Without it losses, forgetting, entropy and durations are minimised.
+    Without it the direction is the one that the metric's column declares; higher is better where it
+    declares none, and for columns that are not of the tables.
     """
-    if mode is not None:
-        return mode == "min"
-    return metric in LOWER_IS_BETTER or metric.endswith("loss")
+    return (mode or usual_mode(metric)) == Direction.LOWER
+
+
+def usual_mode(metric: str) -> str:
+    """Return ``max`` or ``min``, as the metric's column declares it (see ``is_lower_better``)."""
+    column = column_of(metric)
+    better = column.better if column else None
+    return (better or Direction.HIGHER).value
 
 
 class Summary(NamedTuple):
@@ -62,12 +65,17 @@ def half_width_in_sd(n: int) -> float:
 
 
 def metrics_of(trials: "pd.DataFrame") -> list[str]:
-    """List the columns of ``trials`` that measure an outcome: numbers that are no settings."""
-    return [
-        name
-        for name in trials.columns
-        if trials[name].dtype.kind == "f" and not name.startswith(SETTING)
-    ]
+    """List the columns of ``trials``, or of another table, that measure something.
+
+    Those are the declared metrics, and columns of floating-point numbers that are not of the tables
+    and hold no settings.
+    """
+    return [name for name in trials.columns if trials[name].dtype.kind == "f" and _is_metric(name)]
+
+
+def _is_metric(name: str) -> bool:
+    column = column_of(name)
+    return column.is_metric if column else not name.startswith(SETTING)
 
 
 def check_metric(trials: "pd.DataFrame", metric: str) -> None:
@@ -112,9 +120,9 @@ def mean_over_seeds(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "
     of numbers.
     """
     check_metric(trials, metric)
-    is_finished = trials["status"] == "finished"
+    is_finished = trials["status"] == Status.FINISHED
     counted = trials[[*by]].assign(
-        _value=trials[metric].where(is_finished), _is_diverged=trials["status"] == "diverged"
+        _value=trials[metric].where(is_finished), _is_diverged=trials["status"] == Status.DIVERGED
     )
     means = (
         counted.groupby([*by], dropna=False, sort=False)
@@ -138,7 +146,7 @@ def best_of(trials: "pd.DataFrame", metric: str, mode: str | None = None) -> flo
     """
     if metric not in trials:
         return None
-    values = trials.loc[trials["status"] == "finished", metric]
+    values = trials.loc[trials["status"] == Status.FINISHED, metric]
     best = values.min() if is_lower_better(metric, mode) else values.max()
     return None if math.isnan(best) else float(best)
 

@@ -1,9 +1,7 @@
-"""The tables: every column with its type, its unit and a sentence."""
+"""The tables: every column with its type, its unit, its direction and a sentence."""
 
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -12,37 +10,16 @@ from raysweep.errors import InputError
 from raysweep.learning.config import DECLARATIONS, Config
 from raysweep.learning.declare import show_widths
 from raysweep.settings.grid import check_value
+from raysweep.statuses import ENDED, Status
+from raysweep.tables.columns import SETTING, Column, Direction, TableSchema, in_words
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-@dataclass(frozen=True)
-class Column:
-    """A column: name, Arrow type, and what it holds with its unit."""
-
-    name: str
-    type: pa.DataType
-    description: str
-
-
-@dataclass(frozen=True)
-class TableSchema:
-    """A table: one row per ``key``."""
-
-    name: str
-    key: tuple[str, ...]
-    columns: tuple[Column, ...]
-
-    @cached_property
-    def arrow(self) -> pa.Schema:
-        """The schema that every file of the table is written with."""
-        return pa.schema([(column.name, column.type) for column in self.columns])
-
-
 _TEXT, _WHOLE, _REAL = pa.string(), pa.int64(), pa.float64()
 _TIME = pa.timestamp("us", tz="UTC")
-_PER_SAMPLE = "mean per training sample, nats"
+_PER_SAMPLE = "mean per training sample"
+_STATUSES = f"{', '.join(f'`{word}`' for word in ENDED[:-1])} or `{ENDED[-1]}`"
 
 
 def _arrow_type(annotation: Any) -> pa.DataType:
@@ -55,85 +32,106 @@ def _arrow_type(annotation: Any) -> pa.DataType:
     return _TEXT
 
 
-def _config_schema() -> tuple[Column, ...]:
-    return tuple(
-        Column(f"config/{name}", _arrow_type(field.annotation), field.description or "")
-        for name, field in Config.model_fields.items()
+def _setting(name: str) -> Column:
+    """Return the column of a setting; its axis follows from its values."""
+    field = Config.model_fields[name]
+    return Column(f"{SETTING}{name}", _arrow_type(field.annotation), field.description or "")
+
+
+def _accuracy(name: str, description: str) -> Column:
+    return Column(
+        name, _REAL, description, better=Direction.HIGHER, bounds=(0.0, 1.0), is_metric=True
+    )
+
+
+def _difference(name: str, description: str, better: Direction) -> Column:
+    """Return the column of a difference of accuracies."""
+    return Column(name, _REAL, description, better=better, bounds=(-1.0, 1.0), is_metric=True)
+
+
+def _loss(name: str, description: str) -> Column:
+    return Column(
+        name,
+        _REAL,
+        description,
+        unit="nats",
+        better=Direction.LOWER,
+        is_log=True,
+        is_metric=True,
+    )
+
+
+def _duration(name: str, description: str) -> Column:
+    return Column(
+        name, _REAL, description, unit="s", better=Direction.LOWER, is_log=True, is_metric=True
     )
 
 
 _TRIALS = (
     Column("config_id", _TEXT, "Hash of the configuration's canonical JSON."),
-    Column(
-        "status",
-        _TEXT,
-        "`finished`, `diverged`, `stopped` or `failed`; metrics are null unless finished.",
-    ),
-    Column("average_accuracy", _REAL, "Mean test accuracy over all tasks after the last one."),
-    Column(
+    Column("status", _TEXT, f"{_STATUSES}; metrics are null unless {Status.FINISHED}."),
+    _accuracy("average_accuracy", "Mean test accuracy over all tasks after the last one."),
+    _difference(
         "forgetting",
-        _REAL,
         "Mean over the tasks before the last of their best earlier test accuracy minus the final"
         " one (Chaudhry et al. 2018); null for one task and for joint training.",
+        Direction.LOWER,
     ),
-    Column(
+    _accuracy(
         "first_task_accuracy_initial",
-        _REAL,
         "Test accuracy on task 1 after task 1; null for joint training.",
     ),
-    Column("first_task_accuracy_final", _REAL, "Test accuracy on task 1 after the last task."),
-    Column("last_task_accuracy", _REAL, "Test accuracy on the last task after it."),
-    Column(
+    _accuracy("first_task_accuracy_final", "Test accuracy on task 1 after the last task."),
+    _accuracy("last_task_accuracy", "Test accuracy on the last task after it."),
+    _difference(
         "backward_transfer",
-        _REAL,
         "Mean over the tasks before the last of their final test accuracy minus the one right after"
         " they were learned (BWT of Lopez-Paz and Ranzato 2017); null for one task and for joint"
         " training.",
+        Direction.HIGHER,
     ),
-    Column(
+    _difference(
         "forward_transfer",
-        _REAL,
         "Mean over the tasks from the second of their test accuracy right before they were learned"
         " minus the one before any training (FWT of Lopez-Paz and Ranzato 2017); null for one task,"
         " for joint training, and where nothing was measured before training.",
+        Direction.HIGHER,
     ),
-    Column(
+    _accuracy(
         "learning_accuracy",
-        _REAL,
         "Mean over the tasks of the test accuracy right after they were learned (Riemer et al."
         " 2019); null for joint training.",
     ),
-    Column(
+    _accuracy(
         "average_incremental_accuracy",
-        _REAL,
         "Mean over the tasks of the mean test accuracy, right after a task, on all tasks learned by"
         " then (Rebuffi et al. 2017); null for joint training.",
     ),
-    Column(
+    _accuracy(
         "best_accuracy",
-        _REAL,
         "Largest test accuracy by epoch (of `epochs`) in the last stage that trains a classifier;"
         " chosen on test samples: an optimistic figure, as in the published single-task sweep.",
     ),
     Column("best_epoch", _WHOLE, "Epoch of `best_accuracy`, from 1; the earliest of equals."),
-    Column(
+    _loss(
         "reconstruction_loss",
-        _REAL,
         "Binary cross-entropy of the reconstruction of task 1 in the last epoch of the decoder"
-        " (VIB) or the VAE, summed over pixels, mean per training sample, nats; null where nothing"
-        " learns to reconstruct.",
+        f" (VIB) or the VAE, summed over pixels, {_PER_SAMPLE}; null where nothing learns to"
+        " reconstruct.",
     ),
     Column(
         "replay_label_entropy",
         _REAL,
-        "Mean entropy of the labels in the last replay buffer, nats; null without replay.",
+        "Mean entropy of the labels in the last replay buffer; null without replay.",
+        unit="nats",
+        better=Direction.LOWER,
+        is_metric=True,
     ),
     Column("diverged_stage", _TEXT, "Stage in which the loss exploded; null unless diverged."),
     Column("diverged_epoch", _WHOLE, "Epoch of that stage, from 1."),
     Column("diverged_step", _WHOLE, "Step of that stage, from 1 and over its epochs."),
-    Column(
+    _loss(
         "last_finite_loss",
-        _REAL,
         "Last finite total loss of that stage, mean per sample; null if there was none.",
     ),
     Column(
@@ -146,12 +144,18 @@ _TRIALS = (
     Column("error", _TEXT, "Why the configuration failed, in one line; null unless failed."),
     Column("n_train_samples", _WHOLE, "Training samples, over all tasks."),
     Column("n_test_samples", _WHOLE, "Test samples, over all tasks."),
-    Column("weight_rec", _REAL, "Weight of the reconstruction in task 1, from beta_1."),
-    Column("weight_kl", _REAL, "Weight of the KL term in task 1, from beta_1 and beta_2."),
     Column(
-        "duration_s",
+        "weight_rec", _REAL, "Weight of the reconstruction in task 1, from beta_1.", is_metric=True
+    ),
+    Column(
+        "weight_kl",
         _REAL,
-        "Training seconds charged to the configuration: a stage's time is divided equally among"
+        "Weight of the KL term in task 1, from beta_1 and beta_2.",
+        is_metric=True,
+    ),
+    _duration(
+        "duration_s",
+        "Training time charged to the configuration: a stage's time is divided equally among"
         " its lanes and the configurations that share a lane. A stage from the stage cache adds"
         " nothing: it took no training now.",
     ),
@@ -162,8 +166,8 @@ _TRIALS = (
         " (`stage_cache: true`) instead of run (after a lost worker its pack's own, too);"
         " null if it failed.",
     ),
-    Column("started_at", _TIME, "When the configuration's pack started, UTC."),
-    Column("ended_at", _TIME, "When the configuration ended, UTC."),
+    Column("started_at", _TIME, "When the configuration's pack started.", unit="UTC"),
+    Column("ended_at", _TIME, "When the configuration ended.", unit="UTC"),
     Column("host", _TEXT, "Host that ended the configuration."),
     Column("device", _TEXT, "`cpu` or the name of the GPU."),
     Column("attempt", _WHOLE, "1, or more after lost workers and failed runs."),
@@ -178,39 +182,34 @@ _EPOCHS = (
     Column("task", _WHOLE, "Task whose data is new in the stage, from 1."),
     Column("n_steps", _WHOLE, "Steps in the epoch."),
     Column("n_samples", _WHOLE, "New samples seen in the epoch."),
-    Column("loss", _REAL, "Total loss as minimised, weights applied, mean per sample."),
-    Column("class_loss", _REAL, f"Cross-entropy on new data, {_PER_SAMPLE}."),
-    Column("kl_loss", _REAL, f"KL term on new data, unweighted, {_PER_SAMPLE}."),
-    Column(
+    _loss("loss", "Total loss as minimised, weights applied, mean per sample."),
+    _loss("class_loss", f"Cross-entropy on new data, {_PER_SAMPLE}."),
+    _loss("kl_loss", f"KL term on new data, unweighted, {_PER_SAMPLE}."),
+    _loss(
         "rec_loss",
-        _REAL,
         f"Reconstruction's binary cross-entropy, unweighted, summed over pixels, {_PER_SAMPLE};"
         " null where its weight is 0.",
     ),
-    Column("replay_class_loss", _REAL, "Cross-entropy, mean per replayed sample, nats."),
-    Column("replay_kl_loss", _REAL, "KL term, unweighted, mean per replayed sample, nats."),
-    Column(
+    _loss("replay_class_loss", "Cross-entropy, mean per replayed sample."),
+    _loss("replay_kl_loss", "KL term, unweighted, mean per replayed sample."),
+    _loss(
         "replay_rec_loss",
-        _REAL,
         "Reconstruction's binary cross-entropy, unweighted, summed over pixels, mean per replayed"
-        " sample, nats; null but for a continual generator.",
+        " sample; null but for a continual generator.",
     ),
-    Column("train_accuracy", _REAL, "Share of correct predictions while training, on new data."),
-    Column(
+    _accuracy("train_accuracy", "Share of correct predictions while training, on new data."),
+    _accuracy(
         "test_accuracy",
-        _REAL,
         "Test accuracy on the stage's task after the epoch; in joint training the mean over tasks.",
     ),
-    Column(
+    _accuracy(
         "average_accuracy",
-        _REAL,
         "Mean test accuracy over the tasks learned so far, this one included; null unless"
         " `early_stopping` is set.",
     ),
-    Column(
+    _duration(
         "duration_s",
-        _REAL,
-        "Seconds of the epoch, divided among the configurations it served; null where the stage"
+        "Time of the epoch, divided among the configurations it served; null where the stage"
         " was taken from the stage cache.",
     ),
 )
@@ -224,18 +223,43 @@ _ACCURACY = (
         " the number of tasks.",
     ),
     Column("on_task", _WHOLE, "Task tested, from 1; later tasks too."),
-    Column("accuracy", _REAL, "Test accuracy, 0 to 1."),
+    _accuracy("accuracy", "Test accuracy."),
 )
 
 TABLES: dict[str, TableSchema] = {
     "epochs": TableSchema("epochs", ("config_id", "stage", "epoch"), _EPOCHS),
     "accuracy": TableSchema("accuracy", ("config_id", "after_task", "on_task"), _ACCURACY),
     "trials": TableSchema(
-        "trials", ("config_id",), (*_TRIALS[:2], *_config_schema(), *_TRIALS[2:])
+        "trials",
+        ("config_id",),
+        (*_TRIALS[:2], *map(_setting, Config.model_fields), *_TRIALS[2:]),
     ),
 }
 """The tables by name, in the order they are written: a row of ``trials`` comes last, so it
 vouches for the others of its configuration."""
+
+_BY_NAME = {column.name: column for table in TABLES.values() for column in table.columns}
+
+
+def column_of(name: str) -> Column | None:
+    """Return what is declared of a column of any table; None for one of the user's own.
+
+    A name that several tables have is of one unit, direction and axis in all; the sentence is that
+    of ``trials``.
+    """
+    return _BY_NAME.get(name)
+
+
+def label_of(name: str) -> str:
+    """Return the name of any column in words, without its unit: ``average accuracy``."""
+    column = column_of(name)
+    return column.label if column else in_words(name)
+
+
+def unit_of(name: str) -> str:
+    """Return the unit of a column; empty where it has none or is not of the tables."""
+    column = column_of(name)
+    return column.unit if column else ""
 
 
 def config_columns(config: Config) -> dict[str, Any]:

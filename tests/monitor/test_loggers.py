@@ -273,7 +273,8 @@ def test_no_logger_takes_torch_into_the_driver() -> None:
     script = f"""
 import sys, tempfile
 from pathlib import Path
-from raysweep.loggers import keeper, run_of
+from raysweep.monitor.loggers import log_writer
+from raysweep.monitor.loggers.logged_run import run_of
 folder = Path(tempfile.mkdtemp())
 for name in {names!r}:
     module, kind, _ = log_writer._MODULES[name]

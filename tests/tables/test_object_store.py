@@ -227,7 +227,9 @@ def test_a_later_run_wins_in_a_store_even_if_the_clock_was_set_back(
 
 _DRIVER = """
 import sys
-from raysweep.results import ResultsFolder, Writer, writer
+from raysweep.tables import writer
+from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.writer import Writer
 writer._FOLD_AFTER_PARTS = 4
 folder = ResultsFolder(sys.argv[1])
 folder.open()

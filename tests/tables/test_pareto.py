@@ -6,7 +6,6 @@ import pytest
 
 from raysweep.errors import InputError
 from raysweep.tables.pareto import pareto_front
-from raysweep.tables.ranking import LOWER_IS_BETTER, is_lower_better
 
 
 def front(rows: dict[str, list[float | None]], *objectives: str) -> list[int]:
@@ -20,13 +19,6 @@ def test_a_front_of_two_objectives_in_their_directions() -> None:
         "forgetting": [0.2, 0.1, 0.3, 0.15, 0.5],
     }
     assert front(rows) == [0, 1, 4]
-
-
-def test_directions_are_those_of_the_results() -> None:
-    assert all(is_lower_better(name) for name in LOWER_IS_BETTER)
-    assert not any(map(is_lower_better, ["average_accuracy", "backward_transfer"]))
-    assert is_lower_better("duration_s")
-    assert is_lower_better("class_loss")
 
 
 def test_one_objective_gives_its_best_rows() -> None:

@@ -171,7 +171,7 @@ def test_a_missing_sweep_is_named(tmp_path: Path) -> None:
 def test_another_process_cannot_take_the_lock(folder: ResultsFolder) -> None:
     code = (
         "import sys; from pathlib import Path\n"
-        "from raysweep.results import ResultsFolder\n"
+        "from raysweep.tables.folder import ResultsFolder\n"
         "ResultsFolder(Path(sys.argv[1])).open()"
     )
     words = [sys.executable, "-c", code, str(folder.path)]

@@ -45,7 +45,8 @@ function chosenRows() {
 
 function drawCurves() {
   const rows = chosenRows();
-  const isAccuracy = state.curve === "accuracy";
+  const column = D.curve_columns[state.curve];
+  const part = 2 + Object.keys(D.curve_columns).indexOf(state.curve);
   if (!rows.length) { $("curves-note").textContent = ""; empty("curves", "No setting is chosen."); return; }
   $("curves-title").textContent = `Learning curves: ${textOf(rows[0])}`;
   const stages = new Map();  // where each stage begins on the axis, by the longest run of it
@@ -68,7 +69,7 @@ function drawCurves() {
     const curve = D.curves.rows[row];
     if (!curve) return;
     const x = curve[0].map((stage, k) => begins.get(stage) + curve[1][k]);
-    const y = curve[isAccuracy ? 2 : 3];
+    const y = curve[part];
     const text = curve[0].map((stage, k) => `${plain(D.curves.stages[stage])}, epoch ${curve[1][k]}`);
     x.forEach((at, k) => {
       if (y[k] !== null) byX.set(at, [...(byX.get(at) ?? []), y[k]]);
@@ -110,12 +111,11 @@ function drawCurves() {
     text: plain(words(D.curves.stages[stage]).replace("train ", "")), font: { color: css("--soft") },
   }));
   const thin = D.curves.n_each > 1 ? ` Every ${D.curves.n_each}th epoch is drawn.` : "";
-  $("curves-note").textContent = (isAccuracy
-    ? "Test accuracy on the task being learnt." : "Total loss, mean per sample, nats.") + thin;
+  $("curves-note").textContent = D.columns[column].meaning + thin;
   if (!traces.length) { empty("curves", "No epoch of this setting was recorded."); return; }
   draw("curves", traces, {
     xaxis: { title: { text: "epoch, over tasks" }, rangemode: "tozero" },
-    yaxis: { title: { text: isAccuracy ? "test accuracy" : "loss, nats" } },
+    yaxis: { title: { text: titled(column) } },
     shapes: bounds, annotations: names,
   });
 }
@@ -128,7 +128,7 @@ function drawHeatmap() {
   const cells = ys.map(() => xs.map(() => []));
   for (const row of shown) cells[D.settings[y].codes[row]][D.settings[x].codes[row]].push(row);
   const values = cells.map((line) => line.map((rows) => mean(finishedValues(rows, state.metric))));
-  const gone = cells.map((line) => line.map((rows) => rows.filter((row) => D.status[row] === 1)));
+  const gone = cells.map((line) => line.map((rows) => rows.filter((row) => D.status[row] === DIVERGED)));
   const found = values.flat().filter((value) => value !== null);
   const [low, high] = [Math.min(...found), Math.max(...found)];
   const annotations = [];
@@ -162,7 +162,7 @@ function drawHeatmap() {
   draw("heatmap-chart", [
     { ...axes, z: all, colorscale: [[0, css("--line")], [1, css("--line")]], showscale: false },
     { ...axes, z: values, colorscale: "Cividis", reversescale: false, zmin: low, zmax: high,
-      colorbar: { title: { text: words(state.metric), side: "right" }, thickness: 14 } },
+      colorbar: { title: { text: titled(state.metric), side: "right" }, thickness: 14 } },
   ], {
     xaxis: { title: { text: plain(x) }, tickvals: xs.map((_, i) => i), ticktext: xs.map(plain),
       showgrid: false, zeroline: false },
@@ -204,6 +204,11 @@ function front(points, xLower, yLower) {  // those that no other beats in both
   return kept;
 }
 
+function scale(metric, values) {  // as the figures of raysweep.analysis have it
+  const [low, high] = [Math.min(...values), Math.max(...values)];
+  return D.columns[metric]?.is_log && low > 0 && D.log_span * low < high ? "log" : "linear";
+}
+
 function drawTradeoff() {
   const { x, y, color } = state.trade;
   if (!x || !y) { empty("tradeoff-chart", "A trade-off needs two metrics."); return; }
@@ -231,7 +236,9 @@ function drawTradeoff() {
     });
   }
   draw("tradeoff-chart", traces, {
-    xaxis: { title: { text: words(x) } }, yaxis: { title: { text: words(y) } }, hovermode: "closest",
+    xaxis: { title: { text: titled(x) }, type: scale(x, points.map((p) => p.x)) },
+    yaxis: { title: { text: titled(y) }, type: scale(y, points.map((p) => p.y)) },
+    hovermode: "closest",
   }, (point) => {
     if (!point.customdata) return;
     choose(point.customdata);
@@ -267,7 +274,7 @@ function drawParallel() {
     type: "parcoords", dimensions, labelfont: font, tickfont: font,
     rangefont: { ...font, color: css("--soft") },
     line: { color: done.map((group) => group.mean), colorscale: "Cividis", showscale: true,
-      colorbar: { title: { text: words(state.metric), side: "right" }, thickness: 14 } },
+      colorbar: { title: { text: titled(state.metric), side: "right" }, thickness: 14 } },
   }], layout({ margin: { l: 50, r: 20, t: 60, b: 24 } }), config());
 }
 
@@ -301,9 +308,10 @@ function redrawCharts() {
 
 function buildCharts() {
   const pick = (wanted, fallback) => (wanted.find((name) => fallback.includes(name)) ?? fallback[0]);
-  $("curve-choices").append(chooser("Curve", "curve", ["accuracy", "loss"], "accuracy", (value) => {
+  const curves = Object.keys(D.curve_columns);
+  $("curve-choices").append(chooser("Curve", "curve", curves, state.curve, (value) => {
     state.curve = value; drawCurves();
-  }, ["test accuracy", "loss"]));
+  }, Object.values(D.curve_columns).map(words)));
   const varied = NAMES.filter((name) => D.settings[name].levels.length > 1);
   if (varied.length > 1) {
     state.heat.x = pick(["beta_1", "lr"], varied);

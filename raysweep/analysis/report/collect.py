@@ -12,23 +12,25 @@ from typing import Any
 
 import pandas as pd
 
-from raysweep.analysis.figures import rendered
+from raysweep.analysis.figures import LOG_SPAN, rendered
 from raysweep.analysis.samples import choose, sample_figure
 from raysweep.analysis.sweeps import Sweeps, levels, short, show_value
 from raysweep.errors import InputError
+from raysweep.statuses import ENDED
+from raysweep.tables.columns import SETTING
 from raysweep.tables.folder import read_runs, resume_command
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import (
-    LOWER_IS_BETTER,
-    SETTING,
     half_width_in_sd,
+    is_lower_better,
     metrics_of,
     varied_settings,
 )
-from raysweep.tables.schemas import TABLES
+from raysweep.tables.schemas import column_of
 
-STATUSES = ("finished", "diverged", "stopped", "failed")
 _DIGITS = 5
+_CURVES = {"accuracy": "test_accuracy", "loss": "loss"}
+"""The learning curves of a page: columns of ``epochs``."""
 _MOST_CURVES = 1_000_000
 """Numbers of learning curves that fit: of more, every second epoch is left out, and so on."""
 
@@ -42,13 +44,15 @@ def collect(sweeps: Sweeps, metric: str, n_samples: int = 0, data: Path | None =
         "title": ", ".join(sweeps.names),
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "metric": metric,
-        "lower_is_better": sorted(LOWER_IS_BETTER & set(trials.columns)),
+        "columns": _declared([*settings, *measured, *_CURVES.values()]),
+        "log_span": LOG_SPAN,
         # Student's 95 % interval of a mean of n values, in standard deviations.
         "half_width": [None, None, *(half_width_in_sd(n) for n in range(2, _most_seeds(trials)))],
-        "meanings": _meanings([*settings, *measured]),
-        "statuses": STATUSES,
+        "statuses": ENDED,
+        "status_codes": {status.name: code for code, status in enumerate(ENDED)},
+        "curve_columns": _CURVES,
         "ids": trials["config_id"].tolist(),
-        "status": [STATUSES.index(status) for status in trials["status"]],
+        "status": [ENDED.index(status) for status in trials["status"]],
         "settings": {short(name): _coded(trials, name) for name in settings},
         "seed": [int(seed) for seed in trials[SETTING + "seed"]],
         "metrics": {name: _numbers(trials[name]) for name in measured},
@@ -76,9 +80,20 @@ def _most_seeds(trials: pd.DataFrame) -> int:
     return int(trials[SETTING + "seed"].nunique()) + 2
 
 
-def _meanings(names: Iterable[str]) -> dict[str, str]:
-    columns = {column.name: column.description for column in TABLES["trials"].columns}
-    return {short(name): columns[name] for name in names if name in columns}
+def _declared(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return what columns declare, by their short names; nothing of those not of the tables."""
+    columns = {name: column_of(name) for name in names}
+    return {
+        short(name): {
+            "label": column.label,
+            "unit": column.unit,
+            "meaning": column.description,
+            "is_lower_better": is_lower_better(name),
+            "is_log": column.is_log,
+        }
+        for name, column in columns.items()
+        if column is not None
+    }
 
 
 def _coded(trials: pd.DataFrame, name: str) -> dict[str, Any]:
@@ -138,8 +153,7 @@ def _curves(sweeps: Sweeps) -> dict[str, Any]:
         curves[of_row[key]] = [  # type: ignore[index]
             [number[stage] for stage in rows["stage"]],
             [int(epoch) for epoch in rows["epoch"]],
-            [_number(value, 4) for value in rows["test_accuracy"]],
-            [_number(value, 4) for value in rows["loss"]],
+            *([_number(value, 4) for value in rows[column]] for column in _CURVES.values()),
         ]
     return {"stages": stages, "rows": curves, "n_each": n_each}
 
@@ -170,7 +184,7 @@ def _sweep(location: ResultsPath, name: str, trials: pd.DataFrame) -> dict[str, 
     return {
         "name": name,
         "place": str(location),
-        "counts": {s: int((trials["status"] == s).sum()) for s in STATUSES},
+        "counts": {s: int((trials["status"] == s).sum()) for s in ENDED},
         "times": [t.isoformat(timespec="seconds") if pd.notna(t) else None for t in times],
         "devices": sorted(trials["device"].dropna().unique()),
         "runs": [_run(run) for run in read_runs(location)],

@@ -8,14 +8,16 @@ const METRICS = Object.keys(D.metrics);
 const COLORS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#999999"];
 const PER_PAGE = 20;
 const $ = (id) => document.getElementById(id);
-const words = (name) => name.replaceAll("_", " ");
+const words = (name) => D.columns[name]?.label ?? name.replaceAll("_", " ");
+const titled = (name) => words(name) + (D.columns[name]?.unit ? ` (${D.columns[name].unit})` : "");
 const plain = (text) =>
   String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 const show = (value, digits = 4) =>
   value === null || value === undefined || Number.isNaN(value) ? "–"
     : Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3)
       ? value.toExponential(2) : Number(value.toPrecision(digits)).toString();
-const lower = (metric) => D.lower_is_better.includes(metric);
+const lower = (metric) => D.columns[metric]?.is_lower_better ?? false;
+const { FINISHED, DIVERGED } = D.status_codes;
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -84,7 +86,7 @@ function spread(values) {  // sd, and the half-width of Student's 95 % interval
 
 function finishedValues(rows, metric) {
   const column = D.metrics[metric];
-  return rows.filter((row) => D.status[row] === 0 && column[row] !== null).map((row) => column[row]);
+  return rows.filter((row) => D.status[row] === FINISHED && column[row] !== null).map((row) => column[row]);
 }
 
 function groupsOf(rows) {  // settings with their rows, best first as raysweep's leaderboard has it
@@ -98,7 +100,7 @@ function groupsOf(rows) {  // settings with their rows, best first as raysweep's
     const [sd, ci] = spread(values);
     return {
       key, rows: own, mean: mean(values), sd, ci, n: values.length,
-      diverged: own.filter((row) => D.status[row] === 1).length,
+      diverged: own.filter((row) => D.status[row] === DIVERGED).length,
     };
   });
   const sign = lower(state.metric) ? 1 : -1;
@@ -129,7 +131,7 @@ function buildFilters() {
         if (value === "") delete state.only[name]; else state.only[name] = Number(value);
         refresh();
       }, ["all", ...levels]);
-    if (D.meanings[name]) label.title = D.meanings[name];
+    if (D.columns[name]) label.title = D.columns[name].meaning;
     form.append(label);
   }
   const search = element("input", { id: "text", type: "search", placeholder: "words, an id, an error" });

@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from raysweep.tables.ranking import SETTING
+from raysweep.tables.columns import SETTING
 from raysweep.tables.schemas import TABLES
 
 _KEYS = ("config_id", "stage", "epoch", "task")
 _NAMED = ("model", "replay", "lr", "beta_1", "beta_2", "seed")
-_NOT_METRICS = ("diverged_epoch", "diverged_step", "stopped_rung", "attempt")
 _TEXTS = (
     *("status", "diverged_stage", "diverged_epoch", "diverged_step"),
     *("stopped_rung", "stopped_reason", "error", "host", "device"),
@@ -22,9 +21,7 @@ _LONGEST_TITLE = 150
 METRIC_NAMES = tuple(
     column.name
     for column in TABLES["trials"].columns
-    if str(column.type) in ("double", "int64")
-    and not column.name.startswith(SETTING)
-    and column.name not in _NOT_METRICS
+    if column.is_number and not column.is_setting and column.name not in (*_TEXTS, "attempt")
 )
 """What ``LoggedRun.metrics`` may have; it lacks what is null."""
 

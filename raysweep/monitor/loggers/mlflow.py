@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from raysweep.monitor.loggers.logged_run import LoggedRun
+from raysweep.statuses import Status
 
 _MOST = 1000
 """Metrics that MLflow takes at once; of parameters it takes a hundred, of letters 6,000."""
@@ -61,7 +62,7 @@ class MlflowLogger:
         )
         for first in range(0, len(metrics), _MOST):
             self._client.log_batch(run_id, metrics=metrics[first : first + _MOST])
-        is_well = run.texts.get("status") != "failed"
+        is_well = run.texts.get("status") != Status.FAILED
         self._client.set_terminated(run_id, "FINISHED" if is_well else "FAILED", end)
 
     def remove(self, config_id: str) -> None:

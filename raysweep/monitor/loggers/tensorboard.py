@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from raysweep.monitor.loggers.logged_run import METRIC_NAMES, LoggedRun
+from raysweep.statuses import Status
 
 
 class TensorBoardLogger:
@@ -84,7 +85,7 @@ def _end(run: LoggedRun) -> Any:
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
-    is_failed = run.texts.get("status") == "failed"
+    is_failed = run.texts.get("status") == Status.FAILED
     status = api_pb2.STATUS_FAILURE if is_failed else api_pb2.STATUS_SUCCESS
     end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=run.ended_s)
     data = plugin_data_pb2.HParamsPluginData(session_end_info=end)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from raysweep.monitor.loggers.logged_run import LoggedRun
+from raysweep.statuses import Status
 
 
 class WandbLogger:
@@ -43,7 +44,7 @@ class WandbLogger:
                 made.log(dict(values), step=step)
             made.summary.update({**run.metrics, **run.texts})
         finally:
-            made.finish(exit_code=1 if run.texts.get("status") == "failed" else 0)
+            made.finish(exit_code=1 if run.texts.get("status") == Status.FAILED else 0)
 
     def remove(self, config_id: str) -> None:
         """Delete a run's files; on a server the run is gone on with."""

@@ -10,8 +10,9 @@ import pyarrow as pa
 from raysweep.learning.config import Config
 from raysweep.learning.stage_graph import epochs_of, model_of, stages_of
 from raysweep.learning.stages import Stage
+from raysweep.statuses import Status
 from raysweep.tables.checksums import encode
-from raysweep.tables.schemas import TABLES, config_columns
+from raysweep.tables.schemas import TABLES, column_of, config_columns
 
 _N_WRITTEN = 20_000
 """Rows of a table that are written for their size; more of them take as much each."""
@@ -81,7 +82,8 @@ def _chance(text: str) -> random.Random:
 
 def _metric(name: str, chance: random.Random) -> float:
     """Draw a metric; an accuracy is a whole number of samples, so it takes fewer bytes."""
-    is_share = name.endswith("accuracy")
+    column = column_of(name)
+    is_share = column is not None and column.is_share
     return chance.randrange(_N_TESTED) / _N_TESTED if is_share else chance.random()
 
 
@@ -113,7 +115,7 @@ def _accuracy(config: Config) -> Iterator[_Row]:
 
 def _trials(config: Config) -> Iterator[_Row]:
     chance = _chance(config.id)
-    row = config_columns(config) | {"status": "finished", "host": "host", "device": "cpu"}
+    row = config_columns(config) | {"status": Status.FINISHED, "host": "host", "device": "cpu"}
     now = datetime.now(UTC)
     for column in TABLES["trials"].columns:
         if column.name in row or column.name.startswith(("diverged_", "stopped_")):

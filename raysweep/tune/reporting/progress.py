@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from raysweep.monitor.terminal import Snapshot, WorkerState, show_status
+from raysweep.statuses import Status
 from raysweep.tables.ranking import is_lower_better
 
 _RATE_S = 300.0
 """The rate is that of the last five minutes, with a look at it every five seconds."""
 _LOOK_S = 5.0
-ENDED = ("finished", "diverged", "stopped", "failed")
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Progress:
         self.counts[row["status"]] += 1
         if row.get("host"):
             self.hosts.add(row["host"])
-        value = row.get(self.metric) if row["status"] == "finished" else None
+        value = row.get(self.metric) if row["status"] == Status.FINISHED else None
         if value is not None and self._is_best(value):
             self.best = value
             self._history.append((self.elapsed_s, value))

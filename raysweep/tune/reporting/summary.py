@@ -5,11 +5,12 @@ from collections.abc import Container, Mapping
 from raysweep.monitor.terminal import show_duration
 from raysweep.packs.planning.packing import Plan, memory_of
 from raysweep.settings.sweep import Sweep
+from raysweep.statuses import ENDED
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.pareto import format_best, pareto_settings, write_pareto
 from raysweep.tables.reader import read_trials
 from raysweep.tables.schemas import TABLES
-from raysweep.tune.reporting.progress import ENDED, Progress
+from raysweep.tune.reporting.progress import Progress
 
 _SHOWN = 10
 

@@ -17,6 +17,7 @@ from raysweep.monitor.terminal import show_duration
 from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import cost
 from raysweep.settings.stopping import Budget
+from raysweep.statuses import Status
 from raysweep.tables.folder import WriteError
 from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer
@@ -217,7 +218,7 @@ class Collector(tune.Callback):
         for config in missing:
             log = self._log(f"{config.id}.log", trace)
             self._screen.say(f"configuration {config.id} failed: {error} ({log})")
-            row = {"config_id": config.id, "status": "failed", "error": error}
+            row = {"config_id": config.id, "status": Status.FAILED, "error": error}
             self._end(job, {**row, **(circumstances or {})})
         self._progress.work_done[job.name] = job.work
         self._queue.leave(job)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from raysweep.learning.config import Config
 from raysweep.settings.sweep import Sweep
+from raysweep.statuses import Status
 
 
 def stays(sweep: Sweep) -> frozenset[str]:
@@ -11,7 +12,9 @@ def stays(sweep: Sweep) -> frozenset[str]:
 
     A configuration that stopped early is done as long as the sweep stops some early.
     """
-    return frozenset({"finished", "diverged"} | ({"stopped"} if sweep.early_stopping else set()))
+    return frozenset(
+        {Status.FINISHED, Status.DIVERGED} | ({Status.STOPPED} if sweep.early_stopping else set())
+    )
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,11 @@ class Ledger:
 
     def status(self, config: Config) -> str:
         """Give a configuration's status, ``missing`` without a row."""
-        return self.rows.get(config.id, ("missing", 0))[0]
+        return self.rows.get(config.id, (Status.MISSING, 0))[0]
 
     def attempts(self, config: Config) -> int:
         """Count the attempts so far."""
-        return self.rows.get(config.id, ("missing", 0))[1]
+        return self.rows.get(config.id, (Status.MISSING, 0))[1]
 
     def ended(self, sweep: Sweep) -> list[Config]:
         """List the configurations that a run leaves as they are."""
@@ -34,7 +37,7 @@ class Ledger:
 
     def failed(self, sweep: Sweep) -> set[str]:
         """Give the ids of the configurations that failed and are to be tried again."""
-        return {config.id for config in sweep.configs if self.status(config) == "failed"}
+        return {config.id for config in sweep.configs if self.status(config) == Status.FAILED}
 
     def missing(self, sweep: Sweep) -> list[Config]:
         """List the configurations that need training."""

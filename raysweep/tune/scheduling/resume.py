@@ -16,6 +16,7 @@ from typing import Any
 from raysweep.learning.config import Config
 from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import memory_bytes
+from raysweep.statuses import Status
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import statuses
 from raysweep.tune.scheduling.queue import Job
@@ -60,7 +61,8 @@ def _others(location: ResultsPath, folder: Path, ids_kept: set[str]) -> list[dic
     listed = _listed(folder)
     if not listed:
         return []
-    gone = {i for i, (status, _) in statuses(location).items() if status != "failed"} | ids_kept
+    ended = {i for i, (status, _) in statuses(location).items() if status != Status.FAILED}
+    gone = ended | ids_kept
     left = [([i for i in ids if i not in gone], names) for ids, names in listed]
     return [
         {"configs": ids, "files": names}

@@ -14,6 +14,7 @@ from raysweep.errors import InputError
 from raysweep.learning.config import Config
 from raysweep.packs.pack import Pack, pack_key
 from raysweep.settings.space import Parameters, Space
+from raysweep.statuses import Status
 from raysweep.tune.scheduling.queue import Job, JobQueue
 
 _HELD_PACKS = 4
@@ -56,7 +57,7 @@ class Suggestion:
 
     def result(self, metrics: Sequence[str]) -> dict[str, float] | None:
         """Give the mean of each metric over seeds; None if it did not finish in each."""
-        if any(row["status"] != "finished" for row in self.rows.values()):
+        if any(row["status"] != Status.FINISHED for row in self.rows.values()):
             return None
         means = {}
         for metric in metrics:

@@ -14,9 +14,10 @@ from raysweep.packs.planning.estimates import cost, memory_bytes
 from raysweep.settings.sampling import Search
 from raysweep.settings.space import Parameters, Space
 from raysweep.settings.sweep import Sweep
+from raysweep.statuses import Status
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.paths import ResultsPath
-from raysweep.tables.ranking import is_lower_better
+from raysweep.tables.ranking import usual_mode
 from raysweep.tables.reader import read_arrow
 from raysweep.tables.schemas import TABLES, config_of
 from raysweep.tune.reporting.progress import Progress
@@ -65,17 +66,12 @@ def modes_of(search: Search) -> tuple[str, ...]:
         raise InputError(
             f"search.method: {method} is not installed; run pip install 'raysweep[{method}]'"
         )
-    metrics = [
-        column.name
-        for column in TABLES["trials"].columns
-        if str(column.type) in ("float", "double") and not column.name.startswith("config/")
-    ]
+    metrics = [column.name for column in TABLES["trials"].columns if column.is_metric]
     for name in search.metrics:
         if name not in metrics:
             hint = near(name, metrics) or f"; known: {', '.join(metrics)}"
             raise InputError(f"search.metric: expected a metric of trials, got {name!r}{hint}")
-    usual = tuple("min" if is_lower_better(name) else "max" for name in search.metrics)
-    return search.modes or usual
+    return search.modes or tuple(usual_mode(name) for name in search.metrics)
 
 
 def known_of(
@@ -114,7 +110,7 @@ def known_of(
     for parameters in found.values():
         has_ended = all(config.id in done for config in space.configs(parameters))
         (ended if has_ended else left).append(parameters)
-    failed = frozenset(i for i, row in rows.items() if row["status"] == "failed")
+    failed = frozenset(i for i, row in rows.items() if row["status"] == Status.FAILED)
     return EarlierSuggestions({i: row for i, row in rows.items() if i in done}, ended, left, failed)
 
 
