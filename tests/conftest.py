@@ -27,6 +27,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_flush_denormal(False)  # a worker's setup switches it on
 
 
+@pytest.fixture(params=[1, 2])
+def n_threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """Run with one thread, then with two."""
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def source() -> Source:
     """Give all of mnist_5k: 4,000 training and 1,000 test samples."""

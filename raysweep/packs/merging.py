@@ -87,6 +87,10 @@ def _joined_groups(groups: Sequence[State], needed: Sequence[Collection[str]]) -
     def stacked(tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         return torch.cat([t[kept] for t, kept in zip(tensors, rows, strict=True)])
 
+    def moment(name: str) -> torch.Tensor:
+        # A momentum buffer exists only where some lane has momentum; in the others it is zero.
+        return stacked([g["moments"].get(name, torch.zeros_like(g["flat"])) for g in groups])
+
     first = groups[0]
     return {
         **{
@@ -96,10 +100,8 @@ def _joined_groups(groups: Sequence[State], needed: Sequence[Collection[str]]) -
         "epochs": first["epochs"],
         "steps": first["steps"],
         "flat": stacked([group["flat"] for group in groups]),
-        **{
-            name: {key: stacked([group[name][key] for group in groups]) for key in first[name]}
-            for name in ("history", "moments")
-        },
+        "history": {key: stacked([g["history"][key] for g in groups]) for key in first["history"]},
+        "moments": {name: moment(name) for name in {n: None for g in groups for n in g["moments"]}},
         "average": None
         if first["average"] is None
         else stacked([group["average"] for group in groups]),

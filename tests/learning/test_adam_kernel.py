@@ -1,4 +1,4 @@
-"""The Triton kernel of Adam, in Triton's interpreter: it needs no GPU, but a process of its own."""
+"""The Triton kernel of Adam and AdamW, in Triton's interpreter: no GPU, but its own process."""
 
 import os
 import subprocess
@@ -9,10 +9,14 @@ import pytest
 pytest.importorskip("triton")
 
 CHECK = """
+import sys
 import torch
-from raysweep.stacked import Layout, Optimizer, Parameters, ParameterSpec
+from raysweep.learning.stacked.optimizers import Optimizer
+from raysweep.learning.stacked.parameters import Layout, Parameters, ParameterSpec
 
-LRS, DECAYS = [1e-3, 0.02, 0.1, 5e-4], [0.0, 0.3, 0.01, 0.0]
+SETTINGS = {"lr": [1e-3, 0.02, 0.1, 5e-4], "weight_decay": [0.0, 0.3, 0.01, 0.2]}
+if sys.argv[2] == "clipped":
+    SETTINGS["clip_norm"] = [0.0, 2.0, 1.0, 30.0]
 ALIVE = [True, True, False, True]
 FROZEN = [False, True, False, False]
 
@@ -20,8 +24,7 @@ def make():
     layout = Layout([ParameterSpec("encoder.a", (37, 41), 37), ParameterSpec("b", (5, 3), 5)])
     parameters = Parameters(layout, 4, torch.float32)
     parameters.initialise(3)
-    lrs, decays = torch.tensor(LRS, dtype=torch.float64), torch.tensor(DECAYS)
-    return parameters, Optimizer("adam", parameters, lrs, decays)
+    return parameters, Optimizer(sys.argv[1], parameters, SETTINGS)
 
 (defined, all_lanes), (computed, kernel) = make(), make()
 start = defined.flat.clone()
@@ -44,9 +47,13 @@ print("equal")
 """
 
 
-def test_adam_kernel_equals_the_definition_with_dead_and_frozen_lanes() -> None:
+@pytest.mark.parametrize("clipping", ["free", "clipped"])
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_adam_kernel_equals_the_definition_with_dead_and_frozen_lanes(
+    kind: str, clipping: str
+) -> None:
     answer = subprocess.run(
-        [sys.executable, "-c", CHECK],
+        [sys.executable, "-c", CHECK, kind, clipping],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,

@@ -1,13 +1,28 @@
-"""Stacked layers, losses and optimisers against torch.nn and torch.optim, lane by lane."""
+"""Stacked layers and losses against torch.nn, lane by lane."""
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
-from torch import Tensor, nn
+from stacked_networks import (
+    F64,
+    LAYOUT,
+    MODULES,
+    N_HIDDEN,
+    N_IN,
+    N_LANES,
+    assert_close,
+    distinct,
+    lane_module,
+    lanes_that_differ,
+    module_values,
+    random,
+    random_parameters,
+    stacked_forward,
+)
+from torch import Tensor
 from torch.nn import functional
 
 from raysweep.learning.stacked.functional import (
@@ -21,80 +36,7 @@ from raysweep.learning.stacked.functional import (
     soft_cross_entropy,
 )
 from raysweep.learning.stacked.layout import Layout, ParameterSpec
-from raysweep.learning.stacked.optimizers import LaneState, Optimizer
 from raysweep.learning.stacked.parameters import Parameters
-
-F64 = torch.float64
-MODULES: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-}
-OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adam": torch.optim.Adam,
-    "adagrad": torch.optim.Adagrad,
-    "sgd": torch.optim.SGD,
-}
-N_IN, N_HIDDEN, N_OUT = 7, 5, 3
-LAYOUT = Layout(
-    [
-        ParameterSpec("first.weight", (N_IN, N_HIDDEN), N_IN),
-        ParameterSpec("first.bias", (N_HIDDEN,), N_IN),
-        ParameterSpec("last.weight", (N_HIDDEN, N_OUT), N_HIDDEN),
-        ParameterSpec("last.bias", (N_OUT,), N_HIDDEN),
-    ]
-)
-
-
-def random(*shape: int, seed: int = 0, dtype: torch.dtype = F64) -> Tensor:
-    """Draw standard normal numbers."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def random_parameters(n_lanes: int, seed: int = 0) -> Parameters:
-    """Make parameters that differ from lane to lane; the padding stays 0."""
-    parameters = Parameters(LAYOUT, n_lanes, F64)
-    with torch.no_grad():
-        for i, view in enumerate(parameters.views.values()):
-            view.copy_(random(*view.shape, seed=100 * seed + i))
-    return parameters
-
-
-def lane_module(parameters: Parameters, k: int, nonlinearity: str) -> nn.Sequential:
-    """Make an ordinary network with lane ``k``'s weights."""
-    first, last = nn.Linear(N_IN, N_HIDDEN, dtype=F64), nn.Linear(N_HIDDEN, N_OUT, dtype=F64)
-    with torch.no_grad():
-        for name, layer in (("first", first), ("last", last)):
-            layer.weight.copy_(parameters.views[f"{name}.weight"][k].T)
-            layer.bias.copy_(parameters.views[f"{name}.bias"][k])
-    return nn.Sequential(first, MODULES[nonlinearity](), last)
-
-
-def stacked_forward(parameters: Parameters, x: Tensor, nonlinearity: str) -> Tensor:
-    """Pass ``x`` through all lanes' networks; gives (K, B, N_OUT)."""
-    views = parameters.views
-    hidden = linear(x, views["first.weight"], views["first.bias"])
-    hidden = NONLINEARITIES[nonlinearity](hidden)
-    return linear(hidden, views["last.weight"], views["last.bias"])
-
-
-def module_values(module: nn.Sequential, is_grad: bool = False) -> dict[str, Tensor]:
-    """Give a network's parameters or gradients by the layout's names, weights as (in, out)."""
-    values = {}
-    for name, layer in (("first", module[0]), ("last", module[2])):
-        for kind in ("weight", "bias"):
-            tensor = getattr(layer, kind)
-            tensor = tensor.grad if is_grad else tensor.detach()
-            values[f"{name}.{kind}"] = tensor.T if kind == "weight" else tensor
-    return values
-
-
-def assert_close(actual: Tensor, expected: Tensor) -> None:
-    """Assert equality up to the rounding of float64."""
-    torch.testing.assert_close(actual, expected, rtol=1e-11, atol=1e-12)
-
 
 # --- layers -------------------------------------------------------------------------------------
 
@@ -246,156 +188,6 @@ def test_entropy_is_the_mean_over_samples_and_zero_for_one_hot_rows() -> None:
     assert result[1] == 0
 
 
-# --- optimisers ---------------------------------------------------------------------------------
-
-LRS = [1e-3, 0.1, 0.03]
-
-
-def drive(
-    parameters: Parameters, optimizer: Optimizer, n_steps: int, **how: Any
-) -> Iterator[Tensor]:
-    """Minimise each lane's mean squared error on a stream of batches; yield each step's batch."""
-    everyone = torch.ones(parameters.n_lanes, dtype=torch.bool)
-    for i in range(n_steps):
-        x = random(6, N_IN, seed=50 + i)
-        outputs = stacked_forward(parameters, x, "tanh")
-        parameters.differentiate((outputs - x[:, :N_OUT]).square().mean((1, 2)))
-        optimizer.step(**({"is_alive": everyone} | how))
-        yield x
-
-
-def module_step(module: nn.Sequential, optimizer: torch.optim.Optimizer, x: Tensor) -> None:
-    """Take the same step with an ordinary network."""
-    optimizer.zero_grad()
-    (module(x) - x[:, :N_OUT]).square().mean().backward()
-    optimizer.step()
-
-
-def make_optimizer(kind: str, parameters: Parameters, decays: Sequence[float]) -> Optimizer:
-    """Make a stacked optimiser with the learning rates ``LRS``."""
-    return Optimizer(
-        kind, parameters, torch.tensor(LRS, dtype=F64), torch.tensor(decays, dtype=F64)
-    )
-
-
-@pytest.mark.parametrize("decays", [(0.0, 0.0, 0.0), (0.0, 0.02, 0.3)], ids=["plain", "decay"])
-@pytest.mark.parametrize("kind", OPTIMISERS)
-def test_twenty_steps_equal_those_of_a_torch_optimiser_per_lane(
-    kind: str, decays: Sequence[float]
-) -> None:
-    parameters = random_parameters(3)
-    modules = [lane_module(parameters, k, "tanh") for k in range(3)]
-    theirs = [
-        OPTIMISERS[kind](module.parameters(), lr=lr, weight_decay=decay)
-        for module, lr, decay in zip(modules, LRS, decays, strict=True)
-    ]
-    before = parameters.flat.clone()
-    optimizer = make_optimizer(kind, parameters, decays)
-    for x in drive(parameters, optimizer, 20):
-        for module, their in zip(modules, theirs, strict=True):
-            module_step(module, their, x)
-    assert (parameters.flat - before).abs().max(-1).values.min() > 1e-3
-    for k, module in enumerate(modules):
-        for name, expected in module_values(module).items():
-            actual = parameters.views[name][k].detach()
-            torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
-
-
-@pytest.mark.parametrize("kind", OPTIMISERS)
-def test_frozen_lane_keeps_its_first_elements_and_the_rest_moves_as_without_them(
-    kind: str,
-) -> None:
-    parameters = random_parameters(3)
-    before = parameters.flat.clone()
-    module = lane_module(parameters, 1, "tanh")
-    their = OPTIMISERS[kind](module[2].parameters(), lr=LRS[1], weight_decay=0.1)
-    free = lane_module(parameters, 2, "tanh")
-    their_free = OPTIMISERS[kind](free.parameters(), lr=LRS[2])
-    optimizer = make_optimizer(kind, parameters, (0.0, 0.1, 0.0))
-    end = LAYOUT.end_of("first.")
-    is_frozen = torch.tensor([False, True, False])
-    for x in drive(parameters, optimizer, 10, is_frozen=is_frozen, frozen_end=end):
-        module_step(module, their, x)
-        module_step(free, their_free, x)
-    assert torch.equal(parameters.flat[1, :end], before[1, :end])
-    for k, expected_module in ((1, module), (2, free)):
-        for name, expected in module_values(expected_module).items():
-            actual = parameters.views[name][k].detach()
-            torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-11)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("kind", OPTIMISERS)
-def test_dead_lane_keeps_its_parameters_and_leaves_the_others_unchanged(
-    kind: str, bad: float
-) -> None:
-    decays = (0.0, 0.1, 0.0)
-    healthy, struck = random_parameters(3), random_parameters(3)
-    optimizers = [make_optimizer(kind, p, decays) for p in (healthy, struck)]
-    for _ in drive(healthy, optimizers[0], 8):
-        pass
-    before = struck.flat.clone()
-    is_alive = torch.tensor([True, False, True])
-    for i in range(8):
-        x = random(6, N_IN, seed=50 + i)
-        outputs = stacked_forward(struck, x, "tanh")
-        struck.differentiate((outputs - x[:, :N_OUT]).square().mean((1, 2)))
-        struck.grad[1] = bad
-        optimizers[1].step(is_alive)
-    assert torch.equal(struck.flat[1], before[1])
-    assert torch.equal(struck.flat[[0, 2]], healthy.flat[[0, 2]])
-
-
-@pytest.mark.parametrize("kind", OPTIMISERS)
-def test_dead_lane_is_left_alone_while_another_is_frozen(kind: str) -> None:
-    parameters = random_parameters(3)
-    before = parameters.flat.clone()
-    optimizer = make_optimizer(kind, parameters, (0.0, 0.0, 0.0))
-    parameters.grad.copy_(random(*parameters.grad.shape, seed=9))
-    parameters.grad[0] = math.nan
-    parameters.grad[1, : LAYOUT.end_of("first.")] = math.nan
-    end = LAYOUT.end_of("first.")
-    optimizer.step(torch.tensor([False, True, True]), torch.tensor([True, True, False]), end)
-    assert torch.equal(parameters.flat[0], before[0])
-    assert torch.equal(parameters.flat[1, :end], before[1, :end])
-    assert torch.isfinite(parameters.flat).all()
-    assert (parameters.flat[1, end:] != before[1, end:]).any()
-    assert (parameters.flat[2] != before[2]).any()
-
-
-@pytest.mark.parametrize("kind", OPTIMISERS)
-def test_lane_moved_into_another_optimiser_goes_on_as_if_it_had_stayed(kind: str) -> None:
-    decays = (0.0, 0.02, 0.3)
-    staying = random_parameters(3)
-    stay = make_optimizer(kind, staying, decays)
-    for _ in drive(staying, stay, 7):
-        pass
-    moved = Parameters(LAYOUT, 1, F64)
-    move = Optimizer(kind, moved, torch.tensor([LRS[2]], dtype=F64), torch.tensor([0.3], dtype=F64))
-    move.set_lane(0, stay.lane(2), with_moments=True)
-    for _ in drive(staying, stay, 5):
-        pass
-    for _ in drive(moved, move, 5):
-        pass
-    assert torch.equal(moved.flat[0], staying.flat[2])
-
-
-def test_lane_set_without_moments_starts_a_new_optimiser() -> None:
-    parameters = random_parameters(3)
-    optimizer = make_optimizer("adam", parameters, (0.0, 0.0, 0.0))
-    for _ in drive(parameters, optimizer, 7):
-        pass
-    module = lane_module(parameters, 1, "tanh")
-    their = torch.optim.Adam(module.parameters(), lr=LRS[1])
-    fresh = Parameters(LAYOUT, 1, F64)
-    new = Optimizer("adam", fresh, torch.tensor(LRS[1:2], dtype=F64), torch.zeros(1, dtype=F64))
-    new.set_lane(0, LaneState(optimizer.lane(1).parameters), with_moments=False)
-    for x in drive(fresh, new, 5):
-        module_step(module, their, x)
-    for name, expected in module_values(module).items():
-        assert_close(fresh.views[name][0].detach(), expected)
-
-
 # --- initial values and layout ------------------------------------------------------------------
 
 
@@ -446,12 +238,6 @@ def test_every_parameter_starts_on_its_own_64_bytes() -> None:
 # --- to the last bit ----------------------------------------------------------------------------
 
 SHAPES = [(100, 10), (53, 7), (3, 5), (100, 200), (21, 784), (1, 1)]
-N_LANES = 5
-
-
-def distinct(*shape: int, seed: int = 0) -> Tensor:
-    """Draw numbers of many sizes in float32: rounding shows in all of them."""
-    return 3 * random(*shape, seed=seed, dtype=torch.float32)
 
 
 def operations(
@@ -483,29 +269,6 @@ def values_and_gradients(function: Callable[..., Tensor], inputs: Sequence[Tenso
     output = function(*leaves)
     grads = torch.autograd.grad(output, leaves, torch.ones_like(output), allow_unused=True)
     return [output.detach(), *(grad for grad in grads if grad is not None)]
-
-
-COMPANIES = [[0, 1], [2, 0, 1], [4, 3, 2, 1, 0]]
-
-
-def lanes_that_differ(compute: Callable[[list[int]], list[Tensor]]) -> list[str]:
-    """Name the results that are not those of the lane alone; ``compute`` gives (K, ...) each."""
-    alone = [compute([k]) for k in range(N_LANES)]
-    return [
-        f"result {i} of lane {k} in {company}"
-        for company in COMPANIES
-        for i, together in enumerate(compute(company))
-        for position, k in enumerate(company)
-        if not torch.equal(together[position], alone[k][i][0])
-    ]
-
-
-@pytest.fixture(params=[1, 2])
-def n_threads(request: pytest.FixtureRequest) -> Iterator[int]:
-    """Run with one thread, then with two."""
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(1)
 
 
 @pytest.mark.usefixtures("n_threads")
@@ -567,25 +330,5 @@ def test_lane_of_a_layer_equals_itself_alone_to_the_last_bit(
         output = linear(inputs, weight, bias)
         leaves = [weight, bias] if is_shared else [weight, bias, inputs]
         return [output.detach(), *torch.autograd.grad(output, leaves, grad[lanes])]
-
-    assert lanes_that_differ(compute) == []
-
-
-@pytest.mark.usefixtures("n_threads")
-@pytest.mark.parametrize("kind", OPTIMISERS)
-def test_optimiser_moves_a_lane_alike_in_any_company(kind: str) -> None:
-    layout = Layout([ParameterSpec("w", (211, 53), 211), ParameterSpec("b", (53,), 211)])
-    start, grads = distinct(N_LANES, layout.size), distinct(4, N_LANES, layout.size, seed=1)
-    lrs = torch.tensor([1e-4, 1e-3, 3e-3, 0.1, 0.7])
-    decays = torch.tensor([0.0, 1e-3, 0.0, 0.1, 0.0])
-
-    def compute(lanes: list[int]) -> list[Tensor]:
-        parameters = Parameters(layout, len(lanes))
-        parameters.flat.copy_(start[lanes])
-        optimizer = Optimizer(kind, parameters, lrs[lanes], decays[lanes])
-        for grad in grads:
-            parameters.grad.copy_(grad[lanes])
-            optimizer.step(torch.ones(len(lanes), dtype=torch.bool))
-        return [parameters.flat]
 
     assert lanes_that_differ(compute) == []

@@ -21,9 +21,6 @@ from raysweep.learning.data.task_sequences import make_tasks
 from raysweep.learning.replay.filling import fill_buffers
 from raysweep.learning.stacked.gradients import reconstruction
 from raysweep.learning.stacked.layers import Linear, Workspace
-from raysweep.learning.stacked.layout import Layout, ParameterSpec
-from raysweep.learning.stacked.optimizers import Optimizer
-from raysweep.learning.stacked.parameters import Parameters
 from raysweep.learning.stage_graph import stages_of
 from raysweep.learning.streams import generator, normal
 from raysweep.learning.training.batches import Batches
@@ -313,48 +310,6 @@ def test_dead_lane_leaves_the_others_on_the_definition(tiny: Source) -> None:
         assert group._monitor.is_alive.tolist() == [True, False, True, True, True]
 
 
-# --- the update ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "is_frozen", [None, [False, True, False, True, False]], ids=["free", "frozen"]
-)
-@pytest.mark.parametrize("decays", [[0.0] * 5, [0.0, 0.1, 0.02, 0.0, 0.3]], ids=["plain", "decay"])
-@pytest.mark.parametrize("kind", ["adam", "adagrad", "sgd"])
-def test_update_lane_by_lane_is_that_of_all_lanes_at_once(
-    kind: str, decays: list[float], is_frozen: list[bool] | None
-) -> None:
-    layout = Layout([ParameterSpec("a", (7, 6), 7), ParameterSpec("b", (33,), 7)])
-    lrs = torch.tensor([1e-3, 0.1, 0.03, 1e-5, 0.7], dtype=F64)
-    both = []
-    for _ in range(2):
-        parameters = Parameters(layout, 5, F64)
-        parameters.flat.copy_(normal((5, layout.size), generator(0, "start"), F64))
-        both.append(Optimizer(kind, parameters, lrs, torch.tensor(decays, dtype=F64)))
-    single, whole = both
-    frozen = None if is_frozen is None else torch.tensor(is_frozen)
-    end = layout.end_of("a")
-    is_alive = torch.ones(5, dtype=torch.bool)
-    stream = generator(0, "gradients")
-    for i in range(60):
-        is_alive[3] = i < 20
-        is_alive[2] = i < 1
-        grad = normal((5, layout.size), stream, F64) * 10.0 ** (i % 5 - 2)
-        grad[~is_alive] = math.nan
-        if frozen is not None:
-            grad[frozen, :end] = 0
-        for optimizer in both:
-            optimizer.parameters.grad.copy_(grad)
-        single.step(is_alive, frozen, end)
-        whole.step_all(is_alive, frozen, end)
-        assert_close(whole.parameters.flat, single.parameters.flat)
-        for name, moment in single.moments.items():
-            for k in is_alive.nonzero().flatten().tolist():
-                start = end if frozen is not None and frozen[k] else 0
-                assert_close(whole.moments[name][k, start:], moment[k, start:])
-    assert single.n_steps == whole.n_steps
-
-
 # --- what a CUDA graph captures, on a CPU -------------------------------------------------------
 
 
@@ -608,8 +563,8 @@ def test_steps_repeated_from_a_record_of_kernels_train_as_the_ordinary_ones(
     for group in (plain, other):
         (k,) = [k for k, lane in enumerate(group.lanes) if lane.config is dying]
         if optimizer == "sgd":  # on summed losses it needs smaller steps
-            set_rates(group, [lr / 100 for lr in group.optimizer._lr])
-        rates = list(group.optimizer._lr)
+            set_rates(group, [lr / 100 for lr in group.optimizer.lr])
+        rates = list(group.optimizer.lr)
         rates[k] = 1e30
         set_rates(group, rates)
     be_capturable(other, monkeypatch)
@@ -665,6 +620,7 @@ def tensor_places(step: Step) -> dict[str, int]:
         "feed": step.batches,
         "tally": step._monitor,
         "optimizer": step._optimizer,
+        "columns": step._optimizer._columns,
         "parameters": step._optimizer.parameters,
         "pass": step._pass,
         "weights": step._pass._weights,
@@ -983,7 +939,7 @@ def test_dead_lane_stays_as_it_was_and_leaves_the_others_to_the_last_bit(
     if how == "nan":
         group.parameters.flat[k, ::3] = math.nan
     elif how == "infinity later":
-        rates = list(group.optimizer._lr)
+        rates = list(group.optimizer.lr)
         rates[k] = 1e30
         set_rates(group, rates)
     kept = None

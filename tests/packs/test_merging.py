@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+import torch
 from checkpoints import passed_through_a_file
 from small_configs import configure
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
-from raysweep.packs.merging import joined
+from raysweep.packs.merging import _joined_groups, joined
 from raysweep.packs.pack import pack_key
 from raysweep.packs.run import PackRun
 from raysweep.settings.stopping import Stop
@@ -173,3 +174,33 @@ def test_what_a_stopped_twin_left_of_a_stage_does_not_take_the_place_of_the_whol
     while not whole.is_done:
         add(whole.advance(), tables)
     assert_same({c.id: tables[c.id] for c in left}, run_alone(left, small))
+
+
+def test_groups_with_and_without_a_momentum_buffer_join() -> None:
+    rows = torch.arange(12.0).view(4, 3) + 1
+
+    def group(lanes: Sequence[int], names: Sequence[str]) -> dict[str, Any]:
+        return {
+            "lanes": [str(k) for k in lanes],
+            "last_finite": [0.0] * len(lanes),
+            "optimizer_steps": [k + 5 for k in lanes],
+            "epochs": 1,
+            "steps": 5,
+            "history": {},
+            "flat": rows[lanes],
+            "moments": dict.fromkeys(names, 10 * rows[lanes]),
+            "average": None,
+        }
+
+    bare = group([0, 3], ["square_avg"])
+    others = group([1, 2], ["square_avg", "momentum_buffer"])
+    expected = torch.zeros_like(rows)
+    expected[[1, 2]] = 10 * rows[[1, 2]]
+    for groups in ([bare, others], [others, bare]):
+        whole = _joined_groups(groups, [{"0", "1", "2"}] * 2)
+        at = [int(name) for name in whole["lanes"]]
+        assert sorted(at) == [0, 1, 2]
+        assert torch.equal(whole["flat"], rows[at])
+        assert torch.equal(whole["moments"]["square_avg"], 10 * rows[at])
+        assert torch.equal(whole["moments"]["momentum_buffer"], expected[at])
+        assert whole["optimizer_steps"] == [k + 5 for k in at]

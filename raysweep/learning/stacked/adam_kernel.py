@@ -1,4 +1,4 @@
-"""Adam over all lanes in one GPU kernel, in Triton."""
+"""Adam and AdamW over all lanes in one GPU kernel, in Triton."""
 
 import torch
 import triton
@@ -23,6 +23,7 @@ def _adam(  # type: ignore[no-untyped-def]
     beta_1: tl.constexpr,
     beta_2: tl.constexpr,
     eps: tl.constexpr,
+    is_decoupled: tl.constexpr,
     block: tl.constexpr,
 ):
     lane = tl.program_id(1)
@@ -31,13 +32,18 @@ def _adam(  # type: ignore[no-untyped-def]
     keep = keep & (tl.load(is_alive + lane) != 0)
     at = lane.to(tl.int64) * n_columns + column
     p = tl.load(row + at, mask=keep, other=0.0)
-    g = tl.load(grad + at, mask=keep, other=0.0) + tl.load(decay + lane) * p
+    g = tl.load(grad + at, mask=keep, other=0.0)
+    if not is_decoupled:
+        g += tl.load(decay + lane) * p
     m = tl.load(exp_avg + at, mask=keep, other=0.0) * beta_1 + g * (1 - beta_1)
     v = tl.load(exp_avg_sq + at, mask=keep, other=0.0) * beta_2 + g * g * (1 - beta_2)
     tl.store(exp_avg + at, m, mask=keep)
     tl.store(exp_avg_sq + at, v, mask=keep)
     denominator = tl.sqrt(v) / tl.load(root + lane) + eps
-    tl.store(row + at, p - tl.load(rate + lane) * m / denominator, mask=keep)
+    moved = p - tl.load(rate + lane) * m / denominator
+    if is_decoupled:
+        moved -= tl.load(decay + lane) * p
+    tl.store(row + at, moved, mask=keep)
 
 
 def adam(
@@ -52,12 +58,14 @@ def adam(
     first_free: Tensor,
     betas: tuple[float, float],
     eps: float,
+    is_decoupled: bool = False,
 ) -> None:
     """Update the rows of ``flat`` (K, P) and the moments (K, P) in place.
 
     Of each lane (K,): ``rate`` is the learning rate over 1 - beta_1^n, ``root`` the square root of
-    1 - beta_2^n, ``decay`` the weight decay, ``first_free`` the first column (int64) that is
-    updated; lanes that are not ``is_alive`` (bool) are left as they are.
+    1 - beta_2^n, ``decay`` the weight decay (with ``is_decoupled``, as in AdamW, times the
+    learning rate), ``first_free`` the first column (int64) that is updated; lanes that are not
+    ``is_alive`` (bool) are left as they are.
     """
     n_lanes, n_columns = flat.shape
     grid = (triton.cdiv(n_columns, _BLOCK), n_lanes)
@@ -74,5 +82,6 @@ def adam(
         n_columns,
         *betas,
         eps,
+        is_decoupled,
         _BLOCK,
     )

@@ -1,6 +1,6 @@
-"""Stacked optimisers: a learning rate, a weight decay and a step count of its own for each lane."""
+"""Stacked optimisers: settings, moments and a step count of its own for each lane."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -8,10 +8,17 @@ import torch
 from torch import Tensor
 
 from raysweep.learning.stacked.parameters import Parameters
+from raysweep.learning.stacked.update_rules import (
+    ADAM_EPS,
+    BETAS,
+    MOMENTUM_BUFFER,
+    RULES,
+    Columns,
+    Row,
+    clip_factor,
+    corrections,
+)
 from raysweep.learning.stacked.warnings import add_warning
-
-_MOMENTS = {"adam": ("exp_avg", "exp_avg_sq"), "adagrad": ("sum",), "sgd": ()}
-_BETA_1, _BETA_2, _ADAM_EPS, _ADAGRAD_EPS = 0.9, 0.999, 1e-8, 1e-10
 
 
 @dataclass
@@ -31,30 +38,48 @@ def stack_views(states: Sequence[LaneState | None]) -> dict[str, Tensor]:
 
 
 class Optimizer:
-    """Adam, Adagrad or SGD as in torch.optim with its defaults, for each lane by itself.
+    """An optimiser of ``RULES``, as in torch.optim, for each lane by itself.
 
-    ``lr`` and ``weight_decay`` are (K,); weight decay is added to the gradient. ``step_all`` is the
+    ``settings`` has one number a lane: ``lr``, and if wanted ``weight_decay``, ``momentum`` (of the
+    kinds that have it) and ``clip_norm``, the greatest norm of a lane's gradient, which is scaled
+    down to it as torch.nn.utils.clip_grad_norm_ does; 0 is none of each. ``step_all`` is the
     definition: one expression over all lanes. On a CPU ``step`` takes torch's fused kernel for
-    each lane: one pass over its row; on a GPU Adam takes ``step_kernel``, one kernel for all.
-    Both forms for a GPU read nothing back, so that they can be captured in a CUDA graph.
+    each lane: one pass over its row; on a GPU Adam and AdamW take ``step_kernel``, one kernel for
+    all. Both forms for a GPU read nothing back, so that they can be captured in a CUDA graph.
     """
 
-    def __init__(self, kind: str, parameters: Parameters, lr: Tensor, weight_decay: Tensor) -> None:
-        self.kind = kind
+    def __init__(
+        self, kind: str, parameters: Parameters, settings: Mapping[str, Sequence[float]]
+    ) -> None:
         self.parameters = parameters
+        self._rule = rule = RULES[kind]
         flat = parameters.flat
-        self._lr, self._weight_decay = lr.tolist(), weight_decay.tolist()
-        self.lr_column = lr.double().to(flat.device)[:, None]
-        self._decay_column = weight_decay.to(flat)[:, None]
-        self._has_decay = any(self._weight_decay)
-        self.moments = {name: torch.zeros_like(flat) for name in _MOMENTS[kind]}
-        self._rows: dict[tuple[int, int], list[list[Tensor]]] = {}
+        self._settings = _whole(settings, parameters.n_lanes, rule.has_momentum)
+        exact = {
+            name: torch.tensor(values, dtype=torch.float64, device=flat.device)[:, None]
+            for name, values in self._settings.items()
+        }
+        self.lr_column = exact.pop("lr")
+        self._columns = Columns(
+            self.lr_column, **{name: column.to(flat) for name, column in exact.items()}
+        )
+        self._has_decay = any(self._settings["weight_decay"])
+        self._has_clipping = any(self._settings["clip_norm"])
+        names = [*rule.moments, *([MOMENTUM_BUFFER] if any(self._settings["momentum"]) else [])]
+        self.moments = {name: torch.zeros_like(flat) for name in names}
+        self._rows: dict[tuple[int, int], Row] = {}
+        self._scratch = flat.new_empty(2, 0 if flat.is_cuda else flat.shape[1])
         self._steps = torch.zeros(parameters.n_lanes, dtype=torch.float32, device=flat.device)
+
+    @property
+    def lr(self) -> list[float]:
+        """Learning rate of each lane."""
+        return list(self._settings["lr"])
 
     def set_lr(self, lr: Sequence[float]) -> None:
         """Take other learning rates, one a lane."""
-        self._lr = list(lr)
-        self.lr_column.copy_(torch.tensor(self._lr, dtype=torch.float64)[:, None])
+        self._settings["lr"] = list(lr)
+        self.lr_column.copy_(torch.tensor(self._settings["lr"], dtype=torch.float64)[:, None])
 
     @property
     def n_steps(self) -> list[int]:
@@ -70,68 +95,35 @@ class Optimizer:
         """Take one step in the lanes that are alive.
 
         ``is_alive`` (K,) bool. Lanes with ``is_frozen`` (K,) keep the first ``frozen_end``
-        elements of their rows.
+        elements of their rows, whose gradient does not count for the norm either.
         """
         if self._steps.is_cuda:
-            is_one_kernel = self.kind == "adam" and has_kernel(self._steps.device)
+            is_one_kernel = self._rule.has_kernel and has_kernel(self._steps.device)
             step = self.step_kernel if is_one_kernel else self.step_all
             step(is_alive, is_frozen, frozen_end)
             return
         self._steps.add_(1)
-        frozen = is_frozen.tolist() if is_frozen is not None else [False] * len(self._lr)
+        frozen = [False] * len(self._steps) if is_frozen is None else is_frozen.tolist()
         for k, is_well in enumerate(is_alive.tolist()):
             if is_well:
                 self._step_lane(k, frozen_end if frozen[k] else 0)
 
     def _step_lane(self, k: int, start: int) -> None:
         if (k, start) not in self._rows:
-            whole = (self.parameters.flat, self.parameters.grad, *self.moments.values())
-            rows = [[tensor[k, start:]] for tensor in whole]
-            self._rows[k, start] = [*rows, [self._steps[k]]]
-        row, grad, *moments, steps = self._rows[k, start]
-        lr, decay = self._lr[k], self._weight_decay[k]
-        # What torch.optim calls with fused=True.
-        if self.kind == "adam":
-            torch._fused_adam_(
-                row,
-                grad,
-                moments[0],
-                moments[1],
-                [],
-                steps,
-                lr=lr,
-                beta1=_BETA_1,
-                beta2=_BETA_2,
-                weight_decay=decay,
-                eps=_ADAM_EPS,
-                amsgrad=False,
-                maximize=False,
+            self._rows[k, start] = Row(
+                self.parameters.flat[k, start:],
+                self.parameters.grad[k, start:],
+                {name: moment[k, start:] for name, moment in self.moments.items()},
+                self._steps[k],
+                self._scratch[:, start:],
             )
-        elif self.kind == "adagrad":
-            torch._fused_adagrad_(
-                row,
-                grad,
-                moments[0],
-                steps,
-                lr=lr,
-                lr_decay=0.0,
-                weight_decay=decay,
-                eps=_ADAGRAD_EPS,
-                maximize=False,
-            )
-        else:
-            torch._fused_sgd_(
-                row,
-                grad,
-                [],
-                lr=lr,
-                weight_decay=decay,
-                momentum=0.0,
-                dampening=0.0,
-                nesterov=False,
-                maximize=False,
-                is_first_step=False,
-            )
+        row, settings = self._rows[k, start], self._settings
+        grad, max_norm = row.grad, settings["clip_norm"][k]
+        if max_norm:
+            factor = clip_factor(torch.linalg.vector_norm(grad), max_norm)
+            grad = torch.mul(grad, factor, out=row.scratch[0])
+        lr, decay, momentum = (settings[name][k] for name in ("lr", "weight_decay", "momentum"))
+        self._rule.step_row(row, grad, lr, decay, momentum)
 
     @torch.no_grad()
     def step_all(
@@ -139,84 +131,109 @@ class Optimizer:
     ) -> None:
         """Take one step as ``step`` does, in all lanes at once and without reading a tensor."""
         self._steps.add_(1)
-        grad = self.parameters.grad
-        if self._has_decay:
-            grad = grad + self._decay_column * self.parameters.flat
+        grad, flat = self._clipped(is_frozen, frozen_end), self.parameters.flat
+        is_decoupled = self._rule.is_decoupled
+        if self._has_decay and not is_decoupled:
+            grad = grad + self._columns.weight_decay * flat
+        update = self._rule.update(grad, self.moments, self._columns, self._steps)
+        if self._has_decay and is_decoupled:
+            update = update + self._shrinkage() * flat
         # Never a product with a mask: 0 * NaN is NaN.
-        update = torch.where(is_alive[:, None], self._update(grad), 0)
+        update = torch.where(is_alive[:, None], update, 0)
         if is_frozen is not None:
             held = update[:, :frozen_end]
             held.copy_(torch.where(is_frozen[:, None], 0, held))
-        self.parameters.flat.sub_(update)
+        flat.sub_(update)
+
+    def _clipped(self, is_frozen: Tensor | None, frozen_end: int) -> Tensor:
+        """Return the gradient (K, P), scaled down in the lanes that clip its norm."""
+        grad, max_norm = self.parameters.grad, self._columns.clip_norm
+        if not self._has_clipping:
+            return grad
+        if is_frozen is None:
+            norm = torch.linalg.vector_norm(grad, dim=1)
+        else:
+            parts = grad[:, :frozen_end], grad[:, frozen_end:]
+            held, free = (torch.linalg.vector_norm(part, dim=1) for part in parts)
+            norm = torch.hypot(torch.where(is_frozen, 0, held), free)
+        return torch.where(max_norm > 0, grad * clip_factor(norm[:, None], max_norm), grad)
+
+    def _shrinkage(self) -> Tensor:
+        """Compute the share (K, 1) that decoupled weight decay takes from the parameters."""
+        return self._columns.lr.to(self.parameters.flat.dtype) * self._columns.weight_decay
 
     @torch.no_grad()
     def step_kernel(
         self, is_alive: Tensor, is_frozen: Tensor | None = None, frozen_end: int = 0
     ) -> None:
-        """Take one step of Adam as ``step`` does, in one Triton kernel."""
+        """Take one step of Adam or AdamW as ``step`` does, in one Triton kernel."""
         from raysweep.learning.stacked.adam_kernel import adam
 
         self._steps.add_(1)
         first_free = torch.zeros_like(self._steps, dtype=torch.int64)
         if is_frozen is not None:
             first_free.masked_fill_(is_frozen, frozen_end)
-        rate, root = self._corrections()
+        rate, root = corrections(self._columns.lr, self._steps, self.parameters.flat.dtype)
         adam(
             self.parameters.flat,
-            self.parameters.grad,
+            self._clipped(is_frozen, frozen_end),
             self.moments["exp_avg"],
             self.moments["exp_avg_sq"],
             rate,
             root,
-            self._decay_column,
+            self._shrinkage() if self._rule.is_decoupled else self._columns.weight_decay,
             is_alive,
             first_free,
-            (_BETA_1, _BETA_2),
-            _ADAM_EPS,
+            BETAS,
+            ADAM_EPS,
+            is_decoupled=self._rule.is_decoupled,
         )
 
-    def _corrections(self) -> tuple[Tensor, Tensor]:
-        """Give lr / (1 - beta_1^n) and sqrt(1 - beta_2^n) after n steps, (K, 1) each."""
-        dtype, steps = self.parameters.flat.dtype, self._steps.double()[:, None]
-        rate = self.lr_column / (1 - torch.pow(_BETA_1, steps))
-        return rate.to(dtype), torch.sqrt(1 - torch.pow(_BETA_2, steps)).to(dtype)
-
-    def _update(self, grad: Tensor) -> Tensor:
-        if self.kind == "adam":
-            exp_avg, exp_avg_sq = self.moments["exp_avg"], self.moments["exp_avg_sq"]
-            exp_avg.mul_(_BETA_1).add_(grad, alpha=1 - _BETA_1)
-            exp_avg_sq.mul_(_BETA_2).addcmul_(grad, grad, value=1 - _BETA_2)
-            rate, root = self._corrections()
-            denominator = exp_avg_sq.sqrt().div_(root).add_(_ADAM_EPS)
-            return exp_avg.div(denominator).mul_(rate)
-        if self.kind == "adagrad":
-            total = self.moments["sum"].addcmul_(grad, grad)
-            return grad.div(total.sqrt().add_(_ADAGRAD_EPS)).mul_(self.lr_column.to(grad.dtype))
-        return grad * self.lr_column.to(grad.dtype)
-
     def lane(self, k: int) -> LaneState:
-        """Give lane ``k``'s state as views."""
+        """Give lane ``k``'s state as views; a lane without momentum has no buffer of it."""
         layout = self.parameters.layout
         return LaneState(
             {name: view.detach()[k] for name, view in self.parameters.views.items()},
             {
                 moment: {name: view[k] for name, view in layout.views(flat).items()}
                 for moment, flat in self.moments.items()
+                if moment != MOMENTUM_BUFFER or self._settings["momentum"][k]
             },
             int(self._steps[k]),
         )
 
     @torch.no_grad()
     def set_lane(self, k: int, state: LaneState, with_moments: bool) -> None:
-        """Copy a state into lane ``k``: of its parameters those that this layout has."""
+        """Copy a state into lane ``k``: of its parameters those that this layout has.
+
+        A momentum buffer that the state lacks is zero: before a first step, and in a lane without
+        momentum, which may stand alone or among lanes that have it.
+        """
         for name, view in self.parameters.views.items():
             view[k].copy_(state.parameters[name])
         if not with_moments:
             return
         self._steps[k] = state.n_steps
         for moment, flat in self.moments.items():
+            if moment == MOMENTUM_BUFFER and moment not in state.moments:
+                assert not (state.n_steps and self._settings["momentum"][k]), "its buffer is lost"
+                flat[k].zero_()
+                continue
             for name, view in self.parameters.layout.views(flat).items():
                 view[k].copy_(state.moments[moment][name])
+
+
+def _whole(
+    settings: Mapping[str, Sequence[float]], n_lanes: int, has_momentum: bool
+) -> dict[str, list[float]]:
+    """Return every setting, one number a lane: those that are missing or mean nothing are 0."""
+    names = ("lr", "weight_decay", "momentum", "clip_norm")
+    assert "lr" in settings and settings.keys() <= set(names)
+    whole = {name: [float(x) for x in settings.get(name, [0.0] * n_lanes)] for name in names}
+    if not has_momentum:
+        whole["momentum"] = [0.0] * n_lanes
+    assert all(len(values) == n_lanes for values in whole.values())
+    return whole
 
 
 @cache
@@ -227,7 +244,7 @@ def has_kernel(device: torch.device) -> bool:
 
         x = torch.ones(1, 1, device=device)
         flags = torch.ones(1, dtype=torch.bool, device=device)
-        adam(x, x, x, x, x, x, x, flags, flags.long(), (_BETA_1, _BETA_2), _ADAM_EPS)
+        adam(x, x, x, x, x, x, x, flags, flags.long(), BETAS, ADAM_EPS)
     except Exception as error:  # noqa: BLE001 (no Triton, no compiler, an unknown card)
         add_warning(f"Adam runs as several kernels, which is slower; Triton's failed: {error}")
         return False

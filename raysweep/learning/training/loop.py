@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Any
 
@@ -74,12 +73,10 @@ class TrainGroup:
         role = "model" if self.is_classifier else "generator"
         if self.stage.parent(role) is None:
             self.parameters.initialise(config.seed)
-        exact = replace(context, dtype=torch.float64)
         self.optimizer = Optimizer(
             config.optimizer if self.is_classifier else config.generator_optimizer,
             self.parameters,
-            per_lane(self._lr(), exact),
-            per_lane([lane.config.weight_decay for lane in self.lanes], exact),
+            {"lr": self._lr(), "weight_decay": [lane.config.weight_decay for lane in self.lanes]},
         )
         buffers = [lane.buffer for lane in self.lanes if lane.buffer is not None]
         self._replay = Replay(context, buffers, self.is_classifier) if buffers else None
