@@ -32,6 +32,7 @@ from benchmarks.figures import Table
 from benchmarks.mnist import be_a_worker, load_mnist
 from benchmarks.step import make_group
 from raysweep.learning.data.sources import Source
+from raysweep.learning.stage_graph import stages_of
 from raysweep.learning.training.loop import TrainGroup
 from raysweep.packs.planning.estimates import n_parameters
 from raysweep.packs.planning.packing import make_plan

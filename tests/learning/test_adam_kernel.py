@@ -12,7 +12,8 @@ CHECK = """
 import sys
 import torch
 from raysweep.learning.stacked.optimizers import Optimizer
-from raysweep.learning.stacked.parameters import Layout, Parameters, ParameterSpec
+from raysweep.learning.stacked.layout import Layout, ParameterSpec
+from raysweep.learning.stacked.parameters import Parameters
 
 SETTINGS = {"lr": [1e-3, 0.02, 0.1, 5e-4], "weight_decay": [0.0, 0.3, 0.01, 0.2]}
 if sys.argv[2] == "clipped":

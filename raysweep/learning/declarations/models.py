@@ -15,6 +15,8 @@ from raysweep.learning.declare import (
     words_in,
 )
 
+OPTIMIZERS = ("adam", "adamw", "adagrad", "rmsprop", "sgd")
+
 
 class ModelSettings(TrainingSettings):
     """What learns."""
@@ -63,7 +65,7 @@ class ModelSettings(TrainingSettings):
         "softplus(s - 5) as in the deep VIB paper (the VAE always uses exp).",
         Part.BOTTLENECK,
     )
-    optimizer: Literal["adam", "adagrad", "sgd"] = setting(
+    optimizer: Annotated[str, Choice(OPTIMIZERS)] = setting(
         "adam", "space", "Optimiser, as in torch.optim.", Part.CLASSIFIER
     )
     lr: Real = setting(

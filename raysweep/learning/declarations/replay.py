@@ -1,9 +1,10 @@
 """Settings of what is replayed, and of what generates it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from raysweep.learning.declarations.models import ModelSettings
+from raysweep.learning.declarations.models import OPTIMIZERS, ModelSettings
 from raysweep.learning.declare import (
+    Choice,
     Count,
     Flag,
     Part,
@@ -178,7 +179,7 @@ class ReplaySettings(ModelSettings):
         Part.GENERATED,
         varies=Varies.BY_LANE_SIZE,
     )
-    generator_optimizer: Literal["auto", "adam", "adagrad", "sgd"] = setting(
+    generator_optimizer: Annotated[str, Choice(("auto", *OPTIMIZERS))] = setting(
         "auto", "space", "Optimiser of a separate VAE; auto: as `optimizer`.", Part.VAE
     )
     generator_lr: Real = setting(

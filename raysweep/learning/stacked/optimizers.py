@@ -20,6 +20,9 @@ from raysweep.learning.stacked.update_rules import (
 )
 from raysweep.learning.stacked.warnings import add_warning
 
+SETTINGS = ("lr", "weight_decay", "momentum", "clip_norm")
+"""Names of the settings, each one number a lane."""
+
 
 @dataclass
 class LaneState:
@@ -227,9 +230,8 @@ def _whole(
     settings: Mapping[str, Sequence[float]], n_lanes: int, has_momentum: bool
 ) -> dict[str, list[float]]:
     """Return every setting, one number a lane: those that are missing or mean nothing are 0."""
-    names = ("lr", "weight_decay", "momentum", "clip_norm")
-    assert "lr" in settings and settings.keys() <= set(names)
-    whole = {name: [float(x) for x in settings.get(name, [0.0] * n_lanes)] for name in names}
+    assert "lr" in settings and settings.keys() <= set(SETTINGS)
+    whole = {name: [float(x) for x in settings.get(name, [0.0] * n_lanes)] for name in SETTINGS}
     if not has_momentum:
         whole["momentum"] = [0.0] * n_lanes
     assert all(len(values) == n_lanes for values in whole.values())

@@ -11,6 +11,7 @@ from torch import Tensor
 from raysweep.learning.config import Config
 from raysweep.learning.data.task_sequences import batch_order, cycled_order, subsets
 from raysweep.learning.replay.retrieval import GeneratedInterference, Interference, VirtualStep
+from raysweep.learning.stacked.optimizers import SETTINGS as OPTIMIZER_SETTINGS
 from raysweep.learning.stacked.optimizers import LaneState, Optimizer, stack_views
 from raysweep.learning.stacked.parameters import Parameters
 from raysweep.learning.stage_graph import epochs_of, model_of, network_of
@@ -22,6 +23,12 @@ from raysweep.learning.training.forward import noises_of
 from raysweep.learning.training.loss_monitor import EpochReport, LossMonitor
 from raysweep.learning.training.objectives import per_lane, reconstructs, weights_of
 from raysweep.learning.training.step import Pass, Step
+
+_SCHEDULES: dict[str, Callable[[Config, int], float]] = {
+    "constant": lambda config, n_done: 1.0,
+    "exponential": lambda config, n_done: config.lr_decay**n_done,
+}
+"""Factors of the learning rate after so many epochs of a task, by the name of the schedule."""
 
 
 class TrainGroup:
@@ -76,7 +83,8 @@ class TrainGroup:
         self.optimizer = Optimizer(
             config.optimizer if self.is_classifier else config.generator_optimizer,
             self.parameters,
-            {"lr": self._lr(), "weight_decay": [lane.config.weight_decay for lane in self.lanes]},
+            {name: [getattr(c, name) for c in self._configs] for name in OPTIMIZER_SETTINGS}
+            | {"lr": self._lr()},
         )
         buffers = [lane.buffer for lane in self.lanes if lane.buffer is not None]
         self._replay = Replay(context, buffers, self.is_classifier) if buffers else None
@@ -106,10 +114,7 @@ class TrainGroup:
         """Give each lane's learning rate for the next epoch."""
         if not self.is_classifier:
             return [lane.config.vae_lr for lane in self.lanes]
-        return [
-            c.lr * (c.lr_decay**self.n_epochs_done if c.lr_schedule == "exponential" else 1)
-            for c in (lane.config for lane in self.lanes)
-        ]
+        return [c.lr * _SCHEDULES[c.lr_schedule](c, self.n_epochs_done) for c in self._configs]
 
     @property
     def is_done(self) -> bool:

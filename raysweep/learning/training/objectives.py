@@ -14,7 +14,6 @@ from torch import Tensor
 from raysweep.learning.config import Config
 from raysweep.learning.models import Network
 from raysweep.learning.stacked.functional import (
-    cross_entropy,
     kl_to_standard_normal,
     reconstruction_loss,
     soft_cross_entropy,
@@ -134,12 +133,8 @@ def _sums(
         total = weights.kl * parts["kl"]
     if network.class_decoder is not None:
         logits = decode(views, z, network.nonlinearity, network.class_decoder)
-        if is_new:
-            assert batch.labels is not None
-            parts["class"] = cross_entropy(logits, batch.labels)
-        else:
-            assert batch.targets is not None
-            parts["class"] = soft_cross_entropy(logits, batch.targets[:, rows])
+        assert batch.targets is not None
+        parts["class"] = soft_cross_entropy(logits, batch.targets[..., rows, :])
         total = parts["class"] + total
     if network.image_decoder is not None and weights.n_rec > 0:
         image_logits = decode(views, z, network.nonlinearity, network.image_decoder)
