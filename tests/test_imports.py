@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tables",
         "monitor",
     }
-    | {"nevergrad", "numpy", "optuna", "pyarrow", "ray", "rich", "torch", "typer"},
+    | {"numpy", "optuna", "pyarrow", "ray", "rich", "torch", "typer"},
     "analysis": {"errors", "user_text", "packs", "tables"}
     | {"cycler", "matplotlib", "numpy", "pandas", "plotly", "scipy", "sklearn", "typer"},
     "results": {"errors", "tables"},
