@@ -9,13 +9,14 @@ ROOT = Path(__file__).parents[1]
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "_compat": {"ray", "torch"},
     "atomic": set(),
     "versions": set(),
     "user_text": {"errors"},
-    "learning": {"errors", "user_text", "learning/data", "pydantic", "torch"},
+    "learning": {"errors", "_compat", "user_text", "learning/data", "pydantic", "torch"},
     "learning/data": {"errors", "learning", "numpy", "pyarrow", "pydantic", "torch", "torchvision"},
     "learning/models": {"learning", "learning/stacked", "torch"},
-    "learning/stacked": {"learning", "torch", "triton"},
+    "learning/stacked": {"_compat", "learning", "torch", "triton"},
     "learning/replay": {"learning", "learning/data", "learning/models", "learning/stacked"}
     | {"learning/training", "torch"},
     "learning/training": {"learning", "learning/data", "learning/models", "learning/replay"}
@@ -26,10 +27,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "packs/stage_cache": {"atomic", "learning", "safetensors", "torch"},
     "tables": {"errors", "atomic", "user_text", "settings", "learning"}
     | {"numpy", "pandas", "pyarrow", "scipy"},
-    "monitor": {"errors", "atomic", "settings", "tables", "pandas", "rich", "typer"},
+    "monitor": {"errors", "_compat", "atomic", "settings", "tables", "pandas", "rich", "typer"},
     "monitor/loggers": {"errors", "atomic", "tables", "mlflow", "tensorboard", "wandb"},
     "tune": {
         "errors",
+        "_compat",
         "versions",
         "user_text",
         "settings",
