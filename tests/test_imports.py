@@ -9,28 +9,45 @@ ROOT = Path(__file__).parents[1]
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "_compat": {"ray", "torch"},
     "atomic": set(),
     "versions": set(),
     "statuses": set(),
     "user_text": {"errors"},
-    "learning": {"errors", "user_text", "learning/data", "pydantic", "torch"},
-    "learning/data": {"errors", "learning", "numpy", "pyarrow", "pydantic", "torch", "torchvision"},
-    "learning/models": {"learning", "learning/stacked", "torch"},
-    "learning/stacked": {"learning", "torch", "triton"},
-    "learning/replay": {"learning", "learning/data", "learning/models", "learning/stacked"}
-    | {"learning/training", "torch"},
+    "learning": {"errors", "user_text", "learning/declarations", "learning/data"}
+    | {"learning/models", "learning/methods", "pydantic", "pydantic_core", "torch"},
+    "learning/declarations": {"learning", "learning/data", "pydantic"},
+    "learning/data": {"errors", "learning", "learning/declarations"}
+    | {"numpy", "pyarrow", "pydantic", "torch", "torchvision"},
+    "learning/stacked": {"_compat", "learning", "torch", "triton"},
+    "learning/models": {"learning", "learning/declarations", "learning/data", "learning/stacked"},
+    "learning/methods": {"errors", "learning", "learning/declarations", "learning/data"}
+    | {"learning/models", "learning/replay", "learning/training"},
+    "learning/replay": {"learning", "learning/data", "learning/declarations", "learning/models"}
+    | {"learning/stacked", "learning/training", "torch"},
     "learning/training": {"learning", "learning/data", "learning/models", "learning/replay"}
     | {"learning/stacked", "torch"},
     "settings": {"errors", "user_text", "learning", "numpy", "pydantic", "scipy", "yaml"},
     "packs": {"statuses", "settings", "learning", "packs/stage_cache", "numpy", "torch"},
-    "packs/planning": {"settings", "learning"},
+    "packs/planning": {"settings", "packs", "learning"},
     "packs/stage_cache": {"atomic", "learning", "safetensors", "torch"},
     "tables": {"errors", "atomic", "statuses", "user_text", "settings", "learning"}
     | {"numpy", "pandas", "pyarrow", "scipy"},
-    "monitor": {"errors", "atomic", "statuses", "settings", "tables", "pandas", "rich", "typer"},
+    "monitor": {
+        "errors",
+        "_compat",
+        "atomic",
+        "statuses",
+        "settings",
+        "tables",
+        "pandas",
+        "rich",
+        "typer",
+    },
     "monitor/loggers": {"errors", "atomic", "statuses", "tables", "mlflow", "tensorboard", "wandb"},
     "tune": {
         "errors",
+        "_compat",
         "versions",
         "statuses",
         "user_text",
@@ -40,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "tables",
         "monitor",
     }
-    | {"nevergrad", "numpy", "optuna", "pyarrow", "ray", "rich", "torch", "typer"},
+    | {"numpy", "optuna", "pyarrow", "ray", "rich", "torch", "typer"},
     "analysis": {"errors", "statuses", "user_text", "packs", "tables"}
     | {"cycler", "matplotlib", "numpy", "pandas", "plotly", "scipy", "sklearn", "typer"},
     "results": {"errors", "tables"},

@@ -24,7 +24,7 @@ _FORMS = {
     "choice": "[value, ...]",
 }
 KINDS = tuple(_FORMS)
-RAY_SEARCHERS = ("hyperopt", "nevergrad")
+RAY_SEARCHERS = ("hyperopt",)
 """Searchers of Ray Tune: they learn from one metric, in a space without conditions."""
 METHODS = ("grid", "random", "optuna", *RAY_SEARCHERS)
 SAMPLERS = ("tpe", "cmaes", "gp", "nsga2", "random")

@@ -3,13 +3,15 @@
 import json
 import random
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from checkpoints import passed_through_a_file
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 from small_configs import configure
 
 from raysweep.learning.config import Config
@@ -19,10 +21,13 @@ from raysweep.settings.stopping import EarlyStopping, Stop, classifier_epochs
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.writer import Writer
 from raysweep.tune.search.early_stopping import LaneStopper, make_stopper
+from raysweep.tune.search.stopping_rules import MedianRule, SuccessiveHalving
 from tests.packs.test_lanes import Rows, add, assert_same, empty, mixed, run_alone
 
 N_EPOCHS = 9
 METRIC = "average_accuracy"
+IDLE: Any = SimpleNamespace(get_live_trials=list)
+"""Stands for Tune's controller: no trial waits for a place."""
 
 
 def configs_of(n: int, **settings: Any) -> dict[str, Config]:
@@ -224,7 +229,8 @@ def test_a_rung_that_was_passed_before_a_pause_is_not_judged_again() -> None:
     learned.take_up({best: configs[best]}, [*ended, *rows])
     assert learned.hear(configs, [row(best, 4, 0.9)]) == {}
     # Its place at the first rung is known to others.
-    assert len(learned._rung(best, 1) or {}) == len(later) + 1
+    assert isinstance(learned.recorded, SuccessiveHalving)
+    assert len(learned.recorded.rung(best, 1) or {}) == len(later) + 1
 
 
 def test_stages_that_train_no_classifier_or_diverged_decide_nothing() -> None:
@@ -252,6 +258,86 @@ def test_a_lane_that_missed_rungs_counts_at_those_it_reaches_only() -> None:
         stopper.hear(configs, [row(i, time, 0.9) for i in late])
     decided = stopper.hear(configs, [row(worse, 1, 0.4), row(better, 1, 0.7)])
     assert set(decided) == {worse}
+
+
+# --- Ray Tune's own schedulers --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trial:
+    """All that a scheduler looks at of a trial."""
+
+    trial_id: str
+
+
+def reports(seed: int) -> Iterator[tuple[str, int, float]]:
+    """Yield values of 120 configurations of 2 x 9 epochs, in an order in which any may be ahead."""
+    numbers = random.Random(seed)
+    times = {f"{numbers.getrandbits(32):08x}": 0 for _ in range(120)}
+    left = [config_id for config_id in times for _ in range(2 * N_EPOCHS - 1)]
+    numbers.shuffle(left)
+    for config_id in left:
+        times[config_id] += 1
+        yield config_id, times[config_id], numbers.gauss(0.5, 0.2)
+
+
+@pytest.mark.parametrize("metric", [METRIC, "class_loss"])
+@pytest.mark.parametrize(
+    ("method", "grace_period", "factor"),
+    [("asha", 1, 3.0), ("asha", 2, 1.7), ("hyperband", 1, 2.5), ("hyperband", 2, 2.0)],
+)
+def test_rungs_brackets_and_cutoffs_are_those_of_ray_tune(
+    method: str, grace_period: int, factor: float, metric: str
+) -> None:
+    rule = EarlyStopping(method, metric, grace_period, factor, brackets=3)
+    ours = SuccessiveHalving(rule, 2 * N_EPOCHS)
+    theirs = AsyncHyperBandScheduler(
+        "time", metric, rule.mode, 2 * N_EPOCHS, grace_period, factor, len(ours._brackets)
+    )
+    n_brackets = 3 if method == "hyperband" else 1
+    assert len(ours._brackets) == n_brackets
+    known: set[str] = set()
+    for config_id, time, value in reports(0):
+        trial: Any = Trial(config_id)
+        if config_id not in known:
+            known.add(config_id)
+            np.random.seed(int(config_id, 16))
+            theirs.on_trial_add(None, trial)  # type: ignore[arg-type]
+        if ours.rung(config_id, time) is not None:  # theirs makes up for a rung that was missed
+            theirs.on_trial_result(None, trial, {"time": time, metric: value})  # type: ignore[arg-type]
+        ours.record(config_id, time, value)
+    lines = theirs.debug_string().splitlines()[1:]
+    for bracket, line in zip(ours._brackets, lines, strict=True):
+        rungs = [f"Iter {m:.3f}: {ours.cutoff(r) if r else None}" for m, r in bracket.items()]
+        assert line == "Bracket: " + " | ".join(rungs)
+    assert all(any(bracket.values()) for bracket in ours._brackets)
+
+
+@pytest.mark.parametrize("metric", [METRIC, "class_loss"])
+@pytest.mark.parametrize("grace_period", [1, 4])
+def test_the_median_rule_decides_as_ray_tunes(grace_period: int, metric: str) -> None:
+    rule = EarlyStopping("median", metric, grace_period)
+    ours = MedianRule(rule)
+    theirs = MedianStoppingRule(
+        "time",
+        metric,
+        rule.mode,
+        grace_period,
+        min_time_slice=10**9,  # none is paused
+    )
+    stopped: set[str] = set()
+    n_going = 0
+    for config_id, time, value in reports(1):
+        if config_id in stopped:
+            continue
+        trial: Any = Trial(config_id)
+        theirs_says = theirs.on_trial_result(IDLE, trial, {"time": time, metric: value})
+        ours.record(config_id, time, value)
+        is_stopped = ours.reason_to_stop(config_id, time) is not None
+        assert is_stopped == (theirs_says == TrialScheduler.STOP)
+        stopped |= {config_id} if is_stopped else set()
+        n_going += not is_stopped
+    assert len(stopped) > 5 and n_going > 100
 
 
 # --- lanes that leave a pack ----------------------------------------------------------------------

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from raysweep._compat import leaky_relu_backward_, relu_backward_
 from raysweep.learning.stacked.functional import product
 from raysweep.learning.stacked.parameters import Parameters
 
@@ -134,12 +135,8 @@ class Chain:
         return grad if add_to is None else add_to.add_(grad)
 
 
-def _through_relu(grad: Tensor, out: Tensor) -> None:
-    torch.ops.aten.threshold_backward.grad_input(grad, out, 0, grad_input=grad)
-
-
 def _through_leaky_relu(grad: Tensor, out: Tensor) -> None:
-    torch.ops.aten.leaky_relu_backward.grad_input(grad, out, 0.01, True, grad_input=grad)
+    leaky_relu_backward_(grad, out, 0.01)
 
 
 def _elu(x: Tensor) -> None:
@@ -152,7 +149,7 @@ def _sigmoid(x: Tensor) -> None:
 
 
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], object], Callable[[Tensor, Tensor], object]]] = {
-    "relu": (torch.relu_, _through_relu),
+    "relu": (torch.relu_, relu_backward_),
     "leaky_relu": (torch.nn.functional.leaky_relu_, _through_leaky_relu),
     "elu": (_elu, lambda grad, out: grad.mul_(torch.where(out > 0, 1, out + 1))),
     "tanh": (torch.tanh_, lambda grad, out: grad.mul_(1 - out * out)),

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from raysweep import _compat
+
 BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
 _ADAGRAD_EPS = 1e-10
 _ALPHA, _RMSPROP_EPS = 0.99, 1e-8
@@ -83,11 +85,11 @@ def corrections(lr: Tensor, steps: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
 
 
 def _step_adam(row: Row, grad: Tensor, lr: float, weight_decay: float, _momentum: float) -> None:
-    _fused_adam(torch._fused_adam_, row, grad, lr, weight_decay)
+    _fused_adam(_compat.fused_adam, row, grad, lr, weight_decay)
 
 
 def _step_adamw(row: Row, grad: Tensor, lr: float, weight_decay: float, _momentum: float) -> None:
-    _fused_adam(torch._fused_adamw_, row, grad, lr, weight_decay)
+    _fused_adam(_compat.fused_adamw, row, grad, lr, weight_decay)
 
 
 def _fused_adam(
@@ -111,7 +113,7 @@ def _fused_adam(
 
 
 def _step_adagrad(row: Row, grad: Tensor, lr: float, weight_decay: float, _momentum: float) -> None:
-    torch._fused_adagrad_(
+    _compat.fused_adagrad(
         [row.values],
         [grad],
         [row.moments["sum"]],
@@ -125,7 +127,7 @@ def _step_adagrad(row: Row, grad: Tensor, lr: float, weight_decay: float, _momen
 
 
 def _step_sgd(row: Row, grad: Tensor, lr: float, weight_decay: float, momentum: float) -> None:
-    torch._fused_sgd_(
+    _compat.fused_sgd(
         [row.values],
         [grad],
         [row.moments[MOMENTUM_BUFFER]] if momentum else [],

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raysweep._compat import asks_for_token
 from raysweep.errors import NothingRunsError
 from raysweep.packs.planning.estimates import slots_on
 from raysweep.settings.execution import Resources
@@ -141,15 +142,10 @@ def wait_for_nodes(
 
 def describe_node(marker: ResultsPath) -> NodeReport:
     """Describe the node that this runs on, and whether it sees a file of the driver's."""
-    from ray._raylet import (  # type: ignore[attr-defined]
-        AuthenticationMode,
-        get_authentication_mode,
-    )
-
     return NodeReport(
         platform.node(),
         versions_of(),
-        get_authentication_mode() == AuthenticationMode.TOKEN,
+        asks_for_token(),
         this_machine().gpu_memory,
         _sees(marker),
     )

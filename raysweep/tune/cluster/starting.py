@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from raysweep._compat import silence_lost_workers
 from raysweep.errors import InputError, NothingRunsError
 from raysweep.settings.execution import Resources
 from raysweep.tables.paths import ResultsPath
@@ -137,11 +138,9 @@ def _options(joining: ClusterOptions) -> dict[str, Any]:
 def _start(joining: ClusterOptions, options: dict[str, Any], is_local: bool) -> str | None:
     """Start or join Ray; give the address of its dashboard, if it has one."""
     import ray
-    from ray._private import worker
 
-    if not joining.is_verbose and hasattr(worker, "print_to_stdstream"):
-        # Ray prints each lost worker at length, past its own log settings.
-        worker.print_to_stdstream = lambda *_, **__: None
+    if not joining.is_verbose:
+        silence_lost_workers()
     handler = signal.getsignal(signal.SIGTERM)
     try:
         _refuse_silence(options["address"])

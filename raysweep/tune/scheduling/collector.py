@@ -113,6 +113,7 @@ class Collector(tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Take the rows of one epoch of a pack."""
+        actor = result.pop("actor", None)  # Tune keeps the last result of every trial
         job = self._job(trial)
         if job is None:
             return
@@ -134,7 +135,7 @@ class Collector(tune.Callback):
             job.share_before = min(1.0, (result["n_steps"] - 1) / job.pack.n_epochs)
             self._progress.total_work -= job.cost * job.share_before
         self._progress.note_share(job.name, share, job.cost, job.share_before or 0.0)
-        rows = json.loads(result.pop("rows"))  # Tune keeps the last result of every trial
+        rows = json.loads(result.pop("rows"))  # likewise
         self._note_epoch(job, result.get(HOSTNAME), rows["epochs"])
         self._writer.add("epochs", rows["epochs"])
         self._writer.add("accuracy", rows["accuracy"])
@@ -145,9 +146,9 @@ class Collector(tune.Callback):
             job.states, job.turn, job.is_paused = (Path(path),), result["turn"], False
         if self._stopper and not result["done"]:
             gone = {row["config_id"] for row in rows["trials"]}
-            self._stop_lanes(job, trial, [r for r in rows["epochs"] if r["config_id"] not in gone])
+            self._stop_lanes(job, actor, [r for r in rows["epochs"] if r["config_id"] not in gone])
 
-    def _stop_lanes(self, job: Job, trial: Trial, epochs: Sequence[Mapping[str, Any]]) -> None:
+    def _stop_lanes(self, job: Job, actor: Any, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Have the worker let go of configurations that fall behind, before its next epoch.
 
         A pack that starts over, or goes on from a checkpoint that is older than a decision, is
@@ -156,9 +157,9 @@ class Collector(tune.Callback):
         assert self._stopper is not None
         decisions = self._stopper.hear({c.id: c for c in job.pack.configs}, epochs)
         stops = {config_id: asdict(decision) for config_id, decision in decisions.items()}
-        actor: Any = trial.temporary_state.ray_actor
         if stops and actor is not None:
-            # Tune asks the actor for the next epoch after this: an actor keeps the order of calls.
+            # Tune asks the actor for the next epoch after this: an actor keeps the order of calls,
+            # by whichever of one process's handles.
             actor.stop_lanes.remote(json.dumps(stops))
             n_left = sum(config.id not in stops for config in job.open_configs)
             if path := self._queue.state_file(job, n_left):

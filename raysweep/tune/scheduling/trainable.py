@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+import ray
 from ray import tune
 
 from raysweep import __version__
@@ -65,7 +66,7 @@ def trial_config(
     ``has_checkpoints`` is false where workers do not see the driver's folder; they use no
     ``store`` there either. ``max_seconds`` is what one step may take, ``checkpoint`` the state to
     go on from, ``hung`` the file for the traceback of a step that took longer. ``has_averages``
-    has each epoch report what early stopping compares, ``states`` are files of packs that were set
+    has each epoch report what early stopping needs, ``states`` are files of packs that were set
     aside and go on as this one; with ``is_paused`` they are of an earlier run, and count only if
     it would have got the same numbers as this one.
     """
@@ -249,6 +250,7 @@ class PackTrainable(tune.Trainable):
             "train_cpu_s": cpu_s,
             "prepare_s": report.prepare_s,
             "notes": [*run.notes, *self._notes],
+            **({"actor": _own_handle()} if self._has_averages else {}),
             "should_checkpoint": (
                 self._has_checkpoints
                 and not run.is_done
@@ -342,6 +344,17 @@ class PackTrainable(tune.Trainable):
     def cleanup(self) -> None:
         """Drop the pack."""
         self._run = None
+
+
+def _own_handle() -> Any:
+    """Return the handle by which the driver calls this worker, None outside of one.
+
+    Tune shows its handles to no callback.
+    """
+    if not ray.is_initialized():
+        return None
+    context = ray.get_runtime_context()
+    return context.current_actor if context.get_actor_id() else None
 
 
 def _is_memory(error: Exception) -> bool:

@@ -1,33 +1,22 @@
-"""Which configurations stop early: Ray Tune's schedulers, fed a report a lane.
+"""Which configurations stop early: the rules of Ray Tune's schedulers, fed a report a lane.
 
-A scheduler of Ray Tune decides about trials. Here a trial is a pack, so the schedulers are not
-given to Tune: each configuration stands for a trial of its own, whose result is its row of
-``epochs``. The time of all of them is the epochs of the classifier, over all tasks.
+A scheduler of Ray Tune decides about trials, and here a trial is a pack. So Tune is given none:
+each configuration stands for a trial of its own, whose result is its row of ``epochs``. The time of
+all of them is the epochs of the classifier, over all tasks.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
-from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, TrialScheduler
 
 from raysweep.learning.config import Config
 from raysweep.settings.stopping import EarlyStopping, Stop, classifier_epochs
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_arrow
+from raysweep.tune.search.stopping_rules import make_rule
 
-TIME = "classifier_epochs"
 _JOINT, _TASK = "train_joint", "train_task_"
-
-
-@dataclass(frozen=True)
-class _Lane:
-    """All that the schedulers look at of a trial."""
-
-    trial_id: str
 
 
 class LaneStopper:
@@ -41,7 +30,7 @@ class LaneStopper:
 
     def __init__(self, rule: EarlyStopping, max_epochs: int) -> None:
         self.rule = rule
-        self._scheduler: Any = _scheduler(rule, max_epochs)
+        self.recorded = make_rule(rule, max_epochs)
         self._heard: dict[str, int] = {}
         self._decided: dict[str, Stop] = {}
 
@@ -98,18 +87,9 @@ class LaneStopper:
         return time, float(value)
 
     def _record(self, config: Config, time: int, value: float) -> None:
-        if config.id not in self._heard:
-            _with_own_chance(config.id, self._scheduler.on_trial_add, None, _Lane(config.id))
         self._heard[config.id] = time
         if math.isfinite(value):
-            result = {TIME: time, self.rule.metric: value}
-            if self.rule.method == "median":
-                # Takes the result down, no more.
-                self._scheduler.on_trial_complete(None, _Lane(config.id), result)
-            elif self._rung(config.id, time) is not None:
-                # At no other time: one that missed a rung (a stage from the cache has no averages)
-                # would be put down there with the value of a later epoch.
-                self._scheduler.on_trial_result(None, _Lane(config.id), result)
+            self.recorded.record(config.id, time, value)
 
     def _decide(self, config: Config, time: int, value: float) -> Stop | None:
         after = f"after {time} of {classifier_epochs(config)} epochs"
@@ -117,33 +97,8 @@ class LaneStopper:
         if not math.isfinite(value):
             # In a comparison with a cutoff NaN would never lose.
             return Stop(time, f"{name} was {value} {after}")
-        if self.rule.method == "median":
-            result = {TIME: time, self.rule.metric: value}
-            self._scheduler._results[_Lane(config.id)].pop()  # asked, it takes it down itself
-            action = self._scheduler.on_trial_result(None, _Lane(config.id), result)
-            why = "its best is worse than the median of the others' running means"
-            is_behind = action == TrialScheduler.STOP
-        else:
-            is_behind, why = self._is_behind(config.id, time)
-        return Stop(time, f"{name} {value:.4g} {after}: {why}") if is_behind else None
-
-    def _is_behind(self, config_id: str, time: int) -> tuple[bool, str]:
-        """Tell whether a configuration is below the cutoff of the rung it has just reached.
-
-        Ray Tune's own decision compares with those that were recorded before it.
-        """
-        recorded = self._rung(config_id, time)
-        if recorded is None:
-            return False, ""
-        cutoff = self._scheduler._trial_info[config_id].cutoff(recorded)
-        shown = cutoff if self.rule.mode == "max" else -cutoff
-        why = f"not in the best 1/{self.rule.reduction_factor:g} of {len(recorded)}"
-        return bool(recorded[config_id] < cutoff), f"{why} (cutoff {shown:.4g})"
-
-    def _rung(self, config_id: str, time: int) -> dict[str, float] | None:
-        """Give what is recorded at the rung of a time, None where there is no rung."""
-        rungs = self._scheduler._trial_info[config_id]._rungs
-        return next((values for milestone, values in rungs if time == math.ceil(milestone)), None)
+        why = self.recorded.reason_to_stop(config.id, time)
+        return Stop(time, f"{name} {value:.4g} {after}: {why}") if why else None
 
 
 def make_stopper(
@@ -165,38 +120,6 @@ def make_stopper(
         stopper.learn({c.id: c for c in configs if c.id in ended}, rows)
         stopper.take_up({c.id: c for c in configs if c.id in paused}, rows)
     return stopper
-
-
-def _scheduler(rule: EarlyStopping, max_epochs: int) -> Any:
-    if rule.method == "median":
-        return MedianStoppingRule(
-            time_attr=TIME,
-            metric=rule.metric,
-            mode=rule.mode,
-            grace_period=rule.grace_period,
-            min_samples_required=rule.min_samples_required,
-            # Lanes can't make room for others by pausing.
-            min_time_slice=math.inf,  # type: ignore[arg-type]
-        )
-    return AsyncHyperBandScheduler(
-        time_attr=TIME,
-        metric=rule.metric,
-        mode=rule.mode,
-        max_t=max_epochs,
-        grace_period=rule.grace_period,
-        reduction_factor=rule.reduction_factor,
-        brackets=rule.brackets if rule.method == "hyperband" else 1,
-    )
-
-
-def _with_own_chance(config_id: str, call: Callable[..., None], *arguments: Any) -> None:
-    """Call what draws from numpy's global numbers (a bracket) so that it draws by the id alone."""
-    state = np.random.get_state()
-    np.random.seed(int(config_id[:8], 16))
-    try:
-        call(*arguments)
-    finally:
-        np.random.set_state(state)
 
 
 def _time(config: Config, row: Mapping[str, Any]) -> int | None:

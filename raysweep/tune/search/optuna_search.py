@@ -41,7 +41,7 @@ class OptunaSearcher(Searcher):
         names = names or self._names(0)
         parameters: dict[str, Any] = {}
         for name, (setting, domain) in names.items():
-            value = trial._suggest(name, _distribution(domain))
+            value = _suggest(trial, name, _distribution(domain))
             parameters[setting] = _value(domain, value)
         if self._many:
             parameters[BRANCH] = trial.params[BRANCH]
@@ -152,6 +152,17 @@ def _distribution(domain: Domain) -> Any:
             return kinds.IntDistribution(round(first), round(last), step=round(step))
         return kinds.FloatDistribution(domain.near(first), domain.near(last), step=step)
     return kinds.FloatDistribution(lower, upper, log="log" in domain.kind)
+
+
+def _suggest(trial: Any, name: str, distribution: Any) -> Any:
+    """Return a trial's value of a distribution."""
+    kinds = optuna.distributions
+    if isinstance(distribution, kinds.CategoricalDistribution):
+        return trial.suggest_categorical(name, distribution.choices)
+    is_whole = isinstance(distribution, kinds.IntDistribution)
+    suggest = trial.suggest_int if is_whole else trial.suggest_float
+    ends = distribution.low, distribution.high
+    return suggest(name, *ends, step=distribution.step, log=distribution.log)
 
 
 def _value(domain: Domain, value: Any) -> Any:

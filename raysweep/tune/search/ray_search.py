@@ -1,11 +1,12 @@
-"""Searchers of Ray Tune that learn from one metric, HyperOpt and Nevergrad, by ask and tell.
+"""HyperOpt as Ray Tune wraps it: a searcher that learns from one metric, by ask and tell.
 
-What they share is Ray Tune's ``Searcher``; none of them can be told of a configuration that it did
-not suggest. So one that has to learn of some is made anew: the points that are known go in as those
-to evaluate first, come back as suggestions in that order, and are told at once.
+A ``Searcher`` of Ray Tune can't be told of a configuration that it did not suggest. So one that has
+to learn of some is made anew: the points that are known go in as those to evaluate first, come back
+as suggestions in that order, and are told at once.
 
 Of Ray Tune's others, BayesOpt and ZOOpt give nothing more between a first batch and its results,
 where a pack may have to be filled, and ZOOpt has no seed; BOHB needs a scheduler of its own.
+Nevergrad, unmaintained, pins an exact old version (1.0.12 wants bayesian-optimization 1.4.0).
 """
 
 import logging
@@ -19,9 +20,6 @@ from ray.tune.search import Searcher, create_searcher
 
 from raysweep.settings.sampling import Domain
 from raysweep.settings.space import Parameters, Space
-
-_NEVERGRAD = "TwoPointsDE"
-"""It can be asked by many at once. NGOpt never came back here (Nevergrad 1.0.12)."""
 
 Points = Sequence[dict[str, Any]]
 Maker = Callable[[dict[str, Any], Points, int], Searcher]
@@ -37,7 +35,7 @@ class RaySearcher:
 
     def __init__(self, space: Space, make: Maker, seed: int, metric: str, mode: str) -> None:
         (domains,) = space.domains
-        # Nevergrad can't be told of a choice among one.
+        # A setting with one value takes no coordinate.
         self._fixed = {n: d.at(0) for n, d in domains.items() if _is_single(d)}
         self._domains = {n: d for n, d in domains.items() if n not in self._fixed}
         self._make, self._seed = make, seed
@@ -198,13 +196,8 @@ def _whole_numbers(domain: Domain) -> tuple[int, int]:
     return domain.multiples
 
 
-def make_searcher(
-    method: str, space: Space, seed: int, metric: str, mode: str, n_samples: int, n_parallel: int
-) -> RaySearcher:
-    """Make a searcher of Ray Tune by its name in ``search.method``.
-
-    ``n_samples`` suggestions are expected, ``n_parallel`` of them at once.
-    """
+def make_searcher(method: str, space: Space, *, seed: int, metric: str, mode: str) -> RaySearcher:
+    """Make a searcher of Ray Tune by its name in ``search.method``."""
 
     def hyperopt(space: dict[str, Any], points: Points, seed: int) -> Searcher:
         made: Searcher = create_searcher(
@@ -213,23 +206,6 @@ def make_searcher(
         made.set_search_properties(metric, mode, space)
         return made
 
-    def nevergrad(space: dict[str, Any], points: Points, seed: int) -> Searcher:
-        import nevergrad as ng
-        from ray.tune.search.nevergrad import NevergradSearch
-
-        translated: Any = NevergradSearch.convert_search_space(space)
-        translated.random_state.seed(seed)  # Ray Tune gives it none
-        made: Searcher = create_searcher(
-            "nevergrad",
-            optimizer=ng.optimizers.registry[_NEVERGRAD],
-            optimizer_kwargs={"budget": n_samples, "num_workers": n_parallel},
-            space=translated,
-            metric=metric,
-            mode=mode,
-            points_to_evaluate=list(points),
-        )
-        return made
-
     logging.getLogger("hyperopt").setLevel(logging.ERROR)  # a line for each suggestion otherwise
-    makers: dict[str, Maker] = {"hyperopt": hyperopt, "nevergrad": nevergrad}
+    makers: dict[str, Maker] = {"hyperopt": hyperopt}
     return RaySearcher(space, makers[method], seed, metric, mode)

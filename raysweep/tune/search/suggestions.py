@@ -167,7 +167,7 @@ def make_queue(
     assert sweep.space is not None
     search = sweep.search
     n_samples = max(search.n_samples, known.n_suggested)
-    searcher = _searcher(sweep, known, n_samples, lanes)
+    searcher = _searcher(sweep, known)
 
     def keep(parameters: list[Parameters]) -> None:
         folder.write_text(SUGGESTIONS, json.dumps(parameters) + "\n")
@@ -191,9 +191,7 @@ def make_queue(
     return queue
 
 
-def _searcher(
-    sweep: Sweep, known: EarlierSuggestions, n_samples: int, lanes: int
-) -> "LearningSearcher":
+def _searcher(sweep: Sweep, known: EarlierSuggestions) -> "LearningSearcher":
     assert sweep.space is not None
     search, modes = sweep.search, modes_of(sweep.search)
     # Not the random numbers of the runs before once more.
@@ -206,7 +204,7 @@ def _searcher(
     from raysweep.tune.search.ray_search import make_searcher
 
     (metric,), (mode,) = search.metrics, modes
-    return make_searcher(search.method, sweep.space, seed, metric, mode, n_samples, lanes)
+    return make_searcher(search.method, sweep.space, seed=seed, metric=metric, mode=mode)
 
 
 class Estimate:
