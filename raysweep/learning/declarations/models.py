@@ -96,7 +96,26 @@ class ModelSettings(TrainingSettings):
     weight_decay: Real = setting(
         0.0,
         "space",
-        "L2 penalty as in torch.optim (added to the gradient).",
+        "L2 penalty as in torch.optim: added to the gradient; of adamw a decay beside it.",
+        Part.TRAINING,
+        varies=Varies.BY_LANE,
+        ge=0,
+    )
+    momentum: Real = setting(
+        0.0,
+        "space",
+        "Momentum of sgd and rmsprop, as in torch.optim.",
+        when(Part.CLASSIFIER, optimizer=("sgd", "rmsprop")),
+        when(Part.VAE, generator_optimizer=("sgd", "rmsprop")),
+        varies=Varies.BY_LANE,
+        ge=0,
+        lt=1,
+    )
+    clip_norm: Real = setting(
+        0.0,
+        "space",
+        "Greatest norm of a configuration's gradient, to which it is scaled down as "
+        "torch.nn.utils.clip_grad_norm_ does; 0: as it is.",
         Part.TRAINING,
         varies=Varies.BY_LANE,
         ge=0,
