@@ -204,6 +204,18 @@ def _fill_buffer(
     return _stage(config, "fill_buffer", task, parts, parents, group)
 
 
+def numbers_of(configs: Sequence[Config], stage: Stage) -> dict[str, list[float]]:
+    """Return the settings that a group's stage reads and that are real numbers of each lane."""
+    names = [
+        name
+        for name, declared in DECLARATIONS.items()
+        if name in LANE_SETTINGS
+        and Config.model_fields[name].annotation is float
+        and any(reader.part in stage.parts for reader in declared.readers)
+    ]
+    return {name: [getattr(config, name) for config in configs] for name in names}
+
+
 def model_of(config: Config, stage: Stage) -> Model:
     """Return the model that a training stage trains."""
     return MODELS[config.model] if stage.is_classifier else VAE

@@ -1,5 +1,6 @@
 """Stacked optimisers: settings, moments and a step count of its own for each lane."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,17 +12,12 @@ from raysweep.learning.stacked.parameters import Parameters
 from raysweep.learning.stacked.update_rules import (
     ADAM_EPS,
     BETAS,
-    MOMENTUM_BUFFER,
     RULES,
-    Columns,
     Row,
     clip_factor,
     corrections,
 )
 from raysweep.learning.stacked.warnings import add_warning
-
-SETTINGS = ("lr", "weight_decay", "momentum", "clip_norm")
-"""Names of the settings, each one number a lane."""
 
 
 @dataclass
@@ -45,7 +41,8 @@ class Optimizer:
 
     ``settings`` has one number a lane: ``lr``, and if wanted ``weight_decay``, ``momentum`` (of the
     kinds that have it) and ``clip_norm``, the greatest norm of a lane's gradient, which is scaled
-    down to it as torch.nn.utils.clip_grad_norm_ does; 0 is none of each. ``step_all`` is the
+    down to it as torch.nn.utils.clip_grad_norm_ does; 0 is none of each, and others are not looked
+    at. ``step_all`` is the
     definition: one expression over all lanes. On a CPU ``step`` takes torch's fused kernel for
     each lane: one pass over its row; on a GPU Adam and AdamW take ``step_kernel``, one kernel for
     all. Both forms for a GPU read nothing back, so that they can be captured in a CUDA graph.
@@ -57,32 +54,44 @@ class Optimizer:
         self.parameters = parameters
         self._rule = rule = RULES[kind]
         flat = parameters.flat
-        self._settings = _whole(settings, parameters.n_lanes, rule.has_momentum)
-        exact = {
-            name: torch.tensor(values, dtype=torch.float64, device=flat.device)[:, None]
-            for name, values in self._settings.items()
-        }
-        self.lr_column = exact.pop("lr")
-        self._columns = Columns(
-            self.lr_column, **{name: column.to(flat) for name, column in exact.items()}
-        )
-        self._has_decay = any(self._settings["weight_decay"])
-        self._has_clipping = any(self._settings["clip_norm"])
-        names = [*rule.moments, *([MOMENTUM_BUFFER] if any(self._settings["momentum"]) else [])]
-        self.moments = {name: torch.zeros_like(flat) for name in names}
+        self._settings = [
+            defaultdict(float, {name: float(values[k]) for name, values in settings.items()})
+            for k in range(parameters.n_lanes)
+        ]
+        self.lr_column = self._column("lr", torch.float64)
+        none = torch.zeros(parameters.n_lanes, 1, dtype=flat.dtype, device=flat.device)
+        columns = {name: self._column(name, flat.dtype) for name in settings}
+        self._columns = defaultdict(lambda: none, columns | {"lr": self.lr_column})
+        self._has_decay = any(of["weight_decay"] for of in self._settings)
+        self._has_clipping = any(of["clip_norm"] for of in self._settings)
+        lanes = range(parameters.n_lanes)
+        by_setting = [m for m in rule.moments_by_setting if any(self._uses(m, k) for k in lanes)]
+        self.moments = {name: torch.zeros_like(flat) for name in [*rule.moments, *by_setting]}
         self._rows: dict[tuple[int, int], Row] = {}
         self._scratch = flat.new_empty(2, 0 if flat.is_cuda else flat.shape[1])
         self._steps = torch.zeros(parameters.n_lanes, dtype=torch.float32, device=flat.device)
 
+    def _column(self, name: str, dtype: torch.dtype) -> Tensor:
+        """Return a setting of all lanes, (K, 1)."""
+        values = [of[name] for of in self._settings]
+        exact = torch.tensor(values, dtype=torch.float64, device=self.parameters.flat.device)
+        return exact[:, None].to(dtype)
+
+    def _uses(self, moment: str, k: int) -> bool:
+        """Return whether lane ``k`` uses a moment: one that belongs to a setting only with it."""
+        setting = self._rule.moments_by_setting.get(moment)
+        return setting is None or bool(self._settings[k][setting])
+
     @property
     def lr(self) -> list[float]:
         """Learning rate of each lane."""
-        return list(self._settings["lr"])
+        return [of["lr"] for of in self._settings]
 
     def set_lr(self, lr: Sequence[float]) -> None:
         """Take other learning rates, one a lane."""
-        self._settings["lr"] = list(lr)
-        self.lr_column.copy_(torch.tensor(self._settings["lr"], dtype=torch.float64)[:, None])
+        for of, value in zip(self._settings, lr, strict=True):
+            of["lr"] = value
+        self.lr_column.copy_(self._column("lr", torch.float64))
 
     @property
     def n_steps(self) -> list[int]:
@@ -120,13 +129,12 @@ class Optimizer:
                 self._steps[k],
                 self._scratch[:, start:],
             )
-        row, settings = self._rows[k, start], self._settings
-        grad, max_norm = row.grad, settings["clip_norm"][k]
+        row, settings = self._rows[k, start], self._settings[k]
+        grad, max_norm = row.grad, settings["clip_norm"]
         if max_norm:
             factor = clip_factor(torch.linalg.vector_norm(grad), max_norm)
             grad = torch.mul(grad, factor, out=row.scratch[0])
-        lr, decay, momentum = (settings[name][k] for name in ("lr", "weight_decay", "momentum"))
-        self._rule.step_row(row, grad, lr, decay, momentum)
+        self._rule.step_row(row, grad, settings)
 
     @torch.no_grad()
     def step_all(
@@ -137,7 +145,7 @@ class Optimizer:
         grad, flat = self._clipped(is_frozen, frozen_end), self.parameters.flat
         is_decoupled = self._rule.is_decoupled
         if self._has_decay and not is_decoupled:
-            grad = grad + self._columns.weight_decay * flat
+            grad = grad + self._columns["weight_decay"] * flat
         update = self._rule.update(grad, self.moments, self._columns, self._steps)
         if self._has_decay and is_decoupled:
             update = update + self._shrinkage() * flat
@@ -150,7 +158,7 @@ class Optimizer:
 
     def _clipped(self, is_frozen: Tensor | None, frozen_end: int) -> Tensor:
         """Return the gradient (K, P), scaled down in the lanes that clip its norm."""
-        grad, max_norm = self.parameters.grad, self._columns.clip_norm
+        grad, max_norm = self.parameters.grad, self._columns["clip_norm"]
         if not self._has_clipping:
             return grad
         if is_frozen is None:
@@ -163,7 +171,7 @@ class Optimizer:
 
     def _shrinkage(self) -> Tensor:
         """Compute the share (K, 1) that decoupled weight decay takes from the parameters."""
-        return self._columns.lr.to(self.parameters.flat.dtype) * self._columns.weight_decay
+        return self._columns["lr"].to(self.parameters.flat.dtype) * self._columns["weight_decay"]
 
     @torch.no_grad()
     def step_kernel(
@@ -176,7 +184,7 @@ class Optimizer:
         first_free = torch.zeros_like(self._steps, dtype=torch.int64)
         if is_frozen is not None:
             first_free.masked_fill_(is_frozen, frozen_end)
-        rate, root = corrections(self._columns.lr, self._steps, self.parameters.flat.dtype)
+        rate, root = corrections(self._columns["lr"], self._steps, self.parameters.flat.dtype)
         adam(
             self.parameters.flat,
             self._clipped(is_frozen, frozen_end),
@@ -184,7 +192,7 @@ class Optimizer:
             self.moments["exp_avg_sq"],
             rate,
             root,
-            self._shrinkage() if self._rule.is_decoupled else self._columns.weight_decay,
+            self._shrinkage() if self._rule.is_decoupled else self._columns["weight_decay"],
             is_alive,
             first_free,
             BETAS,
@@ -193,14 +201,14 @@ class Optimizer:
         )
 
     def lane(self, k: int) -> LaneState:
-        """Give lane ``k``'s state as views; a lane without momentum has no buffer of it."""
+        """Return lane ``k``'s state as views, with the moments that it uses."""
         layout = self.parameters.layout
         return LaneState(
             {name: view.detach()[k] for name, view in self.parameters.views.items()},
             {
                 moment: {name: view[k] for name, view in layout.views(flat).items()}
                 for moment, flat in self.moments.items()
-                if moment != MOMENTUM_BUFFER or self._settings["momentum"][k]
+                if self._uses(moment, k)
             },
             int(self._steps[k]),
         )
@@ -209,8 +217,8 @@ class Optimizer:
     def set_lane(self, k: int, state: LaneState, with_moments: bool) -> None:
         """Copy a state into lane ``k``: of its parameters those that this layout has.
 
-        A momentum buffer that the state lacks is zero: before a first step, and in a lane without
-        momentum, which may stand alone or among lanes that have it.
+        A moment of a setting that the state lacks is zero: before a first step, and in a lane
+        without the setting, which may stand alone or among lanes that have it.
         """
         for name, view in self.parameters.views.items():
             view[k].copy_(state.parameters[name])
@@ -218,24 +226,12 @@ class Optimizer:
             return
         self._steps[k] = state.n_steps
         for moment, flat in self.moments.items():
-            if moment == MOMENTUM_BUFFER and moment not in state.moments:
-                assert not (state.n_steps and self._settings["momentum"][k]), "its buffer is lost"
+            if moment in self._rule.moments_by_setting and moment not in state.moments:
+                assert not (state.n_steps and self._uses(moment, k)), "a moment is lost"
                 flat[k].zero_()
                 continue
             for name, view in self.parameters.layout.views(flat).items():
                 view[k].copy_(state.moments[moment][name])
-
-
-def _whole(
-    settings: Mapping[str, Sequence[float]], n_lanes: int, has_momentum: bool
-) -> dict[str, list[float]]:
-    """Return every setting, one number a lane: those that are missing or mean nothing are 0."""
-    assert "lr" in settings and settings.keys() <= set(SETTINGS)
-    whole = {name: [float(x) for x in settings.get(name, [0.0] * n_lanes)] for name in SETTINGS}
-    if not has_momentum:
-        whole["momentum"] = [0.0] * n_lanes
-    assert all(len(values) == n_lanes for values in whole.values())
-    return whole
 
 
 @cache

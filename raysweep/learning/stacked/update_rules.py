@@ -5,7 +5,7 @@ AdamW cite arXiv 1412.6980 and 1711.05101; constants are the defaults of torch.o
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -15,8 +15,7 @@ from raysweep import _compat
 BETAS, ADAM_EPS = (0.9, 0.999), 1e-8
 _ADAGRAD_EPS = 1e-10
 _ALPHA, _RMSPROP_EPS = 0.99, 1e-8
-MOMENTUM_BUFFER = "momentum_buffer"
-"""The moment that exists only where some lane has momentum, and that only such lanes use."""
+_MOMENTUM_BUFFER = "momentum_buffer"
 
 
 @dataclass(frozen=True)
@@ -30,18 +29,11 @@ class Row:
     scratch: Tensor  # (2, n): the first may hold the gradient already
 
 
-@dataclass(frozen=True)
-class Columns:
-    """What differs from lane to lane, (K, 1) each."""
+Columns = Mapping[str, Tensor]
+"""The settings of all lanes by name, (K, 1) each; ``lr`` is float64."""
 
-    lr: Tensor  # float64
-    weight_decay: Tensor
-    momentum: Tensor
-    clip_norm: Tensor
-
-
-StepRow = Callable[[Row, Tensor, float, float, float], None]
-"""Update a row in place; takes the row, its gradient (n,), lr, weight decay, momentum.
+StepRow = Callable[[Row, Tensor, Mapping[str, float]], None]
+"""Update a row in place; takes the row, its gradient (n,) and the lane's settings by name.
 
 The gradient stays as it is: what no pass computes is zero from the start and never written again.
 """
@@ -57,14 +49,16 @@ Takes the gradient (K, P), the moments (K, P), the columns and the steps (K,) wi
 class UpdateRule:
     """One kind of optimiser: the names of its moments, and its two forms.
 
-    ``is_decoupled``: weight decay shrinks the parameters instead of joining the gradient; in
-    ``update`` it is the caller's in either case. ``has_kernel``: ``adam_kernel`` can compute it.
+    ``moments_by_setting`` names moments that exist only where some lane has a setting, and that
+    only such lanes use. ``is_decoupled``: weight decay shrinks the parameters instead of joining
+    the gradient; in ``update`` it is the caller's in either case. ``has_kernel``: ``adam_kernel``
+    can compute it.
     """
 
     moments: tuple[str, ...]
     step_row: StepRow
     update: Update
-    has_momentum: bool = False
+    moments_by_setting: Mapping[str, str] = field(default_factory=dict)
     is_decoupled: bool = False
     has_kernel: bool = False
 
@@ -84,16 +78,16 @@ def corrections(lr: Tensor, steps: Tensor, dtype: torch.dtype) -> tuple[Tensor, 
 # --- one lane on a CPU: what torch.optim calls with fused=True ------------------------------------
 
 
-def _step_adam(row: Row, grad: Tensor, lr: float, weight_decay: float, _momentum: float) -> None:
-    _fused_adam(_compat.fused_adam, row, grad, lr, weight_decay)
+def _step_adam(row: Row, grad: Tensor, settings: Mapping[str, float]) -> None:
+    _fused_adam(_compat.fused_adam, row, grad, settings)
 
 
-def _step_adamw(row: Row, grad: Tensor, lr: float, weight_decay: float, _momentum: float) -> None:
-    _fused_adam(_compat.fused_adamw, row, grad, lr, weight_decay)
+def _step_adamw(row: Row, grad: Tensor, settings: Mapping[str, float]) -> None:
+    _fused_adam(_compat.fused_adamw, row, grad, settings)
 
 
 def _fused_adam(
-    kernel: Callable[..., None], row: Row, grad: Tensor, lr: float, weight_decay: float
+    kernel: Callable[..., None], row: Row, grad: Tensor, settings: Mapping[str, float]
 ) -> None:
     kernel(
         [row.values],
@@ -102,37 +96,38 @@ def _fused_adam(
         [row.moments["exp_avg_sq"]],
         [],
         [row.steps],
-        lr=lr,
+        lr=settings["lr"],
         beta1=BETAS[0],
         beta2=BETAS[1],
-        weight_decay=weight_decay,
+        weight_decay=settings["weight_decay"],
         eps=ADAM_EPS,
         amsgrad=False,
         maximize=False,
     )
 
 
-def _step_adagrad(row: Row, grad: Tensor, lr: float, weight_decay: float, _momentum: float) -> None:
+def _step_adagrad(row: Row, grad: Tensor, settings: Mapping[str, float]) -> None:
     _compat.fused_adagrad(
         [row.values],
         [grad],
         [row.moments["sum"]],
         [row.steps],
-        lr=lr,
+        lr=settings["lr"],
         lr_decay=0.0,
-        weight_decay=weight_decay,
+        weight_decay=settings["weight_decay"],
         eps=_ADAGRAD_EPS,
         maximize=False,
     )
 
 
-def _step_sgd(row: Row, grad: Tensor, lr: float, weight_decay: float, momentum: float) -> None:
+def _step_sgd(row: Row, grad: Tensor, settings: Mapping[str, float]) -> None:
+    momentum = settings["momentum"]
     _compat.fused_sgd(
         [row.values],
         [grad],
-        [row.moments[MOMENTUM_BUFFER]] if momentum else [],
-        lr=lr,
-        weight_decay=weight_decay,
+        [row.moments[_MOMENTUM_BUFFER]] if momentum else [],
+        lr=settings["lr"],
+        weight_decay=settings["weight_decay"],
         momentum=momentum,
         dampening=0.0,
         nesterov=False,
@@ -143,7 +138,8 @@ def _step_sgd(row: Row, grad: Tensor, lr: float, weight_decay: float, momentum: 
     )
 
 
-def _step_rmsprop(row: Row, grad: Tensor, lr: float, weight_decay: float, momentum: float) -> None:
+def _step_rmsprop(row: Row, grad: Tensor, settings: Mapping[str, float]) -> None:
+    lr, weight_decay, momentum = (settings[name] for name in ("lr", "weight_decay", "momentum"))
     # torch has no fused kernel of it; these are the operations of its form for single tensors.
     if weight_decay:
         grad = torch.add(grad, row.values, alpha=weight_decay, out=row.scratch[0])
@@ -151,7 +147,7 @@ def _step_rmsprop(row: Row, grad: Tensor, lr: float, weight_decay: float, moment
     square_avg.mul_(_ALPHA).addcmul_(grad, grad, value=1 - _ALPHA)
     denominator = torch.sqrt(square_avg, out=row.scratch[1]).add_(_RMSPROP_EPS)
     if momentum:
-        buffer = row.moments[MOMENTUM_BUFFER]
+        buffer = row.moments[_MOMENTUM_BUFFER]
         buffer.mul_(momentum).addcdiv_(grad, denominator)
         row.values.add_(buffer, alpha=-lr)
     else:
@@ -165,7 +161,7 @@ def _adam(grad: Tensor, moments: Mapping[str, Tensor], columns: Columns, steps: 
     exp_avg, exp_avg_sq = moments["exp_avg"], moments["exp_avg_sq"]
     exp_avg.mul_(BETAS[0]).add_(grad, alpha=1 - BETAS[0])
     exp_avg_sq.mul_(BETAS[1]).addcmul_(grad, grad, value=1 - BETAS[1])
-    rate, root = corrections(columns.lr, steps, grad.dtype)
+    rate, root = corrections(columns["lr"], steps, grad.dtype)
     denominator = exp_avg_sq.sqrt().div_(root).add_(ADAM_EPS)
     return exp_avg.div(denominator).mul_(rate)
 
@@ -174,11 +170,11 @@ def _adagrad(
     grad: Tensor, moments: Mapping[str, Tensor], columns: Columns, _steps: Tensor
 ) -> Tensor:
     total = moments["sum"].addcmul_(grad, grad)
-    return grad.div(total.sqrt().add_(_ADAGRAD_EPS)).mul_(columns.lr.to(grad.dtype))
+    return grad.div(total.sqrt().add_(_ADAGRAD_EPS)).mul_(columns["lr"].to(grad.dtype))
 
 
 def _sgd(grad: Tensor, moments: Mapping[str, Tensor], columns: Columns, _steps: Tensor) -> Tensor:
-    return _accumulated(grad, moments, columns.momentum) * columns.lr.to(grad.dtype)
+    return _accumulated(grad, moments, columns["momentum"]) * columns["lr"].to(grad.dtype)
 
 
 def _rmsprop(
@@ -187,12 +183,12 @@ def _rmsprop(
     square_avg = moments["square_avg"]
     square_avg.mul_(_ALPHA).addcmul_(grad, grad, value=1 - _ALPHA)
     scaled = grad / square_avg.sqrt().add_(_RMSPROP_EPS)
-    return _accumulated(scaled, moments, columns.momentum) * columns.lr.to(grad.dtype)
+    return _accumulated(scaled, moments, columns["momentum"]) * columns["lr"].to(grad.dtype)
 
 
 def _accumulated(change: Tensor, moments: Mapping[str, Tensor], momentum: Tensor) -> Tensor:
     """Add a change (K, P) to the momentum buffer; return that, the change where there is none."""
-    buffer = moments.get(MOMENTUM_BUFFER)
+    buffer = moments.get(_MOMENTUM_BUFFER)
     if buffer is None:
         return change
     has_momentum = momentum > 0
@@ -200,12 +196,14 @@ def _accumulated(change: Tensor, moments: Mapping[str, Tensor], momentum: Tensor
     return torch.where(has_momentum, buffer, change)
 
 
+_BUFFER = {_MOMENTUM_BUFFER: "momentum"}
+
 RULES = {
     "adam": UpdateRule(("exp_avg", "exp_avg_sq"), _step_adam, _adam, has_kernel=True),
     "adamw": UpdateRule(
         ("exp_avg", "exp_avg_sq"), _step_adamw, _adam, is_decoupled=True, has_kernel=True
     ),
     "adagrad": UpdateRule(("sum",), _step_adagrad, _adagrad),
-    "rmsprop": UpdateRule(("square_avg",), _step_rmsprop, _rmsprop, has_momentum=True),
-    "sgd": UpdateRule((), _step_sgd, _sgd, has_momentum=True),
+    "rmsprop": UpdateRule(("square_avg",), _step_rmsprop, _rmsprop, _BUFFER),
+    "sgd": UpdateRule((), _step_sgd, _sgd, _BUFFER),
 }

@@ -72,11 +72,6 @@ def noises_of(stage: Stage, configs: Sequence[Config]) -> dict[str, Noise]:
     return {Z_NOISE: Noise(configs[0].n_bottleneck if has_latent else 0)}
 
 
-def forward_settings(stage: Stage, configs: Sequence[Config]) -> list[str]:
-    """List the settings of a lane, beside the weights of losses, that the forward pass reads."""
-    return []
-
-
 def encode(
     views: Views,
     x: Tensor,  # (K, B, D), or (B, D) for all lanes alike

@@ -11,10 +11,9 @@ from torch import Tensor
 from raysweep.learning.config import Config
 from raysweep.learning.data.task_sequences import batch_order, cycled_order, subsets
 from raysweep.learning.replay.retrieval import GeneratedInterference, Interference, VirtualStep
-from raysweep.learning.stacked.optimizers import SETTINGS as OPTIMIZER_SETTINGS
 from raysweep.learning.stacked.optimizers import LaneState, Optimizer, stack_views
 from raysweep.learning.stacked.parameters import Parameters
-from raysweep.learning.stage_graph import epochs_of, model_of, network_of
+from raysweep.learning.stage_graph import epochs_of, model_of, network_of, numbers_of
 from raysweep.learning.streams import generator
 from raysweep.learning.training.batches import Batches, Replay
 from raysweep.learning.training.context import Context, Lane
@@ -83,8 +82,7 @@ class TrainGroup:
         self.optimizer = Optimizer(
             config.optimizer if self.is_classifier else config.generator_optimizer,
             self.parameters,
-            {name: [getattr(c, name) for c in self._configs] for name in OPTIMIZER_SETTINGS}
-            | {"lr": self._lr()},
+            numbers_of(self._configs, self.stage) | {"lr": self._lr()},
         )
         buffers = [lane.buffer for lane in self.lanes if lane.buffer is not None]
         self._replay = Replay(context, buffers, self.is_classifier) if buffers else None

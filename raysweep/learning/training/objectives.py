@@ -18,17 +18,22 @@ from raysweep.learning.stacked.functional import (
     reconstruction_loss,
     soft_cross_entropy,
 )
-from raysweep.learning.stage_graph import has_image_decoder, replay_weight, weights_of_stage
+from raysweep.learning.stage_graph import (
+    has_image_decoder,
+    numbers_of,
+    replay_weight,
+    weights_of_stage,
+)
 from raysweep.learning.stages import Stage
 from raysweep.learning.training.context import Context, Lane
-from raysweep.learning.training.forward import Z_NOISE, Views, decode, encode, forward_settings
+from raysweep.learning.training.forward import Z_NOISE, Views, decode, encode
 
 
 @dataclass(frozen=True)
 class Weights:
     """Weights of the losses, (K,) each; the first ``n_rec`` lanes have a reconstruction.
 
-    ``lanes`` has the other settings of a lane that its forward pass reads, by name.
+    ``lanes`` has all settings of the stage that are numbers of a lane, by name.
     Minimised is (1 - replay) * new + replay * replayed, each class + rec * reconstruction +
     kl * KL, with ``replay`` 0 where nothing is replayed; each a sum over its samples, or with
     ``is_mean`` a mean. A VAE has no class part.
@@ -98,10 +103,7 @@ def weights_of(context: Context, lanes: Sequence[Lane]) -> Weights:
         replay=per_lane(shares, context),
         n_rec=sum(has_rec),
         is_mean=stage.is_classifier and configs[0].reduction == "mean",
-        lanes={
-            name: per_lane([getattr(config, name) for config in configs], context)
-            for name in forward_settings(stage, configs)
-        },
+        lanes={n: per_lane(of, context) for n, of in numbers_of(configs, stage).items()},
     )
 
 
