@@ -77,10 +77,11 @@ class ModelSettings(TrainingSettings):
         varies=Varies.BY_LANE,
         gt=0,
     )
-    lr_schedule: Literal["constant", "exponential"] = setting(
+    lr_schedule: Literal["constant", "exponential", "cosine"] = setting(
         "constant",
         "space",
-        "Learning rate within a task: lr, or lr * lr_decay^(epochs done).",
+        "Learning rate within a task: lr, lr * lr_decay^(epochs done), or lr times a cosine that "
+        "goes from 1 to 0 over the epochs (SGDR without restarts, arXiv 1608.03983, equation 5).",
         Part.CLASSIFIER,
         varies=Varies.BY_LANE,
     )

@@ -26,6 +26,7 @@ from raysweep.learning.training.step import Pass, Step
 _SCHEDULES: dict[str, Callable[[Config, int], float]] = {
     "constant": lambda config, n_done: 1.0,
     "exponential": lambda config, n_done: config.lr_decay**n_done,
+    "cosine": lambda config, n_done: (1 + math.cos(math.pi * n_done / config.epochs)) / 2,
 }
 """Factors of the learning rate after so many epochs of a task, by the name of the schedule."""
 
