@@ -57,6 +57,15 @@ class TrainingSettings(TaskSettings):
         "Whether a classifier minimises sums over a batch or means; auto: mean for mlp, else sum.",
         Part.CLASSIFIER,
     )
+    label_smoothing: Real = setting(
+        0.0,
+        "training",
+        "Share of the target that a classifier's new samples spread evenly over all classes, as in "
+        "torch.nn.CrossEntropyLoss; labels in a replay buffer are taken as they are.",
+        Part.CLASSIFIER,
+        ge=0,
+        le=1,
+    )
     ema_decay: Real = setting(
         0.0,
         "training",

@@ -108,7 +108,9 @@ class Batches:
             m, n_new, n_inputs, dtype=samples.images.dtype, device=context.device
         )
         self._labels = like.new_empty(m, n_new)
-        self._one_hot = torch.eye(config.n_classes, dtype=context.dtype, device=context.device)
+        one_hot = torch.eye(config.n_classes, dtype=context.dtype, device=context.device)
+        share = config.label_smoothing
+        self._one_hot = one_hot * (1 - share) + share / config.n_classes if share else one_hot
         self._targets = images.new_empty(m, n_new, config.n_classes)
         self._chosen = like.new_empty(m, n_candidates or n_replay)
         self.candidates = self._chosen[0].clone()
