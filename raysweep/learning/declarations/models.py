@@ -58,6 +58,16 @@ class ModelSettings(TrainingSettings):
         "Between the layers of classifier and VIB (the VAE always uses relu).",
         Part.CLASSIFIER,
     )
+    dropout: Real = setting(
+        0.0,
+        "space",
+        "Probability that a training step leaves out a hidden unit of the encoder, or of the MLP "
+        "(Srivastava et al. 2014); tests, labels and the virtual step of retrieval are without it.",
+        Part.CLASSIFIER,
+        varies=Varies.BY_LANE,
+        ge=0,
+        lt=1,
+    )
     variance: Literal["exp", "softplus"] = setting(
         "exp",
         "space",

@@ -6,7 +6,7 @@ there. It may be given the first lanes only: the others' gradients are then left
 ``functional`` under autograd is the definition that these are tested against.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -97,20 +97,29 @@ class Chain:
         self._activate, self._through = ACTIVATIONS[nonlinearity]
         self._n_active = n_layers - 1 if is_last_linear else n_layers
         self._outputs: list[Tensor] = []
+        self._masks: Sequence[Tensor] | None = None
+        self._workspace, self._prefix = workspace, prefix
 
     @property
     def is_empty(self) -> bool:
         """Whether there is no layer, so that output and input are one."""
         return not self._layers
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (K, B, in) to (K, B, out)."""
-        self._outputs = []
+    def forward(self, x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
+        """Map (K, B, in) to (K, B, out).
+
+        ``masks``, (K, B, W) for each layer with a nonlinearity, multiply what comes out of it.
+        """
+        self._outputs, self._masks = [], masks
         for i, layer in enumerate(self._layers):
             x = layer.forward(x)
             if i < self._n_active:
                 self._activate(x)
             self._outputs.append(x)
+            if masks is not None and i < self._n_active:
+                # Not in place: the slope of a nonlinearity is told by what came out of it.
+                into = self._workspace(f"{self._prefix}.{i} masked", *x.shape)
+                x = torch.mul(x, masks[i], out=into)
         return x
 
     def backward(
@@ -123,6 +132,8 @@ class Chain:
         """
         for i in reversed(range(len(self._layers))):
             if i < self._n_active:
+                if self._masks is not None:
+                    grad.mul_(first(self._masks[i], grad.size(0)))
                 self._through(grad, first(self._outputs[i], grad.size(0)))
             self._layers[i].backward(grad)
             if i > 0:

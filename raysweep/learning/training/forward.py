@@ -36,7 +36,12 @@ class Latent:
 
 
 def _through(
-    views: Views, prefix: str, x: Tensor, nonlinearity: str, is_last_linear: bool
+    views: Views,
+    prefix: str,
+    x: Tensor,
+    nonlinearity: str,
+    is_last_linear: bool,
+    masks: Sequence[Tensor] | None = None,
 ) -> Tensor:
     activate = NONLINEARITIES[nonlinearity]
     n_layers = count_layers(views, prefix)
@@ -44,11 +49,15 @@ def _through(
         x = linear(x, views[f"{prefix}.{i}.weight"], views[f"{prefix}.{i}.bias"])
         if not is_last_linear or i < n_layers - 1:
             x = activate(x)
+            x = x if masks is None else x * masks[i]
     return x
 
 
 Z_NOISE = "noise"
 """The noise from which z is drawn; noises are named for the streams that they come from."""
+
+
+_DROPOUT = "dropout"
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,25 @@ class Noise:
 def noises_of(stage: Stage, configs: Sequence[Config]) -> dict[str, Noise]:
     """Return what noise the steps of a group of a training stage take, by name."""
     has_latent = network_of(configs[0], stage).has_latent
-    return {Z_NOISE: Noise(configs[0].n_bottleneck if has_latent else 0)}
+    noises = {Z_NOISE: Noise(configs[0].n_bottleneck if has_latent else 0)}
+    if stage.is_classifier and any(config.dropout for config in configs):
+        noises[_DROPOUT] = Noise(sum(configs[0].encoder_widths), is_uniform=True)
+    return noises
+
+
+def dropout_masks(
+    noises: Mapping[str, Tensor], lanes: Mapping[str, Tensor], widths: Sequence[int]
+) -> list[Tensor] | None:
+    """Return what hidden layers of ``widths`` are multiplied by, (K, B, W) each; None for nothing.
+
+    A unit is kept, and divided by the share of those that are, where its noise is not below the
+    lane's ``dropout`` (Srivastava et al. 2014, JMLR 15, section 4; scaled as in torch.nn.Dropout).
+    """
+    if _DROPOUT not in noises or _DROPOUT not in lanes:
+        return None
+    rate = lanes[_DROPOUT][:, None, None]
+    mask = torch.where(noises[_DROPOUT] >= rate, 1 / (1 - rate), 0)
+    return list(mask.split(list(widths), -1))
 
 
 def encode(
@@ -87,7 +114,9 @@ def encode(
     that of a test.
     """
     prefix = network.encoder
-    hidden = _through(views, prefix, x, network.nonlinearity, is_last_linear=False)
+    widths = [views[f"{prefix}.{i}.bias"].size(-1) for i in range(count_layers(views, prefix))]
+    masks = dropout_masks(noises or {}, lanes or {}, widths)
+    hidden = _through(views, prefix, x, network.nonlinearity, False, masks)
     if f"{prefix}.mu.weight" not in views:
         first = next(iter(views.values()))
         return Latent(hidden if hidden.dim() == 3 else hidden.expand(len(first), -1, -1), None)
@@ -119,6 +148,9 @@ class Encoder:
         prefix = network.encoder
         self._hidden = Chain(parameters, prefix, network.nonlinearity, False, workspace)
         self.has_latent = network.has_latent
+        n_layers = parameters.layout.n_layers(prefix)
+        biases = [parameters.values[f"{prefix}.{i}.bias"] for i in range(n_layers)]
+        self._lanes, self._widths = lanes, [bias.size(-1) for bias in biases]
         if not self.has_latent:
             return
         self._mu = Linear(parameters, f"{prefix}.mu", workspace)
@@ -127,7 +159,7 @@ class Encoder:
 
     def forward(self, x: Tensor, noises: Mapping[str, Tensor]) -> Tensor:
         """Draw z (K, B, Z) for ``x`` (K, B, D) with ``noises`` (B, W) by name."""
-        hidden = self._hidden.forward(x)
+        hidden = self._hidden.forward(x, dropout_masks(noises, self._lanes, self._widths))
         if not self.has_latent:
             return hidden
         mu, logvar = self._mu.forward(hidden), self._logvar.forward(hidden)
