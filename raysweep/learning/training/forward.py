@@ -96,7 +96,7 @@ def dropout_masks(
         return None
     rate = lanes[_DROPOUT][:, None, None]
     mask = torch.where(noises[_DROPOUT] >= rate, 1 / (1 - rate), 0)
-    return list(mask.split(list(widths), -1))
+    return list(torch.split(mask, list(widths), -1))
 
 
 def encode(
