@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -9,18 +10,13 @@ from pydantic import model_validator
 
 from raysweep.learning.data import task_kinds
 from raysweep.learning.data.source_shapes import content_of
-from raysweep.learning.declarations import Settings
-from raysweep.learning.declare import Declaration, Varies, declaration_of, describe
+from raysweep.learning.declarations import DECLARATIONS, Settings
+from raysweep.learning.declare import Varies, describe
 from raysweep.learning.experiments import EXPERIMENTS
 from raysweep.learning.methods import METHODS, Method
 from raysweep.learning.models import MODELS, Model
 from raysweep.learning.rules import check_together, meanings_of_auto
-from raysweep.learning.stage_parts import decodes_images, stage_parts
-
-DECLARATIONS: dict[str, Declaration] = {
-    name: declaration_of(field) for name, field in Settings.model_fields.items()
-}
-"""What each setting's declaration says, in the order of the columns."""
+from raysweep.learning.stage_parts import applicable, decodes_images
 
 
 def settings_that_vary(*kinds: Varies) -> frozenset[str]:
@@ -32,6 +28,16 @@ def defaults_of(experiment: str) -> dict[str, Any]:
     """Return the default of every setting in an experiment."""
     fields = {name: field.default for name, field in Settings.model_fields.items()}
     return {**fields, "experiment": experiment, **EXPERIMENTS[experiment].defaults}
+
+
+def partial(values: Mapping[str, Any]) -> Settings:
+    """Return settings of which some are given, unchecked: the others are the experiment's own."""
+    experiment = values.get("experiment", Settings.model_fields["experiment"].default)
+    settings = Settings.model_construct(**{**defaults_of(experiment), **values})
+    for name, value in meanings_of_auto(settings).items():
+        if getattr(settings, name) == "auto":
+            object.__setattr__(settings, name, value)
+    return settings
 
 
 class Config(Settings):
@@ -117,13 +123,7 @@ class Config(Settings):
     @cached_property
     def applicable(self) -> dict[str, Any]:
         """The settings that apply, with their values: what the stages read or are decided by."""
-        stages = stage_parts(self)
-        return {
-            name: getattr(self, name)
-            for name, declared in DECLARATIONS.items()
-            if (declared.decides is not None and declared.decides(self))
-            or any(r.reads(self, parts) for r in declared.readers for parts in stages)
-        }
+        return {name: getattr(self, name) for name in applicable(self)}
 
     @cached_property
     def canonical(self) -> str:

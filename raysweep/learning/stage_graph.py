@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from raysweep.learning.config import DECLARATIONS, Config, settings_that_vary
+from raysweep.learning.config import Config, settings_that_vary
 from raysweep.learning.data.source_shapes import content_of
+from raysweep.learning.declarations import DECLARATIONS
 from raysweep.learning.declare import Part, Varies
 from raysweep.learning.models import MODELS, VAE, Model, Network
 from raysweep.learning.stage_parts import (

@@ -1,12 +1,38 @@
 """What the stages of a configuration consist of, as far as settings are concerned."""
 
 from raysweep.learning.data.task_kinds import TASK_KINDS
-from raysweep.learning.declarations import Settings
+from raysweep.learning.declarations import DECLARATIONS, Settings
 from raysweep.learning.declare import Part
 from raysweep.learning.methods import METHODS
 from raysweep.learning.models import MODELS
 
 Parts = frozenset[Part]
+
+_DECIDE = ("experiment", "tasks", "n_tasks", "model", "replay", "generator")
+"""The settings that decide what the stages consist of."""
+
+DECIDING = (
+    *_DECIDE,
+    *(n for declared in DECLARATIONS.values() for n in declared.conditions if n not in _DECIDE),
+)
+"""The settings on which it depends whether others apply."""
+
+BY_DEPENDENCE = tuple(dict.fromkeys([*DECIDING, *DECLARATIONS]))
+"""All settings, those first on which it depends whether others apply."""
+
+
+def applicable(settings: Settings) -> list[str]:
+    """List the settings that apply: some stage reads them, or they decide what stages there are.
+
+    Nothing may be `auto`.
+    """
+    stages = stage_parts(settings)
+    return [
+        name
+        for name, declared in DECLARATIONS.items()
+        if (declared.decides is not None and declared.decides(settings))
+        or any(reader.reads(settings, parts) for reader in declared.readers for parts in stages)
+    ]
 
 
 def stage_parts(settings: Settings) -> set[Parts]:

@@ -37,7 +37,7 @@ from raysweep.settings.grid import (
 )
 from raysweep.settings.overrides import apply_overrides, read_without_secrets
 from raysweep.settings.sampling import RAY_SEARCHERS, Domain, Search, search_of
-from raysweep.settings.space import Space, space_of
+from raysweep.settings.space import Space, applying_in, check_applying, space_of
 from raysweep.settings.stopping import Budget, EarlyStopping, budget_of, early_stopping_of
 from raysweep.settings.yaml_nodes import MAX_BYTES, Node, locate, mark_after
 from raysweep.settings.yaml_text import construct
@@ -168,7 +168,7 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
     exclusions = exclusions_of(raw_space)
     seeds = seeds_of(raw.get("seeds"))
     search = search_of(raw.get("search"))
-    _check_method(search, branches)
+    _check_method(search, branches, experiment)
     n_configs = _count(search, branches, seeds)
     if n_configs > max_configs:
         raise InputError(
@@ -235,7 +235,7 @@ def _hint_at_key(key: Any) -> str:
     return near(key, TOP_KEYS) or f"; known: {', '.join(TOP_KEYS)}"
 
 
-def _check_method(search: Search, branches: Sequence[Branch]) -> None:
+def _check_method(search: Search, branches: Sequence[Branch], experiment: str) -> None:
     """Hold the distributions of a space against how it is searched."""
     domains = [c for branch in branches for c in branch.values() if isinstance(c, Domain)]
     if search.method == "grid" and domains:
@@ -249,10 +249,18 @@ def _check_method(search: Search, branches: Sequence[Branch]) -> None:
             "lr: {loguniform: [1e-4, 1e-1]}, got only values and grids",
             "search",
         )
+    check_applying(branches, experiment)
     if search.method in RAY_SEARCHERS and len(branches) > 1:
         raise InputError(
             f"space.any_of: expected no conditional settings for method {search.method}, got "
             f"{len(branches)} entries; write search: {{method: optuna}}, which takes them"
+        )
+    if search.method in RAY_SEARCHERS and len(found := applying_in(branches[0], experiment)) > 1:
+        name = min(frozenset().union(*found) - frozenset.intersection(*found))
+        raise InputError(
+            f"{branches[0][name].place}: expected no conditional settings for method "
+            f"{search.method}, got {name}, which applies to some configurations only; write "
+            f"search: {{method: optuna}}, which takes them"
         )
 
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from raysweep.errors import InputError
-from raysweep.learning.config import DECLARATIONS, Config
+from raysweep.learning.config import Config
+from raysweep.learning.declarations import DECLARATIONS
 from raysweep.learning.declare import show_widths
 from raysweep.settings.grid import check_value
 from raysweep.statuses import ENDED, Status

@@ -7,9 +7,11 @@ The declarations say what there is. What ``auto`` stands for and which settings 
 from raysweep.learning.declarations.replay import ReplaySettings
 from raysweep.learning.declare import (
     Count,
+    Declaration,
     Part,
     Real,
     Varies,
+    declaration_of,
     setting,
 )
 
@@ -49,3 +51,9 @@ class Settings(ReplaySettings):
         le=1_000_000,
     )
     seed: Count = setting(0, "seeds", "Seed of every random draw.", Part.EVERY, ge=0, le=2**32 - 1)
+
+
+DECLARATIONS: dict[str, Declaration] = {
+    name: declaration_of(field) for name, field in Settings.model_fields.items()
+}
+"""What each setting's declaration says, in the order of the columns."""

@@ -29,7 +29,7 @@ class OptunaSearcher(Searcher):
         kinds = optuna.study.StudyDirection
         directions = [kinds.MAXIMIZE if mode == "max" else kinds.MINIMIZE for mode in modes]
         self._metrics = tuple(metrics)
-        made = _sampler(sampler, seed, has_branches=len(space.branches) > 1)
+        made = _sampler(sampler, seed, has_conditions=space.has_conditions)
         self._study = optuna.create_study(directions=directions, sampler=made)
         self._space = space
         self._asked: dict[str, Any] = {}
@@ -37,15 +37,14 @@ class OptunaSearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """Give the parameters of the next suggestion."""
         trial = self._asked[trial_id] = self._study.ask()
-        names = self._names(trial.suggest_categorical(BRANCH, self._branches)) if self._many else {}
-        names = names or self._names(0)
-        parameters: dict[str, Any] = {}
-        for name, (setting, domain) in names.items():
-            value = _suggest(trial, name, _distribution(domain))
-            parameters[setting] = _value(domain, value)
-        if self._many:
-            parameters[BRANCH] = trial.params[BRANCH]
-        return parameters
+        branch = trial.suggest_categorical(BRANCH, self._branches) if self._many else 0
+        names = {setting: name for name, (setting, _) in self._names(branch).items()}
+
+        def ask(setting: str, domain: Domain) -> Any:
+            return _value(domain, _suggest(trial, names[setting], _distribution(domain)))
+
+        parameters = self._space.draw(branch, ask)
+        return {**parameters, BRANCH: branch} if self._many else parameters
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -78,8 +77,9 @@ class OptunaSearcher(Searcher):
     def _to_optuna(self, parameters: Parameters) -> dict[str, Any]:
         given: dict[str, Any] = {BRANCH: parameters[BRANCH]} if self._many else {}
         for name, (setting, domain) in self._names(parameters.get(BRANCH, 0)).items():
-            value = parameters[setting]
-            given[name] = domain.values.index(value) if domain.kind == "choice" else value
+            if setting in parameters:  # others do not apply
+                value = parameters[setting]
+                given[name] = domain.values.index(value) if domain.kind == "choice" else value
         return given
 
     def _distribution_of(self, name: str, parameters: Parameters) -> Any:
@@ -119,11 +119,11 @@ class OptunaSearcher(Searcher):
         """Do nothing, as ``save`` does."""
 
 
-def _sampler(name: str, seed: int, has_branches: bool) -> Any:
+def _sampler(name: str, seed: int, has_conditions: bool) -> Any:
     """Make a sampler that may be asked again before it has been told (constant liar)."""
     samplers: Any = optuna.samplers
     # With conditions, each group of settings that occur together has a model of its own.
-    grouped: dict[str, Any] = {"multivariate": True, "group": True} if has_branches else {}
+    grouped: dict[str, Any] = {"multivariate": True, "group": True} if has_conditions else {}
     makers: dict[str, Any] = {
         "tpe": lambda: samplers.TPESampler(seed=seed, constant_liar=True, **grouped),
         "cmaes": lambda: samplers.CmaEsSampler(seed=seed),
