@@ -32,7 +32,7 @@ space:
   optimizer: {choice: [adam, sgd]}
   encoder_widths: {choice: [[8], [16, 16]]}
   epochs: {choice: [2]}
-  generator_epochs: {randint: [3, 4]}
+  loss_patience: {randint: [3, 4]}
 """
 
 
@@ -120,7 +120,7 @@ def test_every_kind_of_distribution_gives_its_own_values(tmp_path: Path, method:
     assert found["n_replay"] == {200, 300, 400}
     assert found["n_bottleneck"] == {4, 5, 6, 7, 8}
     assert found["encoder_widths"] == {(8,), (16, 16)}
-    assert found["epochs"] == {2} and found["generator_epochs"] == {3}
+    assert found["epochs"] == {2} and found["loss_patience"] == {3}
     assert all(
         round(v / 2e-3) * 2e-3 == pytest.approx(v) or v == 1e-3 for v in found["weight_decay"]
     )
