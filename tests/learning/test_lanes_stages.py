@@ -316,6 +316,7 @@ def all_settings(model: str) -> list[Config]:
     base = SHORT | MODELS[model] | {"n_tasks": n_tasks, "batch_size": 40, "n_replay": 50}
     one_task = "frozen" if model == "vib" else "per_task"
     other_lr: Settings = {"lr_schedule": "exponential", "lr_decay": 0.9, "lr": 2e-3}
+    smooth: Settings = {"lr_schedule": "cosine", "momentum": 0.9, "clip_norm": 1.0}
     simple: Settings = {"replay": "simple", "selection_features": "encoder", "loss_above": 1e5}
     patient: Settings = {"loss_factor": 1e6, "loss_patience": 3}
     return lanes_of(

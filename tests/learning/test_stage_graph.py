@@ -29,14 +29,21 @@ def facts_of_data(config: Config) -> Facts:
 
 def facts_of_steps(config: Config) -> Facts:
     limits = (config.loss_above, config.loss_factor, config.loss_patience)
-    return (*facts_of_data(config), config.batch_size, config.weight_decay, limits)
+    own = (config.batch_size, config.weight_decay, config.clip_norm)
+    return (*facts_of_data(config), *own, limits)
+
+
+def momentum_of(config: Config, optimizer: str) -> float | None:
+    return config.momentum if optimizer in ("sgd", "rmsprop") else None
 
 
 def facts_of_classifier(config: Config) -> Facts:
     """Give what every stage of a classifier depends on."""
     shapes = (config.encoder_widths, config.class_decoder_widths, config.nonlinearity)
-    decay = config.lr_decay if config.lr_schedule == "exponential" else None
-    steps = (config.epochs, config.optimizer, config.lr, decay, config.reduction, config.ema_decay)
+    schedules = {"constant": None, "exponential": config.lr_decay, "cosine": "cosine"}
+    rates = (config.lr, schedules[config.lr_schedule])
+    steps: Facts = (config.epochs, config.optimizer, rates, config.reduction, config.ema_decay)
+    steps += (momentum_of(config, config.optimizer), config.dropout, config.label_smoothing)
     latent: Facts = ()
     if config.model != "mlp":
         latent = (config.n_bottleneck, config.eval_samples, config.variance)
@@ -65,6 +72,7 @@ def facts_of_vae(config: Config, task: int, vaes: Sequence[Facts], buffer: Facts
         *("VAE", task, facts_of_steps(config), config.n_bottleneck, config.rec_decoder_widths),
         config.generator_epochs or config.epochs,
         config.generator_optimizer,
+        momentum_of(config, config.generator_optimizer),
         config.generator_lr or config.lr,
     )
     if config.generator == "continual" and task > 1:
@@ -137,7 +145,7 @@ def rules(config: Config) -> dict[str, Facts]:
 def drawn(draw: random.Random, n_most: int = 80) -> list[Config]:
     """Draw distinct configurations around one base: few settings vary, with few values each."""
     base = TINY | draw.choice(list(BASES.values()))
-    varied = draw.sample(list(CHANGES), 12)
+    varied = draw.sample(list(CHANGES), 11)
     choices = {name: [None, *CHANGES[name]] for name in varied}
     found: dict[str, Config] = {}
     for _ in range(n_most):
@@ -253,6 +261,27 @@ MIR_SETTINGS = {"mir_steps": [1, 2], "mir_entropy": [0, 1], "mir_shell": [0, 1]}
         (REAL, {"lr_decay": [0.5, 0.9]}, "train_task_1", 1),
         (REAL | {"lr_schedule": "exponential"}, {"lr_decay": [0.5, 0.9]}, "train_task_1", 2),
         (VAE, {"lr_schedule": ["constant", "exponential"]}, "train_generator_1", 1),
+        (REAL | {"lr_schedule": "cosine"}, {"lr_decay": [0.5, 0.9]}, "train_task_1", 1),
+        (REAL, {"lr_schedule": ["constant", "exponential", "cosine"]}, "train_task_2", 3),
+        # momentum of sgd and rmsprop, each stage by its own optimiser
+        (REAL, {"momentum": [0, 0.9]}, "train_task_1", 1),
+        (REAL | {"optimizer": "adamw"}, {"momentum": [0, 0.9]}, "train_task_1", 1),
+        (REAL | {"optimizer": "sgd"}, {"momentum": [0, 0.9]}, "train_task_1", 2),
+        (REAL | {"optimizer": "rmsprop"}, {"momentum": [0, 0.9]}, "train_task_2", 2),
+        (VAE | {"generator_optimizer": "sgd"}, {"momentum": [0, 0.9]}, "train_task_1", 1),
+        (VAE | {"generator_optimizer": "sgd"}, {"momentum": [0, 0.9]}, "train_generator_1", 2),
+        (
+            VAE | {"optimizer": "sgd", "generator_optimizer": "adam"},
+            {"momentum": [0, 0.9]},
+            "train_generator_1",
+            1,
+        ),
+        # what concerns a classifier's new samples and its encoder is nothing to a VAE
+        (VAE, {"dropout": [0, 0.5], "label_smoothing": [0, 0.1]}, "train_generator_1", 1),
+        (VAE, {"dropout": [0, 0.5], "label_smoothing": [0, 0.1]}, "train_task_1", 4),
+        (REAL, {"dropout": [0, 0.5], "label_smoothing": [0, 0.1]}, "fill_buffer_2", 1),
+        (VAE, {"clip_norm": [0, 1]}, "train_generator_1", 2),
+        (REAL, {"clip_norm": [0, 1]}, "fill_buffer_2", 1),
         (REAL, {"replay_decay": [0.5, 0.9]}, "train_task_3", 1),
         (
             REAL | {"replay_schedule": "exponential"},
@@ -365,12 +394,12 @@ def test_the_pack_key_is_every_setting_that_is_not_a_lanes(name: str) -> None:
     assert n_compared
     assert (name in LANE_SETTINGS) == (
         name
-        in {*OF_REPLAY, "lr", "lr_schedule", "lr_decay", "weight_decay"}
+        in {*OF_REPLAY, "lr", "lr_schedule", "lr_decay", "weight_decay", "momentum", "clip_norm"}
         - {
             "generator_epochs",
             "generator_optimizer",
         }
-        or name in ("beta_1", "beta_2", "loss_above", "loss_factor", "loss_patience")
+        or name in ("beta_1", "beta_2", "dropout", "loss_above", "loss_factor", "loss_patience")
     )
 
 

@@ -47,18 +47,22 @@ CHANGES: dict[str, list[Any]] = {
     "batch_size": [30],
     "eval_samples": [0, 2],
     "reduction": ["sum", "mean"],
+    "label_smoothing": [0.2],
     "ema_decay": [0.9],
     "n_bottleneck": [4],
     "encoder_widths": [(6,)],
     "class_decoder_widths": [(4,)],
     "rec_decoder_widths": [(7,)],
     "nonlinearity": ["tanh"],
+    "dropout": [0.3],
     "variance": ["softplus"],
-    "optimizer": ["sgd"],
+    "optimizer": ["sgd", "adamw", "rmsprop"],
     "lr": [2e-2],
-    "lr_schedule": ["exponential"],
+    "lr_schedule": ["exponential", "cosine"],
     "lr_decay": [0.5],
     "weight_decay": [0.1],
+    "momentum": [0.5],
+    "clip_norm": [0.5],
     "optimizer_state": ["reset", "keep"],
     "beta_1": [-1.0, 0.0, 0.5],
     "beta_2": [0.5],
@@ -80,7 +84,7 @@ CHANGES: dict[str, list[Any]] = {
     "label_temperature": [3.0],
     "labeler": ["per_task", "at_generation"],
     "generator": ["per_task", "continual"],
-    "generator_optimizer": ["adagrad"],
+    "generator_optimizer": ["adagrad", "rmsprop"],
     "generator_lr": [3e-2],
     "generator_replay_weight": [0.25],
     "freeze_encoder": [True],
@@ -96,14 +100,16 @@ MLP, VIB, COMPARISON = {"experiment": "replay"}, {"model": "vib"}, {"model": "co
 BASES: dict[str, dict[str, Any]] = {
     "joint mlp": {"experiment": "joint", "n_tasks": 3},
     "joint vib": {"experiment": "joint", "model": "vib", "n_tasks": 2},
-    "vib": {"experiment": "vib"},
+    "vib, rmsprop": {"experiment": "vib", "optimizer": "rmsprop", "lr": 1e-3},
     "mlp, reservoir, mir": MLP
     | {"n_tasks": 3, "replay": "simple", "selection": "reservoir", "retrieval": "mir"},
     "vib, herding by encoder": VIB
     | {"n_tasks": 3, "replay": "simple", "selection": "herding", "selection_features": "encoder"},
-    "mlp, VAE a task": MLP | {"n_tasks": 3},
+    "mlp with sgd, VAE a task with adam": MLP
+    | {"n_tasks": 3, "optimizer": "sgd", "generator_optimizer": "adam"},
     "comparison, continual VAE, generative MIR": COMPARISON
-    | {"n_tasks": 3, "generator": "continual", "retrieval": "generative_mir"},
+    | {"n_tasks": 3, "generator": "continual", "retrieval": "generative_mir"}
+    | {"generator_optimizer": "rmsprop", "generator_lr": 1e-3},
     "vib, frozen decoder": VIB | {"n_tasks": 2, "freeze_encoder": True},
     "vib, continual decoder": VIB | {"n_tasks": 3, "replay_schedule": "exponential"},
 }

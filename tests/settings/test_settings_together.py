@@ -226,6 +226,14 @@ NO_CANDIDATES = "space.retrieval: expected cycle, as there are no candidates for
             "training: {ema_decay: 1}",
             "training.ema_decay: expected a number from 0 to below 1, got 1",
         ),
+        (
+            "training: {label_smoothing: 1.1}",
+            "training.label_smoothing: expected a number from 0 to 1, got 1.1",
+        ),
+        ("space: {dropout: 1}", "space.dropout: expected a number from 0 to below 1, got 1"),
+        ("space: {dropout: -1}", "space.dropout: expected a number from 0 to below 1, got -1"),
+        ("space: {momentum: 1}", "space.momentum: expected a number from 0 to below 1, got 1"),
+        ("space: {clip_norm: -1}", "space.clip_norm: expected a number >= 0, got -1"),
         ("space: {lr_decay: 0}", "space.lr_decay: expected a number > 0, at most 1, got 0"),
         ("space: {lr_decay: 1.1}", "space.lr_decay: expected a number > 0, at most 1, got 1.1"),
         ("space: {generator_lr: -1}", "space.generator_lr: expected a number >= 0, got -1"),
@@ -339,7 +347,7 @@ REPLAY_VALUES: dict[str, list[Any]] = {
     "labeler": ["per_task", "at_generation"],
     "generator": ["frozen", "per_task", "continual"],
     "generator_epochs": [9],
-    "generator_optimizer": ["sgd", "adagrad"],
+    "generator_optimizer": ["sgd", "adagrad", "adamw", "rmsprop"],
     "generator_lr": [9.0],
     "generator_replay_weight": [0.1],
     "freeze_encoder": [True],
@@ -355,8 +363,8 @@ def test_where_no_task_follows_another_settings_of_replay_make_no_other_config(
 ) -> None:
     plain = Config(experiment=experiment, model=model)
     of_vib = {"beta_1", "n_bottleneck", "eval_samples", "rec_decoder_widths", "variance", "beta_2"}
-    of_data = {"shuffle_tasks", "lr_decay"}
-    assert set(REPLAY_VALUES) == set(DECLARATIONS) - set(plain.applicable) - of_vib - of_data
+    of_others = {"shuffle_tasks", "lr_decay", "momentum"}
+    assert set(REPLAY_VALUES) == set(DECLARATIONS) - set(plain.applicable) - of_vib - of_others
     for name, values in REPLAY_VALUES.items():
         for value in values:
             changed = Config.model_validate(
@@ -428,6 +436,7 @@ def test_an_experiment_under_space_is_that_at_the_top(
         ({"replay": "simple", "selection": "reservoir"}, "n_replay_scope", "total"),
         ({"replay": "simple", "selection": "ring"}, "n_replay_scope", "per_task"),
         ({"optimizer": "sgd"}, "generator_optimizer", "sgd"),
+        ({"optimizer": "rmsprop"}, "generator_optimizer", "rmsprop"),
         ({"optimizer": "sgd", "generator_optimizer": "adam"}, "generator_optimizer", "adam"),
     ],
 )
