@@ -36,6 +36,9 @@ class Model:
     """The experiments that train it."""
     has_latent: ClassVar[bool] = True
     """Whether z is drawn; without it no setting of a bottleneck applies."""
+    has_hidden_layers: ClassVar[bool] = True
+    """Whether its encoder has layers of ``encoder_widths``; without them neither these nor their
+    dropout apply."""
     decodes_images: ClassVar[bool] = False
     """Whether it reconstructs its inputs, and so generates its own replay from z."""
     reduction: ClassVar[str] = "sum"
