@@ -58,6 +58,11 @@ def run_block(block: Block, folder: Path, package: Path) -> str:
     return done.stdout
 
 
+def run_python(text: str, folder: Path) -> str:
+    """Run Python in a folder that has a copy of the package in it; return what it printed."""
+    return run_block(Block("python", "", text, 0), folder, folder)
+
+
 def carry_out(page: Path, folder: Path, package: Path = ROOT) -> int:
     """Write the files of a page and run its blocks in ``folder``; count those that ran.
 

@@ -61,7 +61,8 @@ class Model:
 
     def layout(self, config: Settings, has_images: bool) -> Layout:
         """Lay the parameters out; with ``has_images`` those of the reconstruction, too."""
-        hidden, z = (n_inputs(config), *config.encoder_widths), self.n_latent(config)
+        widths = config.encoder_widths if self.has_hidden_layers else ()
+        hidden, z = (n_inputs(config), *widths), self.n_latent(config)
         specs = self._encoder(hidden, z)
         specs += chain_specs("class_decoder", (z, *config.class_decoder_widths, n_classes(config)))
         if has_images:
