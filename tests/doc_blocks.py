@@ -1,7 +1,7 @@
 """Carry out what a page of the docs shows: its files, its commands, its Python, in order.
 
-A block ``yaml title="small.yaml"`` (or ``diff``) is a file, ``bash`` and ``python`` are run where
-the files lie, and ``text`` right after one of these is what it prints.
+A block with a title, such as ``yaml title="small.yaml"``, is a file; other ``bash`` and ``python``
+is run where the files lie, and ``text`` right after one of these is what it prints.
 """
 
 import os
@@ -58,6 +58,11 @@ def run_block(block: Block, folder: Path, package: Path) -> str:
     return done.stdout
 
 
+def run_python(text: str, folder: Path) -> str:
+    """Run Python in a folder that has a copy of the package in it; return what it printed."""
+    return run_block(Block("python", "", text, 0), folder, folder)
+
+
 def carry_out(page: Path, folder: Path, package: Path = ROOT) -> int:
     """Write the files of a page and run its blocks in ``folder``; count those that ran.
 
@@ -66,15 +71,15 @@ def carry_out(page: Path, folder: Path, package: Path = ROOT) -> int:
     n_run = 0
     printed: str | None = None
     for block in blocks_of(page):
-        if block.language in ("bash", "python"):
+        if block.title:
+            (folder / block.title).write_text(block.text)
+        elif block.language in ("bash", "python"):
             printed = run_block(block, folder, package)
             n_run += 1
         elif block.language == "text" and printed is not None:
             problem = difference(block.text, printed)
             assert not problem, f"{page.name}, line {block.line}: {problem}\n{printed}"
             printed = None
-        elif block.title:
-            (folder / block.title).write_text(block.text)
     return n_run
 
 

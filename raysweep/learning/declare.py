@@ -84,6 +84,7 @@ class Part(StrEnum):
     SPLIT = "split tasks"
     TRAINING = "every stage that trains"
     CLASSIFIER = "training a classifier"
+    HIDDEN_LAYERS = "training a classifier whose encoder has hidden layers"
     LATER_TASK = "training a classifier on a task after the first"
     BOTTLENECK = "training a classifier with a stochastic bottleneck"
     RECONSTRUCTION = "training a classifier that reconstructs its inputs"
@@ -168,12 +169,12 @@ def declaration_of(field: FieldInfo) -> Declaration:
 
 def words_of(field: FieldInfo) -> list[str]:
     """List the words a setting accepts; empty where it is no choice."""
-    choices = [part for part in field.metadata if isinstance(part, Choice)]
+    parts = typing.get_args(field.annotation)
+    of_parts = [word for part in parts for word in (part, *typing.get_args(part))]
+    choices = [part for part in (*field.metadata, *of_parts) if isinstance(part, Choice)]
     if choices:
         return list(choices[0].words)
-    parts = typing.get_args(field.annotation)
-    words = [word for part in parts for word in (part, *typing.get_args(part))]
-    return [word for word in words if isinstance(word, str)]
+    return [word for word in of_parts if isinstance(word, str)]
 
 
 def _takes_files(field: FieldInfo) -> bool:

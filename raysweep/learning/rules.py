@@ -56,6 +56,7 @@ def _check_experiment(settings: Settings) -> None:
 
 def _check_data(settings: Settings) -> None:
     shape, kind = SOURCES[settings.source], TASK_KINDS[settings.tasks]
+    kind.check(settings)
     most = kind.most_tasks(shape)
     if most is not None and settings.n_tasks > most:
         raise InputError(

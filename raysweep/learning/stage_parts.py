@@ -63,7 +63,10 @@ def decodes_images(settings: Settings, is_first: bool) -> bool:
 def classifier_parts(settings: Settings, is_first: bool, has_buffer: bool) -> Parts:
     """Return the parts of a stage that trains the classifier."""
     parts = {Part.TRAINING, Part.CLASSIFIER}
-    if MODELS[settings.model].has_latent:
+    model = MODELS[settings.model]
+    if model.has_hidden_layers:
+        parts.add(Part.HIDDEN_LAYERS)
+    if model.has_latent:
         parts.add(Part.BOTTLENECK)
     if decodes_images(settings, is_first):
         parts.add(Part.RECONSTRUCTION)
@@ -90,4 +93,5 @@ def buffer_parts(settings: Settings) -> Parts:
 
 
 def _with_data(settings: Settings, parts: set[Part]) -> Parts:
-    return frozenset(parts | {Part.EVERY, TASK_KINDS[settings.tasks].part})
+    own = TASK_KINDS[settings.tasks].part
+    return frozenset(parts | {Part.EVERY} | ({own} if own else set()))

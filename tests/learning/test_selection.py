@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from raysweep.learning.replay.selection import SELECTIONS, Selection, keep, quotas, select
+from raysweep.learning.declarations.replay import SELECTIONS
+from raysweep.learning.replay.selection import Selection, keep, quotas, select
 
 PER_CLASS = ("ring", "class_balanced", "herding", "mean_of_features", "kmeans", "kmeans_centroids")
 RANK_NESTED = ("random", "reservoir", "ring", "class_balanced", "herding", "mean_of_features")

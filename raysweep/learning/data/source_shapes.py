@@ -1,9 +1,7 @@
 """Sizes of the data sources, known before any data is loaded."""
 
 import re
-from typing import Literal, NamedTuple
-
-TaskKind = Literal["perm_mnist", "split_mnist"]
+from typing import NamedTuple
 
 
 class SourceShape(NamedTuple):
@@ -38,12 +36,28 @@ class _Shapes(dict[str, SourceShape]):
         return SourceShape(*map(int, match.groups()))
 
 
-SOURCES = _Shapes(
-    {
-        "mnist_5k": SourceShape(4_000, 1_000, 784, 10),
-        "mnist": SourceShape(60_000, 10_000, 784, 10),
-        "fashion_mnist": SourceShape(60_000, 10_000, 784, 10),
-        "kmnist": SourceShape(60_000, 10_000, 784, 10),
-    }
-)
+class NamedSource(NamedTuple):
+    """A source that has a word in ``source:``.
+
+    ``mean`` and ``sd`` are those of the training pixels scaled to [0, 1], ``torchvision`` is its
+    class in torchvision.datasets; a source without one has a loader in ``sources``.
+    """
+
+    shape: SourceShape
+    mean: float
+    sd: float
+    torchvision: str | None = None
+
+
+_MNIST = SourceShape(60_000, 10_000, 784, 10)
+
+NAMED_SOURCES = {
+    "mnist_5k": NamedSource(SourceShape(4_000, 1_000, 784, 10), 0.1307, 0.3081),
+    "mnist": NamedSource(_MNIST, 0.1307, 0.3081, "MNIST"),
+    "fashion_mnist": NamedSource(_MNIST, 0.2860, 0.3530, "FashionMNIST"),
+    "kmnist": NamedSource(_MNIST, 0.1918, 0.3483, "KMNIST"),
+}
+"""The words of ``source:``."""
+
+SOURCES = _Shapes({name: source.shape for name, source in NAMED_SOURCES.items()})
 """The sources that come with raysweep, or are downloaded, and any file's."""

@@ -3,7 +3,7 @@
 import contextlib
 import io
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,20 +14,13 @@ from numpy.typing import NDArray
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
 from raysweep.learning.data.source_files import find_file, read_arrays
-from raysweep.learning.data.source_shapes import SOURCES, is_file_source
+from raysweep.learning.data.source_shapes import NAMED_SOURCES, SOURCES, is_file_source
 from raysweep.learning.data.task_kinds import TASK_KINDS
 from raysweep.learning.rules import is_by_class, shares_of_first_task
 
 _Bytes = NDArray[np.uint8]
 
-_TORCHVISION_CLASSES = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "kmnist": "KMNIST"}
 _FILES = ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1"]
-_STATISTICS = {
-    "mnist_5k": (0.1307, 0.3081),
-    "mnist": (0.1307, 0.3081),
-    "fashion_mnist": (0.2860, 0.3530),
-    "kmnist": (0.1918, 0.3483),
-}
 
 
 @dataclass(frozen=True)
@@ -64,15 +57,18 @@ def load_source(name: str, folder: Path) -> Source:
     """
     if is_file_source(name):
         return _load_file(name, folder)
-    arrays = _load_mnist_5k() if name == "mnist_5k" else _load_torchvision(name, folder)
-    return Source(name, *arrays, *_STATISTICS[name])
+    arrays = _LOADERS[name]() if name in _LOADERS else _load_torchvision(name, folder)
+    return Source(name, *arrays, NAMED_SOURCES[name].mean, NAMED_SOURCES[name].sd)
 
 
 def is_local(name: str, folder: Path) -> bool:
     """Tell whether a source's files are here, unpacked or not."""
-    if name == "mnist_5k" or is_file_source(name):  # of a file load_source says what is wrong
+    if is_file_source(name):  # load_source says what is wrong with it
         return True
-    raw = folder / _TORCHVISION_CLASSES[name] / "raw"
+    class_name = NAMED_SOURCES[name].torchvision
+    if class_name is None:
+        return True
+    raw = folder / class_name / "raw"
     return all(
         (raw / f"{file}-ubyte").exists() or (raw / f"{file}-ubyte.gz").exists() for file in _FILES
     )
@@ -97,6 +93,12 @@ def _load_mnist_5k() -> tuple[_Bytes, _Bytes, _Bytes, _Bytes]:
     return images[~is_test], labels[~is_test], images[is_test], labels[is_test]
 
 
+_LOADERS: dict[str, Callable[[], tuple[_Bytes, _Bytes, _Bytes, _Bytes]]] = {
+    "mnist_5k": _load_mnist_5k,
+}
+"""What reads the sources that are none of torchvision's: training and test images and labels."""
+
+
 def _load_file(name: str, folder: Path) -> Source:
     path = find_file(name, folder)
     if path is None:
@@ -117,7 +119,8 @@ def _load_file(name: str, folder: Path) -> Source:
 def _load_torchvision(name: str, folder: Path) -> tuple[_Bytes, _Bytes, _Bytes, _Bytes]:
     from torchvision import datasets  # 5 s to import: only where such a source is used
 
-    class_name = _TORCHVISION_CLASSES[name]
+    class_name = NAMED_SOURCES[name].torchvision
+    assert class_name is not None, name
     data_class = getattr(datasets, class_name)
     try:
         # The driver's screen is not for torchvision's download bars.

@@ -39,7 +39,7 @@ class ModelSettings(TrainingSettings):
         le=100_000,
     )
     encoder_widths: Widths = setting(
-        (200, 200), "space", "Hidden widths of the encoder, or of the MLP.", Part.CLASSIFIER
+        (200, 200), "space", "Hidden widths of the encoder, or of the MLP.", Part.HIDDEN_LAYERS
     )
     class_decoder_widths: Widths = setting(
         (), "space", "Hidden widths of the class decoder.", Part.CLASSIFIER
@@ -63,7 +63,7 @@ class ModelSettings(TrainingSettings):
         "space",
         "Probability that a training step leaves out a hidden unit of the encoder, or of the MLP "
         "(Srivastava et al. 2014); tests, labels and the virtual step of retrieval are without it.",
-        Part.CLASSIFIER,
+        Part.HIDDEN_LAYERS,
         varies=Varies.BY_LANE,
         ge=0,
         lt=1,

@@ -18,6 +18,8 @@ from raysweep.learning.declare import (
 FEATURE_SELECTIONS = ("herding", "mean_of_features", "kmeans", "kmeans_centroids")
 """Selections that measure distances."""
 
+SELECTIONS = ("random", "reservoir", "ring", "class_balanced", *FEATURE_SELECTIONS)
+
 
 class ReplaySettings(ModelSettings):
     """What is replayed."""
@@ -47,16 +49,7 @@ class ReplaySettings(ModelSettings):
         Part.BUFFER,
         varies=Varies.BY_LANE_SIZE,
     )
-    selection: Literal[
-        "random",
-        "reservoir",
-        "ring",
-        "class_balanced",
-        "herding",
-        "mean_of_features",
-        "kmeans",
-        "kmeans_centroids",
-    ] = setting(
+    selection: Annotated[str, Choice(SELECTIONS)] = setting(
         "random",
         "space",
         "Which real samples simple replay keeps; all but random and reservoir by task and class.",

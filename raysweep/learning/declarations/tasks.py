@@ -1,10 +1,11 @@
 """Settings of what is learned: the experiment, its tasks, their data."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict
 
 from raysweep.learning.data.source_files import FileSource
+from raysweep.learning.data.source_shapes import NAMED_SOURCES
 from raysweep.learning.declare import (
     Choice,
     Count,
@@ -32,7 +33,7 @@ class TaskSettings(BaseModel):
         "perm_mnist", "data", "How tasks are made of the source.", Part.EVERY
     )
     n_tasks: Count = setting(2, "data", "Number of tasks in sequence.", Part.EVERY, ge=1, le=100)
-    source: Literal["mnist_5k", "mnist", "fashion_mnist", "kmnist"] | FileSource = setting(
+    source: Annotated[str, Choice(list(NAMED_SOURCES))] | FileSource = setting(
         "mnist_5k",
         "data",
         "Where the images come from; the path of an .npz file for your own.",

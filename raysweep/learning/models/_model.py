@@ -36,6 +36,9 @@ class Model:
     """The experiments that train it."""
     has_latent: ClassVar[bool] = True
     """Whether z is drawn; without it no setting of a bottleneck applies."""
+    has_hidden_layers: ClassVar[bool] = True
+    """Whether its encoder has layers of ``encoder_widths``; without them neither these nor their
+    dropout apply."""
     decodes_images: ClassVar[bool] = False
     """Whether it reconstructs its inputs, and so generates its own replay from z."""
     reduction: ClassVar[str] = "sum"
@@ -58,7 +61,8 @@ class Model:
 
     def layout(self, config: Settings, has_images: bool) -> Layout:
         """Lay the parameters out; with ``has_images`` those of the reconstruction, too."""
-        hidden, z = (n_inputs(config), *config.encoder_widths), self.n_latent(config)
+        widths = config.encoder_widths if self.has_hidden_layers else ()
+        hidden, z = (n_inputs(config), *widths), self.n_latent(config)
         specs = self._encoder(hidden, z)
         specs += chain_specs("class_decoder", (z, *config.class_decoder_widths, n_classes(config)))
         if has_images:

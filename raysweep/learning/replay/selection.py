@@ -10,15 +10,15 @@ All is deterministic given the arguments; ties go to the lower index. Features a
 float64, so that rounding seldom decides.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-_BY_FEATURES = ("herding", "mean_of_features", "kmeans", "kmeans_centroids")
-SELECTIONS = ("random", "reservoir", "ring", "class_balanced", *_BY_FEATURES)
+from raysweep.learning.declarations.replay import FEATURE_SELECTIONS, SELECTIONS
+
 _N_LLOYD_STEPS = 20
 
 
@@ -87,7 +87,7 @@ def select(
     for group in _groups_of_task(selection, n_classes, task):
         members = sequence[groups[sequence] == group]
         n_chosen = min(quotas[group], len(members))
-        if selection in _BY_FEATURES:
+        if selection in FEATURE_SELECTIONS:
             assert features is not None, f"{selection} needs features"
             x = features[members].to(torch.float64)
             chosen, pixels = _choose_by_features(selection, x, images[members], n_chosen, stream)
@@ -166,8 +166,7 @@ def _choose_by_features(
         return torch.zeros(0, dtype=torch.int64, device=x.device), images[:0].to(x.dtype)
     if selection == "kmeans_centroids":
         return _mean_images(x, images.to(x.dtype), k, stream)
-    choose = {"herding": _herd, "mean_of_features": _nearest_to_mean}
-    chosen = _nearest_to_means(x, k, stream) if selection == "kmeans" else choose[selection](x, k)
+    chosen = _nearest_to_means(x, k, stream) if selection == "kmeans" else _CHOOSE[selection](x, k)
     return chosen, images[chosen].to(x.dtype)
 
 
@@ -195,6 +194,13 @@ def _nearest_to_mean(x: Tensor, k: int) -> Tensor:
     The mean of features of Chaudhry et al. 2019 (arXiv 1902.10486), once a task has ended.
     """
     return (x - x.mean(0)).square().sum(1).argsort(stable=True)[:k]
+
+
+_CHOOSE: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "herding": _herd,
+    "mean_of_features": _nearest_to_mean,
+}
+"""What chooses k of a group by its features (n, F) alone; the most important first."""
 
 
 def _nearest_to_means(x: Tensor, k: int, stream: torch.Generator) -> Tensor:

@@ -21,10 +21,13 @@ class TaskKind:
     Sizes are asked for before the data is there. Letters: N samples, D pixels, C classes.
     """
 
-    part: ClassVar[Part]
-    """The part of every stage that reads this kind's own settings."""
+    part: ClassVar[Part | None] = None
+    """The part of every stage that reads this kind's own settings; None where it has none."""
     class_words: ClassVar[str] = "all classes"
     """The classes of a task, in words."""
+
+    def check(self, config: Settings) -> None:
+        """Raise ``InputError`` for settings that do not go with it."""
 
     def n_classes(self, shape: SourceShape) -> int:
         """Return the number of classes of each task."""
