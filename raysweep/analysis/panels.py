@@ -140,10 +140,10 @@ def averaged_over(trials: pd.DataFrame, named: Sequence[str]) -> str:
     """
     columns = [name for name in [*varied_settings(trials), _SEED] if name not in named]
     if named and columns:
-        each = trials.groupby([*named], dropna=False)[columns].nunique(dropna=False)
+        each = trials.groupby([*named], dropna=False)[columns].nunique()
         most, least = each.max(), each.min()
     else:
-        most = least = trials[columns].nunique(dropna=False)
+        most = least = trials[columns].nunique()
     counts = {
         name: f"{'up to ' if least[name] < most[name] else ''}{most[name]}"
         for name in columns

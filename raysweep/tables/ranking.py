@@ -96,7 +96,8 @@ def varied_settings(trials: "pd.DataFrame") -> list[str]:
     varied = [
         name
         for name in settings
-        if name != SETTING + "seed" and trials[name].nunique(dropna=False) > 1
+        # Null where it does not apply: that is another setting's doing.
+        if name != SETTING + "seed" and trials[name].nunique() > 1
     ]
     n_distinct = len(trials[varied].drop_duplicates()) if varied else 0
     is_drawn = {

@@ -277,7 +277,8 @@ def config_of(row: "Mapping[Any, Any] | pd.Series[Any]") -> Config:
     """Rebuild the configuration of a row of ``trials``, the inverse of ``config_columns``.
 
     ``row`` maps columns to values, as a dict or as a pandas Series of a DataFrame's row. Settings
-    that do not apply to the configuration are null. Raises ``InputError`` where others are, where
+    that do not apply to the configuration are null; those that are newer than the row may be
+    missing. Raises ``InputError`` where others are, where
     a value is none, and where the settings are not those that ``config_id`` stands for.
     """
     config_id = row.get("config_id")
@@ -292,13 +293,13 @@ def config_of(row: "Mapping[Any, Any] | pd.Series[Any]") -> Config:
         config = Config(**values)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
-    missing = next((name for name in config.applicable if name not in values), None)
-    if missing is not None:
-        raise InputError(
-            f"{where}: expected a value in the column config/{missing} of its row, found none; "
-            f"read trials with raysweep.results.read_trials"
-        )
     if config.id != config_id:
+        missing = next((name for name in config.applicable if name not in values), None)
+        if missing is not None:
+            raise InputError(
+                f"{where}: expected a value in the column config/{missing} of its row, found none; "
+                f"read trials with raysweep.results.read_trials"
+            )
         raise InputError(
             f"{where}: expected its settings in its row of trials, found those of {config.id}; "
             f"was the table edited, or written by another version of raysweep?"

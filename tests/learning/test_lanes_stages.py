@@ -600,8 +600,7 @@ SHARED: dict[str, tuple[Settings, list[Settings], dict[str, int]]] = {
         [
             {"label_temperature": 2.0},
             {},
-            {"replay_labels": "hard"},
-            {"replay_labels": "hard", "label_temperature": 2.0},
+            {"replay_labels": "hard"},  # to which no temperature applies
         ],
         {"train_task_1": 1, "train_generator_1": 1, "fill_buffer_1": 3, "train_task_2": 3},
     ),

@@ -55,7 +55,8 @@ def test_a_sweep_carries_its_bounds(bounds: Path) -> None:
     sequence = ["forgetting", "backward_transfer", "forward_transfer", "learning_accuracy"]
     assert trials.loc[joint, sequence].isna().all(axis=None)
     assert trials.loc[~joint, sequence].notna().all(axis=None)
-    mlp = trials[trials["config/model"] == "mlp"]
+    assert trials.loc[joint, "config/replay"].isna().all()  # it does not apply
+    mlp = trials[trials["config/model"] == "mlp"].fillna({"config/replay": "none"})
     mean = mlp.groupby(["config/experiment", "config/replay"])["average_accuracy"].mean()
     assert mean["joint", "none"] > mean["replay", "simple"] > mean["replay", "none"]
     stages = read_epochs(bounds).groupby("config_id")["stage"].unique()
