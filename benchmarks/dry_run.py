@@ -35,7 +35,7 @@ N_SLOTS = 2
 
 
 def spaces(folder: Path) -> dict[str, Path]:
-    """Give the search spaces by name; those that the project has not are written."""
+    """Return the search spaces by name; those that the project has not are written."""
     mlp = {"encoder_widths": [200, 200], "optimizer": "sgd", "lr": 0.02}
     vae = {"n_bottleneck": 50, "rec_decoder_widths": [200, 200], "generator_optimizer": "adam"}
     generators = {"grid_search": ["per_task", "continual"]}

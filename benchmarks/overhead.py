@@ -47,7 +47,7 @@ TRAINING = {"epochs": 7, "batch_size": 100}
 
 
 def grid_of(n_configs: int) -> dict[str, object]:
-    """Give a grid over settings that share no stage: every configuration trains in full."""
+    """Return a grid over settings that share no stage: every configuration trains in full."""
     rates = [round(1e-3 * (1 + k / n_configs), 9) for k in range(n_configs)]
     return {**SETTINGS, "lr": {"grid_search": rates}}
 
@@ -129,7 +129,7 @@ def run_peer(file: Path) -> None:
 
 
 def start_up(folder: Path) -> float:
-    """Give the wall seconds of a sweep of one trivial configuration, less its training."""
+    """Return the wall seconds of a sweep of one trivial configuration, less its training."""
     space = {"encoder_widths": [2], "n_bottleneck": 2, "rec_decoder_widths": [2], "replay": "none"}
     training = {"epochs": 1, "batch_size": 500}
     run = run_command(write_space(folder / "one.yaml", space, training=training), n_configs=1)

@@ -39,7 +39,7 @@ class Target:
     is_least: bool = False
 
     def is_met(self, mean: float) -> bool | None:
-        """Tell whether a mean over seeds meets it, None without a goal."""
+        """Return whether a mean over seeds meets it, None without a goal."""
         if self.published is None:
             return None
         miss = self.published - mean if self.is_least else abs(mean - self.published)

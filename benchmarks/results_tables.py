@@ -56,7 +56,7 @@ def epoch_rows(first: int, n: int) -> list[dict[str, Any]]:
 
 
 def measure_folds(folder: Path) -> tuple[float, float]:
-    """Give the seconds of the fold of all parts, and of one with one more part."""
+    """Return the seconds of the fold of all parts, and of one with one more part."""
     results = ResultsFolder(folder)
     results.open()
     writer = Writer(results)
@@ -81,7 +81,7 @@ def measure_folds(folder: Path) -> tuple[float, float]:
 
 
 def peak_mb() -> float:
-    """Give this process's largest memory so far; getrusage would count its parent's, too."""
+    """Return this process's largest memory so far; getrusage would count its parent's, too."""
     status = Path("/proc/self/status").read_text()
     (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1e3
@@ -116,7 +116,7 @@ def write_a_day(folder: Path, n_parts: int) -> dict[str, float]:
 
 
 def measure_store() -> list[float]:
-    """Give the milliseconds of each flush of one part to moto's S3 server; none without moto."""
+    """Return the milliseconds of each flush of one part to moto's S3 server; none without moto."""
     if importlib.util.find_spec("moto") is None:
         return []
     from tests.s3_server import credentials, serve

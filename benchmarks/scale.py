@@ -47,7 +47,7 @@ def space_of(folder: Path, n_configs: int) -> Path:
 
 
 def write_tables(run: SweepRun, folder: Path) -> float:
-    """Give the seconds that it takes to write the rows of a sweep as parts and to fold them."""
+    """Return the seconds that it takes to write the rows of a sweep as parts and to fold them."""
     rows = {name: read_arrow(run.folder, name).to_pylist() for name in TABLES}
     results = ResultsFolder(folder / "again")
     results.open()

@@ -56,7 +56,7 @@ def search_file(
 
 
 def space_in(file: Path) -> Space:
-    """Give the space that a file searches in."""
+    """Return the space that a file searches in."""
     space = load_sweep(file).space
     assert space is not None
     return space
@@ -71,7 +71,7 @@ class Found:
 
     @property
     def best(self) -> tuple[Config, float]:
-        """Give the configuration with the highest accuracy, and that."""
+        """Return the configuration with the highest accuracy, and that."""
         rows = [row for row in self.rows if row["status"] == "finished"]
         row = max(rows, key=lambda row: float(row[METRIC]))
         return self.configs[row["config_id"]], float(row[METRIC])

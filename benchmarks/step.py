@@ -101,7 +101,7 @@ class Epochs:
 
 
 def products_of(step: Callable[[], None]) -> Callable[[], None]:
-    """Give a function that makes the matrix products of a step, and nothing else."""
+    """Return a function that makes the matrix products of a step, and nothing else."""
     calls: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def record(a: Tensor, b: Tensor, add_to: Tensor | None = None, *, out: Tensor) -> Tensor:
@@ -120,7 +120,7 @@ def products_of(step: Callable[[], None]) -> Callable[[], None]:
 
 
 def autograd_step(epochs: Epochs) -> Callable[[], None]:
-    """Give a training step of the same group in the form that defines the losses."""
+    """Return a training step of the same group in the form that defines the losses."""
     group = epochs.group
 
     def run() -> None:

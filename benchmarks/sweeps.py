@@ -23,7 +23,7 @@ class SweepRun:
     folder: Path
 
     def stated(self, pattern: str) -> float:
-        """Give the number that the command printed where ``pattern`` has its group."""
+        """Return the number that the command printed where ``pattern`` has its group."""
         match = re.search(pattern, self.output)
         if match is None:
             raise ValueError(f"expected {pattern!r} in the command's output, got: {self.output}")

@@ -182,7 +182,7 @@ def _described(key: str, schema: dict[str, Any], section: str = "") -> dict[str,
 
 
 def _plain(name: str) -> dict[str, Any]:
-    """Give the schema of one value of a setting, by its type and limits."""
+    """Return the schema of one value of a setting, by its type and limits."""
     field = Config.model_fields[name]
     given = TypeAdapter(field.rebuild_annotation()).json_schema()
     kind = given.get("type")
@@ -211,14 +211,14 @@ def _value(name: str) -> dict[str, Any]:
 
 
 def _or(name: str, others: list[dict[str, Any]]) -> dict[str, Any]:
-    """Give the schema of a value of a setting, or of what stands for several."""
+    """Return the schema of a value of a setting, or of what stands for several."""
     value = _value(name)
     shown = {key: value[key] for key in ("description", "default")}
     return {**shown, "anyOf": [{"$ref": f"#/definitions/{name}"}, *others]}
 
 
 def _drawn(name: str) -> list[dict[str, Any]]:
-    """Give the schemas of the distributions of a setting: a choice, or a range of numbers."""
+    """Return the schemas of the distributions of a setting: a choice, or a range of numbers."""
     has_range = Config.model_fields[name].annotation in (int, float)
     values = {"type": "array", "items": {"$ref": f"#/definitions/{name}"}, "minItems": 1}
     choice = {"choice": {"description": "One of these values, drawn.", **values}}
@@ -243,7 +243,7 @@ def _range() -> dict[str, Any]:
 
 
 def _exactly(properties: dict[str, Any]) -> dict[str, Any]:
-    """Give the schema of an object that has just one of some properties."""
+    """Return the schema of an object that has just one of some properties."""
     ends = {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}
     return {"type": "object", "properties": properties, **ends}
 
@@ -272,7 +272,7 @@ def _list_of_settings(key: str, **more: Any) -> dict[str, Any]:
 
 
 def _of_execution() -> dict[str, Any]:
-    """Give the schemas of what is no setting of a configuration: how the sweep is run."""
+    """Return the schemas of what is no setting of a configuration: how the sweep is run."""
     seeds = {"type": "array", "items": {"$ref": "#/definitions/seed"}, "minItems": 1}
     amounts = {
         "cpu": {**_NUMBER, "exclusiveMinimum": 0, "default": Resources.cpu},
@@ -323,7 +323,7 @@ def _of_execution() -> dict[str, Any]:
 
 
 def _limits() -> dict[str, Any]:
-    """Give the schemas of what ends lanes and runs early."""
+    """Return the schemas of what ends lanes and runs early."""
     default = EarlyStopping()
     whole = {"type": "integer", "minimum": 1, "maximum": stopping.MOST_EPOCHS}
     off = {"enum": [None, False, "none", "no", "off", "false"]}

@@ -26,7 +26,7 @@ def _version(package: str) -> str | None:
 
 
 def difference(wanted: Mapping[str, str], found: Mapping[str, str], host: str) -> str | None:
-    """Say in one line how a host's versions differ from the driver's, None if they do not.
+    """Describe in one line how a host's versions differ from the driver's, None if they do not.
 
     Of Python the first two numbers count.
     """

@@ -37,13 +37,13 @@ def n_threads(request: pytest.FixtureRequest) -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def source() -> Source:
-    """Give all of mnist_5k: 4,000 training and 1,000 test samples."""
+    """Return all of mnist_5k: 4,000 training and 1,000 test samples."""
     return load_source("mnist_5k", Path("data"))
 
 
 @pytest.fixture(scope="session")
 def cut() -> Callable[..., Source]:
-    """Give a function that keeps every so-manieth sample: all classes, in equal shares."""
+    """Return a function that keeps every so-manieth sample: all classes, in equal shares."""
 
     def keep(source: Source, n_train: int = N_TRAIN, n_test: int = N_TEST) -> Source:
         train = slice(None, None, len(source.train_labels) // n_train)
@@ -61,5 +61,5 @@ def cut() -> Callable[..., Source]:
 
 @pytest.fixture(scope="session")
 def small(source: Source, cut: Callable[..., Source]) -> Source:
-    """Give 400 training and 200 test samples of mnist_5k, as many of each class."""
+    """Return 400 training and 200 test samples of mnist_5k, as many of each class."""
     return cut(source)

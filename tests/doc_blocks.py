@@ -35,7 +35,7 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def environment(package: Path) -> dict[str, str]:
-    """Give the environment of an activated virtual environment that finds ``package``."""
+    """Return the environment of an activated virtual environment that finds ``package``."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     return {**os.environ, "PATH": path, "PYTHONPATH": str(package), "NO_COLOR": "1"}
 

@@ -29,7 +29,7 @@ def diverged(stage: str, epoch: int, **values: Any) -> dict[str, Any]:
 
 
 def table(name: str, rows: Sequence[dict[str, Any]], sweep: str = "one") -> pd.DataFrame:
-    """Give rows as the readers do, with the column ``sweep``."""
+    """Return rows as the readers do, with the column ``sweep``."""
     frame: pd.DataFrame = pa.Table.from_pylist([*rows], schema=TABLES[name].arrow).to_pandas()
     frame.insert(0, "sweep", sweep)
     return frame

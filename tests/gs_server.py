@@ -51,7 +51,7 @@ def serve_gs() -> Iterator[GsServer]:
 
 
 def gs_credentials(folder: Path) -> dict[str, str]:
-    """Give the environment of a client of the server: a service account with a key of its own."""
+    """Return the environment of a client of the server: a service account with a key of its own."""
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     pem = key.private_bytes(
         serialization.Encoding.PEM,

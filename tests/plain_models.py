@@ -78,7 +78,7 @@ class Encoder(nn.Module):
             self.logvar = seeded_linear(config, f"{prefix}.logvar", widths[-1], n_z)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Give mean and standard deviation of z; of an MLP its hidden layer and None."""
+        """Return mean and standard deviation of z; of an MLP its hidden layer and None."""
         for layer in self.layers:
             x = self.activate(layer(x))
         if not self.n_z:
@@ -110,7 +110,7 @@ class Classifier(nn.Module):
             self.rec_decoder = Mlp(config, "rec_decoder", widths, act)
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Give the class logits, from the mean of z where there is no noise."""
+        """Return the class logits, from the mean of z where there is no noise."""
         return self.class_decoder(draw(*self.encoder(x), noise))
 
 

@@ -319,7 +319,7 @@ class Experiment:
         rows: Tensor,
         streams: dict[str, torch.Generator],
     ) -> tuple[Tensor, Tensor]:
-        """Give a step's replayed images and labels; ``rows`` are next in the buffer's order."""
+        """Return a step's replayed images and labels; ``rows`` are next in the buffer's order."""
         config, buffer, size = self.config, phase.buffer, self.config.batch_size
         assert buffer is not None
         if config.retrieval == "cycle" or not phase.tested:

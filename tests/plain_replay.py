@@ -31,14 +31,14 @@ class Buffer:
         return len(self.images)
 
     def rows(self, chosen: Tensor) -> "Buffer":
-        """Give some of the samples."""
+        """Return some of the samples."""
         return Buffer(
             self.images[chosen], self.labels[chosen], self.groups[chosen], self.ranks[chosen]
         )
 
 
 def group_sizes(config: Config, task: int) -> list[int]:
-    """Give how many samples each group may have after a task."""
+    """Return how many samples each group may have after a task."""
     if config.replay == "simple" and config.selection != "random":
         is_total, n_stored = config.n_replay_scope == "total", config.n_tasks - 1
         sizes = selection.quotas(
@@ -180,7 +180,7 @@ def after_virtual_step(
 def most_interfered(
     model: Classifier, moved: Classifier, inputs: Tensor, targets: Tensor, k: int
 ) -> Tensor:
-    """Give the indices of the samples whose loss the step raises most, the worst first."""
+    """Return the indices of the samples whose loss the step raises most, the worst first."""
     losses = [
         functional.cross_entropy(m(inputs), targets, reduction="none") for m in (moved, model)
     ]

@@ -57,12 +57,12 @@ def metrics(trace: Trace, config: Config) -> dict[str, Any]:
 
 
 def has_test(row: dict[str, float]) -> bool:
-    """Tell whether an epoch trained what classifies."""
+    """Return whether an epoch trained what classifies."""
     return "test_accuracy" in row
 
 
 def named_parameters(modules: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """Give parameters by the product's names, weights as (in, out)."""
+    """Return parameters by the product's names, weights as (in, out)."""
     named = {}
     for name, module in modules.items():
         for key, value in module.named_parameters():

@@ -38,12 +38,12 @@ def run_product(config: Config, source: Source) -> Trace:
 
 
 def named_lane(layout: Layout, flat: Tensor) -> dict[str, Tensor]:
-    """Give the first lane's parameters by their names."""
+    """Return the first lane's parameters by their names."""
     return {name: view[0].clone() for name, view in layout.views(flat).items()}
 
 
 def stage_layout(config: Config, stage: str) -> Layout:
-    """Give the layout of a training stage's parameters."""
+    """Return the layout of a training stage's parameters."""
     if stage.startswith("train_generator"):
         return VAE.layout(config)
     is_first = stage in ("train_task_1", "train_joint")

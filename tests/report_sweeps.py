@@ -31,7 +31,7 @@ def configs(n_lrs: int, n_betas: int, n_seeds: int) -> Iterator[Config]:
 def rows_of(
     config: Config, diverges: bool, n_epochs: int = 3
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Give a row of ``trials`` and its rows of ``epochs``; numbers follow from the settings."""
+    """Return a row of ``trials`` and its rows of ``epochs``; numbers follow from the settings."""
     stream = random.Random(config.id)
     level = 0.9 - 0.05 * abs(math.log10(config.lr) + 3) - 0.3 * abs(config.beta_1 + 0.4)
     level += 0.05 * (config.replay == "simple") + stream.uniform(-0.01, 0.01)

@@ -37,7 +37,7 @@ class StoreServer:
         return f"http://127.0.0.1:{self.port}"
 
     def address(self, name: str) -> str:
-        """Give the address of a folder in the bucket."""
+        """Return the address of a folder in the bucket."""
         return f"{self.scheme}://{self.bucket}/{name}?endpoint_override={self.endpoint}"
 
 
@@ -109,7 +109,7 @@ def serve(**environment: str) -> Iterator[S3Server]:
 
 
 def credentials() -> dict[str, str]:
-    """Give the environment of a client of the server, and of nothing else."""
+    """Return the environment of a client of the server, and of nothing else."""
     return {
         "AWS_ACCESS_KEY_ID": KEY,
         "AWS_SECRET_ACCESS_KEY": SECRET,

@@ -61,7 +61,7 @@ def stacked_forward(parameters: Parameters, x: Tensor, nonlinearity: str) -> Ten
 
 
 def module_values(module: nn.Sequential, is_grad: bool = False) -> dict[str, Tensor]:
-    """Give a network's parameters or gradients by the layout's names, weights as (in, out)."""
+    """Return a network's parameters or gradients by the layout's names, weights as (in, out)."""
     values = {}
     for name, layer in (("first", module[0]), ("last", module[2])):
         for kind in ("weight", "bias"):

@@ -108,7 +108,7 @@ def shown(run: Run) -> str:
 
 
 def faster_threads(bench: Bench, config: Config) -> int:
-    """Tell with how many threads, one or two, the peer is faster."""
+    """Return with how many threads, one or two, the peer is faster."""
     if len(bench.cores) == 1:
         return 1
     short = changed(config, epochs=2)

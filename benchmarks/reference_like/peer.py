@@ -27,7 +27,7 @@ class Encoder(nn.Module):
         self.logvar = nn.Linear(200, n_bottleneck)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give a sample of z, mu and logvar."""
+        """Return a sample of z, mu and logvar."""
         hidden = self.hidden(x)
         mu, logvar = self.mu(hidden), self.logvar(hidden)
         return mu + torch.randn_like(mu) * torch.exp(0.5 * logvar), mu, logvar
@@ -54,7 +54,7 @@ class Classifier(nn.Module):
         self.class_decoder = nn.Linear(n_bottleneck, 10)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Give class logits, z, mu and logvar."""
+        """Return class logits, z, mu and logvar."""
         z, mu, logvar = self.encoder(x)
         return self.class_decoder(z), z, mu, logvar
 
@@ -68,7 +68,7 @@ class Vae(nn.Module):
         self.decoder = make_decoder(n_bottleneck)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Give the reconstruction, mu and logvar."""
+        """Return the reconstruction, mu and logvar."""
         z, mu, logvar = self.encoder(x)
         return self.decoder(z), mu, logvar
 

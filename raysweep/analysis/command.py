@@ -40,7 +40,7 @@ def run(script: Callable[..., None]) -> None:
 
 
 def chosen_format(given: str | None, out: Path | None, known: tuple[str, ...]) -> str:
-    """Give the format asked for, else the one that the file's name ends with, else the first."""
+    """Return the format asked for, else the one that the file's name ends with, else the first."""
     name = given or (out.suffix.removeprefix(".") if out and out.suffix else known[0])
     name = {"txt": "text", "md": "markdown"}.get(name, name)
     if name not in known:

@@ -160,7 +160,7 @@ def _outcomes(trials: pd.DataFrame) -> list[str]:
 def _tell(
     names: Sequence[str], tables: Sequence[pd.DataFrame], pairs: Pairs, metric: str
 ) -> list[str]:
-    """Say what the table of differences is of."""
+    """Describe what the table of differences compares."""
     first, second = tables
     differ = settings_that_differ(first, second)
     lines = [

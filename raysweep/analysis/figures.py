@@ -104,7 +104,7 @@ def give_figure(figure: Figure, out: Path | None, given_format: str | None, defa
 
 
 def rendered(figure: Figure, name: str, dpi: int | None = None) -> bytes:
-    """Give a figure in one of ``FORMATS``; close it. ``dpi`` is the style's unless given."""
+    """Return a figure in one of ``FORMATS``; close it. ``dpi`` is the style's unless given."""
     buffer = io.BytesIO()
     # No date: the same tables give the same file.
     stamp = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[name]

@@ -125,7 +125,7 @@ def _cell_of(
 def number_format(
     values: Sequence[float], colors: ScalarMappable | None
 ) -> Callable[[float, int], str]:
-    """Give a function that writes a value with as many decimals as its neighbours can be told by.
+    """Return a function that writes a value with as many decimals as its neighbours can be told by.
 
     Its second argument adds decimals, or takes them away.
     """

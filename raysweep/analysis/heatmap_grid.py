@@ -106,7 +106,7 @@ def grid_columns(
 
 
 def side(trials: pd.DataFrame, column: str) -> Axis:
-    """Give the axis of a setting: its values in ascending order, evenly spaced."""
+    """Return the axis of a setting: its values in ascending order, evenly spaced."""
     ticks = [show_value(value) for value in levels(trials, column)]
     return Axis(setting_words(column), [with_minus(tick) for tick in ticks])
 

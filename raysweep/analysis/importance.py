@@ -168,7 +168,7 @@ def _warning(found: Importance) -> str:
 
 
 def _target(rows: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, NDArray[np.float64]]:
-    """Give the rows that count and their values of the metric."""
+    """Return the rows that count and their values of the metric."""
     is_used = rows["status"] == Status.FINISHED
     values = rows["status"] == Status.DIVERGED
     if metric == DIVERGED:
@@ -183,7 +183,7 @@ def _target(rows: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, NDArray[np.f
 
 
 def _features(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """Give numbers as they are (null as NaN, which trees split on), all else as texts."""
+    """Return numbers as they are (null as NaN, which trees split on), all else as texts."""
     features = {}
     for column in columns:
         is_number = rows[column].dtype.kind in "if"
@@ -238,7 +238,7 @@ def _forest(features: pd.DataFrame, n_rows: int, seed: int) -> Pipeline:
 
 
 def _noise(target: NDArray[np.float64], groups: NDArray[np.integer[Any]]) -> float | None:
-    """Give the variance between seeds of one setting as a share of that of all rows."""
+    """Return the variance between seeds of one setting as a share of that of all rows."""
     frame = pd.DataFrame({"value": target, "group": groups})
     by_group = frame.groupby("group")["value"]
     n_free = len(frame) - by_group.ngroups
@@ -258,7 +258,7 @@ def show(
         Path | None, typer.Option("--figure", help="Picture to write: png, svg or pdf.")
     ] = None,
 ) -> None:
-    """Say which settings matter for a metric (or for divergence: --metric diverged)."""
+    """Show which settings matter for a metric (or for divergence: --metric diverged)."""
     chosen_format(None, figure_file, FORMATS)  # nothing is written if it is wrong
     chosen_format(table_format, out, TABLE_FORMATS)
     found = importance(Sweeps(folders, where).trials, metric)

@@ -38,7 +38,7 @@ class Panel:
     keys: dict[str, object]
 
     def of(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Give the panel's rows of a table with the facets' columns."""
+        """Return the panel's rows of a table with the facets' columns."""
         kept = np.ones(len(frame), dtype=bool)
         for column, value in self.keys.items():
             is_same = frame[column].isna() if value is None else frame[column] == value
@@ -133,7 +133,7 @@ def _names(columns: Sequence[str]) -> str:
 
 
 def averaged_over(trials: pd.DataFrame, named: Sequence[str]) -> str:
-    """Say what a mean of groups by ``named`` goes over: ``replay (3 values) and 3 seeds``.
+    """Describe what a mean of groups by ``named`` goes over: ``replay (3 values) and 3 seeds``.
 
     A setting counts if it takes several values within a group. Empty where each group is of one
     configuration.
@@ -189,7 +189,7 @@ def new_figure(
 
 
 def is_lowest(plan: Layout, panel: Panel) -> bool:
-    """Tell whether no panel stands below this one."""
+    """Return whether no panel stands below this one."""
     return not any(other.row > panel.row and other.column == panel.column for other in plan.panels)
 
 

@@ -198,7 +198,7 @@ def _block(
 
 
 def _said(row: "pd.Series[Any]", differences: dict[str, tuple[Any, Any]]) -> str:
-    """Say whether training again gave the numbers of the table."""
+    """Describe whether training again gave the numbers of the table."""
     if not differences:
         return "Trained again for this figure; its numbers are those of the table."
     first = next((name for name in _METRICS if name in differences), next(iter(differences)))
@@ -211,7 +211,7 @@ def _said(row: "pd.Series[Any]", differences: dict[str, tuple[Any, Any]]) -> str
 
 
 def _spread(items: Sequence[_Item]) -> list[_Item]:
-    """Give at most ``_MOST_TASKS`` items, the first and the last among them."""
+    """Return at most ``_MOST_TASKS`` items, the first and the last among them."""
     if len(items) <= _MOST_TASKS:
         return list(items)
     return [items[round(i)] for i in np.linspace(0, len(items) - 1, _MOST_TASKS)]
@@ -238,7 +238,7 @@ def _replay_strips(shown: "Examples", replayed: "Replayed", n: int) -> list[_Str
 
 
 def _class_word(shown: "Examples") -> str:
-    """Say that the labels of split tasks, 0 and 1, are no digits."""
+    """Return the word before the labels of split tasks: 0 and 1 are no digits."""
     return "class " * (shown.config.tasks == "split_mnist")
 
 

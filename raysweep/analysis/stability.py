@@ -112,7 +112,7 @@ def mark(row: "pd.Series[Any]") -> str:
 
 
 def mark_texts(text: str) -> tuple[str, ...]:
-    """Give a mark in two lines, and shorter: ``t2 e3``."""
+    """Return a mark in two lines, and shorter: ``t2 e3``."""
     if not text:
         return ("", "")
     stage, _, epoch = text.partition(", ")

@@ -36,7 +36,7 @@ class Track:
         return cls(dict(zip(stages, ends, strict=False)), lengths)
 
     def location(self, rows: pd.DataFrame) -> list[float]:
-        """Give where the epochs (from 1) of some rows' stages stand."""
+        """Return where the epochs (from 1) of some rows' stages stand."""
         return (rows["stage"].map(self.starts) + rows["epoch"]).tolist()
 
 

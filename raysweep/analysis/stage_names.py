@@ -8,7 +8,7 @@ _NAME = re.compile(r"(\w+?)_(\d+)")
 
 
 def stage_order(stage: str) -> tuple[int, int, str]:
-    """Give a key that sorts stages as they are trained; joint training comes last."""
+    """Return a key that sorts stages as they are trained; joint training comes last."""
     match = _NAME.fullmatch(stage)
     if match is None:
         return sys.maxsize, 0, stage

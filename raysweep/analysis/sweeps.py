@@ -94,7 +94,7 @@ def with_short_names(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def short(name: str) -> str:
-    """Give the name of a setting as people write it."""
+    """Return the name of a setting as people write it."""
     return name.removeprefix(SETTING)
 
 

@@ -183,7 +183,7 @@ class _Look:
         return cls(column, values, ScalarMappable(_norm(trials[column]), COLOR_MAP))
 
     def groups(self, table: pd.DataFrame) -> list[tuple[pd.DataFrame, str | None, str]]:
-        """Give the rows of each value with colour (None: by the colour bar) and marker."""
+        """Return the rows of each value with colour (None: by the colour bar) and marker."""
         if self.colors is not None:
             return [(table, None, "o")]
         return [

@@ -184,7 +184,7 @@ def _takes_files(field: FieldInfo) -> bool:
 
 
 def describe(field: FieldInfo) -> str:
-    """Say what a setting accepts, by its type and limits."""
+    """Describe what a setting accepts, by its type and limits."""
     if words_of(field):
         files = ", or a file such as data/letters.npz" if _takes_files(field) else ""
         return f"one of {', '.join(words_of(field))}{files}"

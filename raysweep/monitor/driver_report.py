@@ -27,13 +27,13 @@ class DriverReport:
 
     @classmethod
     def of(cls, snapshot: Snapshot, dashboard: str | None) -> "DriverReport":
-        """Give the report of this process."""
+        """Return the report of this process."""
         return cls(
             this_process(), snapshot.n_running, snapshot.left_s, list(snapshot.workers), dashboard
         )
 
     def to_text(self) -> str:
-        """Give the content of the file."""
+        """Return the content of the file."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod

@@ -52,11 +52,11 @@ class SweepStatus:
 
     @classmethod
     def at(cls, folder: str | Path | ResultsPath) -> "SweepStatus":
-        """Give a look at a folder, by its path or address."""
+        """Return the status of the sweep in a folder, by its path or address."""
         return cls(ResultsPath.of(folder))
 
     def snapshot(self) -> Snapshot:
-        """Give the picture of this moment."""
+        """Return what the sweep looks like at this moment."""
         trials = read_trials(self.location)
         try:
             self._load_sweep()
@@ -169,7 +169,7 @@ def _with_driver(snapshot: Snapshot, driver: _Driver) -> Snapshot:
 
 
 def _who(driver: _Driver, last_run: Mapping[str, Any]) -> str:
-    """Say whether a driver runs, and which."""
+    """Describe whether a driver runs, and which."""
     if driver.holder is None:
         return _last(last_run, "no driver is running")
     name = driver.holder.name
@@ -196,7 +196,7 @@ def _last(last_run: Mapping[str, Any], text: str) -> str:
 
 
 def _errors(trials: pd.DataFrame) -> list[str]:
-    """Give the errors of failed configurations, the most frequent first."""
+    """Return the errors of failed configurations, the most frequent first."""
     failed = trials[trials["status"] == Status.FAILED]
     if failed.empty:
         return []
@@ -215,7 +215,7 @@ def _errors(trials: pd.DataFrame) -> list[str]:
 def _history(
     trials: pd.DataFrame, since: datetime | None, metric: str, mode: str | None
 ) -> list[tuple[float, float]]:
-    """Give the best value so far, with the seconds of the last run when it was reached."""
+    """Return the best value so far, with the seconds of the last run when it was reached."""
     if metric not in trials:  # of a damaged sweep.yaml
         return []
     rows = trials[trials["status"] == Status.FINISHED]
@@ -232,7 +232,7 @@ def _history(
 
 
 def _end(ended: pd.Series, last_run: Mapping[str, Any]) -> datetime | None:
-    """Tell when a run ended: by the manifest, else by its last row."""
+    """Return when a run ended: by the manifest, else by its last row."""
     return _time(last_run.get("end")) or (None if ended.empty else ended.max().to_pydatetime())
 
 

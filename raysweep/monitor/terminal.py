@@ -186,7 +186,7 @@ class Display:
         self.snapshot = snapshot
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Give the lines for a console's present size."""
+        """Return the lines for a console's present size."""
         # A line as wide as the terminal makes some of them begin another.
         width = max(1, min(WIDEST, options.max_width - 1))
         for line in lines_of(self.snapshot, width, max(1, console.height - 1), options.ascii_only):
@@ -294,7 +294,7 @@ def _best_value(snapshot: Snapshot) -> str:
 
 
 def _workers(workers: Sequence[WorkerState], width: int, n_lines: int) -> list[Text]:
-    """Give a line for each worker; where they are too many, one that tells what is left out."""
+    """Return a line for each worker; where they are too many, one that tells what is left out."""
     if n_lines < 1 or not workers:
         return []
     shown = workers if len(workers) <= n_lines else workers[: n_lines - 1]

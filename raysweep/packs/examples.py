@@ -112,7 +112,7 @@ def examples(
 
 
 def has_examples(config: Config) -> bool:
-    """Tell whether a configuration has images to show: it replays, or learns to reconstruct."""
+    """Return whether a configuration has images to show: it replays, or learns to reconstruct."""
     return bool(fills_of(config) or _decoders(config))
 
 
@@ -145,7 +145,7 @@ def in_turn(labels: _Whole, n: int) -> _Whole:
 
 
 def image_shape(n_inputs: int) -> tuple[int, ...]:
-    """Give the shape of images of D pixels: square, else square in three colours, else near it."""
+    """Return the shape of images of D pixels: square, else square in three colours, else close."""
     side = isqrt(n_inputs)
     if side**2 == n_inputs:
         return side, side
@@ -206,7 +206,7 @@ def _replayed(config: Config, run: PackRun) -> Replayed | None:
 
 
 def _tasks_of(config: Config, buffer: Buffer, n_tasks: int) -> _Whole:
-    """Give the task of each sample (N,), 0 where it is not known."""
+    """Return the task of each sample (N,), 0 where it is not known."""
     groups: _Whole = buffer.groups.numpy()
     if n_tasks == 1:
         return np.ones_like(groups)
@@ -268,6 +268,6 @@ def _decoded(
 
 
 def _known(value: Any) -> Any:
-    """Give a value of a table, None for null."""
+    """Return a value of a table, None for null."""
     is_null = value is None or value != value or str(value) == "<NA>"  # noqa: PLR0124 (NaN)
     return None if is_null else value

@@ -52,7 +52,7 @@ def joined(states: Sequence[State], configs: Sequence[Config]) -> State:
 
 
 def _open_stages(state: State, configs: Sequence[Config]) -> set[str]:
-    """Give the stages (fingerprints) of a run's configurations that have not ended."""
+    """Return the stages (fingerprints) of a run's configurations that have not ended."""
     ids = set(state["configs"]) - set(state["reported"])
     return {stage.fingerprint for c in configs if c.id in ids for stage in stages_of(c)}
 
@@ -72,7 +72,7 @@ def _united(
 
 
 def _has_moments(kept: Any, other: Any) -> bool:
-    """Tell whether a model has the optimiser's moments, and another of the same stage has none."""
+    """Return whether a model has the optimiser's moments and another of its stage has none."""
     return "moments" in kept and bool(kept["moments"]) and not other["moments"]
 
 

@@ -66,7 +66,7 @@ class PackRecords:
             report.accuracy += accuracy_rows(config.id, stage.task, accuracies)
 
     def stopped(self, stops: Mapping[str, Stop]) -> list[Row]:
-        """Give the ``trials`` rows of configurations (by id) that stop early."""
+        """Return the ``trials`` rows of configurations (by id) that stop early."""
         return [
             self._row(config, stopped_row(self._records_of(config), stops[config.id]))
             for config in self._configs
@@ -74,7 +74,7 @@ class PackRecords:
         ]
 
     def ended(self) -> list[Row]:
-        """Give the ``trials`` rows of the configurations that have ended since the last call."""
+        """Return the ``trials`` rows of the configurations that have ended since the last call."""
         rows = []
         for config in self._configs:
             if config.id in self.reported:
@@ -93,7 +93,7 @@ class PackRecords:
         return {"config_id": config.id, **outcome, **self._counts}
 
     def state(self) -> dict[str, Any]:
-        """Give what ``restore`` needs, as plain values."""
+        """Return what ``restore`` needs, as plain values."""
         return {
             "records": {f: asdict(record) for f, record in self.records.items()},
             "reported": sorted(self.reported),

@@ -48,7 +48,7 @@ class Record:
 
 
 def accuracy_rows(config_id: str, after_task: int, accuracies: Sequence[float]) -> list[Row]:
-    """Give the rows of ``accuracy`` after a task: ``accuracies`` on each task, from the first."""
+    """Return the rows of ``accuracy`` after a task: ``accuracies`` on each task, from the first."""
     return [
         {"config_id": config_id, "after_task": after_task, "on_task": on_task, "accuracy": accuracy}
         for on_task, accuracy in enumerate(accuracies, 1)
@@ -56,7 +56,7 @@ def accuracy_rows(config_id: str, after_task: int, accuracies: Sequence[float]) 
 
 
 def trial_row(records: Sequence[Record], divergence: Divergence | None) -> Row:
-    """Give the outcome of a configuration by the records of its stages, in their order."""
+    """Return the outcome of a configuration by the records of its stages, in their order."""
     status = Status.DIVERGED if divergence else Status.FINISHED
     row = _so_far(records, status)
     if divergence:
@@ -80,7 +80,7 @@ def trial_row(records: Sequence[Record], divergence: Divergence | None) -> Row:
 
 
 def stopped_row(records: Sequence[Record], stop: Stop) -> Row:
-    """Give the outcome of a configuration that stopped early."""
+    """Return the outcome of a configuration that stopped early."""
     row = _so_far(records, Status.STOPPED)
     return row | {"stopped_rung": stop.rung, "stopped_reason": stop.reason}
 
@@ -94,7 +94,7 @@ def _so_far(records: Sequence[Record], status: Status) -> Row:
 
 
 def best_epoch(test_accuracy: Sequence[float] | None) -> Row:
-    """Give the largest of the test accuracies by epoch, and its epoch from 1: the first of equals.
+    """Return the largest test accuracy by epoch, and its epoch from 1: the first of equals.
 
     It is chosen on test samples: an optimistic figure, for comparison with published ones.
     """

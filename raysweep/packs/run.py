@@ -121,11 +121,11 @@ class PackRun:
         return report
 
     def stop(self, stops: Mapping[str, Stop]) -> None:
-        """Let configurations (by id) leave before the next epoch; those that have ended stay so."""
+        """Stop configurations (by id) before the next epoch; those that have ended stay so."""
         self._stops |= {i: stop for i, stop in stops.items() if i not in self._records.reported}
 
     def settle(self) -> Report:
-        """Let those leave that are to stop, and train nothing."""
+        """Remove the configurations that are to stop, and train nothing."""
         report = Report()
         self._leave(report)
         return report
@@ -251,7 +251,7 @@ class PackRun:
         record.epochs = []
 
     def _can_run(self, stage: Stage) -> bool:
-        """Tell whether a configuration still needs the stage and no parent diverged.
+        """Return whether a configuration still needs the stage and no parent diverged.
 
         If a parent did, the stage has diverged with it.
         """
@@ -307,7 +307,7 @@ class PackRun:
         self._buffers = {f: buffer for f, buffer in self._buffers.items() if f in needed}
 
     def output(self, fingerprint: str) -> LaneState | Buffer | None:
-        """Give the output of a wanted stage; None until it has ended, and where it diverged.
+        """Return the output of a wanted stage; None until it has ended, and where it diverged.
 
         Its tensors are the run's own: to be read, not changed.
         """
@@ -315,7 +315,7 @@ class PackRun:
         return self._models.get(fingerprint) or self._buffers.get(fingerprint)
 
     def state(self) -> dict[str, Any]:
-        """Give all that ``restore`` needs: plain values and tensors (no pickled classes)."""
+        """Return all that ``restore`` needs: plain values and tensors (no pickled classes)."""
         return {
             "configs": [config.id for config in self.configs],
             "position": self._position,

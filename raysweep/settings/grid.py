@@ -47,7 +47,7 @@ class Choices(NamedTuple):
     place: str
 
     def place_of(self, value: Any) -> str:
-        """Give where one of the values stands."""
+        """Return where one of the values stands."""
         return f"{self.place}.grid_search[{self.values.index(value)}]" * self.is_grid or self.place
 
 
@@ -57,7 +57,7 @@ def _adapter(name: str) -> TypeAdapter[Any]:
 
 
 def check_value(name: str, value: Any, where: str) -> Any:
-    """Give a setting's value in its type, or raise ``InputError`` that names ``where``."""
+    """Return a setting's value in its type, or raise ``InputError`` that names ``where``."""
     try:
         return _adapter(name).validate_python(value)
     except InputError as error:
@@ -99,7 +99,7 @@ def choices(name: str, raw: Any, where: str) -> Choices | Domain:
 
 
 def section_of_file(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Give the settings under a key of the file; none where the key is absent or empty."""
+    """Return the settings under a key of the file; none where the key is absent or empty."""
     value = raw.get(key)
     if value is None:
         return {}
@@ -179,7 +179,7 @@ def merge(parts: Places) -> Branch:
 
 
 def branches_of(raw_space: dict[str, Any], fixed: Places) -> list[Branch]:
-    """Give one grid for each entry of ``any_of`` (one in all without it)."""
+    """Return one grid for each entry of ``any_of`` (one in all without it)."""
     plain = {name: raw for name, raw in raw_space.items() if name not in ("any_of", "exclude")}
     parts = [*fixed, ("space", settings_at(plain, "space", "space"))]
     base = merge(parts)
@@ -198,7 +198,7 @@ def branches_of(raw_space: dict[str, Any], fixed: Places) -> list[Branch]:
 
 
 def exclusions_of(raw_space: dict[str, Any]) -> list[dict[str, tuple[Any, ...]]]:
-    """Give for each entry of ``exclude`` the values that its settings name."""
+    """Return for each entry of ``exclude`` the values that its settings name."""
     entries = raw_space.get("exclude")
     if entries is None:
         return []
@@ -277,7 +277,7 @@ def expand(
 
 
 def _checked(setting: dict[str, Any], branch: dict[str, Choices]) -> Config:
-    """Hold the settings of a configuration against each other."""
+    """Check that the settings of a configuration go together."""
     try:
         return Config(**setting)
     except InputError as error:
@@ -293,7 +293,7 @@ def _matches(setting: Mapping[str, Any], exclusion: dict[str, tuple[Any, ...]]) 
 
 
 def may_match(branch: Branch, exclusion: dict[str, tuple[Any, ...]], experiment: str) -> bool:
-    """Tell whether some configuration of a product agrees with an exclusion."""
+    """Return whether some configuration of a product agrees with an exclusion."""
     return any(
         all(
             not (has := values_in(branch, name, defaults_of(kind))) or set(has) & set(values)

@@ -47,7 +47,7 @@ class Domain(NamedTuple):
     place: str
 
     def at(self, u: float) -> Any:
-        """Give the value at ``u``, 0 <= u < 1: the quantile function of the distribution.
+        """Return the value at ``u``, 0 <= u < 1: the quantile function of the distribution.
 
         ``upper`` itself is given by kinds with a step only, as in Ray Tune. Multiples of a step
         are equally likely (Ray Tune gives those at the ends half as much); of ``qloguniform`` the
@@ -78,7 +78,7 @@ class Domain(NamedTuple):
         return math.ceil(self.lower / self.step - 1e-9), math.floor(self.upper / self.step + 1e-9)
 
     def has(self, value: Any) -> bool:
-        """Tell whether a value can come of it."""
+        """Return whether a value can come of it."""
         if self.kind == "choice":
             return value in self.values
         if not isinstance(value, int | float) or not self.lower <= value <= self.upper:
@@ -190,7 +190,7 @@ class Search:
         return self.metrics[0], self.modes[0] if self.modes else None
 
     def to_plain(self) -> dict[str, Any]:
-        """Give it as it stands in a file, with its defaults; nothing for a grid."""
+        """Return it as it stands in a file, with its defaults; nothing for a grid."""
         if self.method == "grid":
             return {}
         plain = {"method": self.method, "n_samples": self.n_samples, "seed": self.seed}

@@ -31,7 +31,7 @@ class Space:
 
     @cached_property
     def domains(self) -> tuple[dict[str, Domain], ...]:
-        """Give the distributions of each branch by the name of their setting."""
+        """Return the distributions of each branch by the name of their setting."""
         return tuple(
             {name: c for name, c in branch.items() if isinstance(c, Domain)}
             for branch in self.branches
@@ -76,7 +76,7 @@ class Space:
         return tuple(expand([fixed], self.exclusions, self.seeds, self.experiment))
 
     def fits(self, parameters: Parameters) -> bool:
-        """Tell whether parameters are a suggestion of this space as it is now."""
+        """Return whether parameters are a suggestion of this space as it is now."""
         branch = parameters.get(BRANCH, 0)
         if (BRANCH in parameters) != (len(self.branches) > 1) or not isinstance(branch, int):
             return False
@@ -90,7 +90,7 @@ class Space:
         return set(self.draw(branch, lambda n, domain: parameters.get(n, domain.at(0)))) == given
 
     def parameters_of(self, config: Config) -> dict[str, Any] | None:
-        """Give the suggestion that a configuration comes from; None if it is not of this space."""
+        """Return the suggestion that a configuration comes from, None if it is not of this space."""
         for i, domains in enumerate(self.domains):
             given = {n: getattr(config, n) for n in domains if n in config.applicable}
             if not all(domains[name].has(value) for name, value in given.items()):

@@ -56,7 +56,7 @@ class EarlyStopping:
         return STOP_METRICS[self.metric]
 
     def to_plain(self) -> dict[str, Any]:
-        """Give it as it stands in a file, with its defaults."""
+        """Return it as it stands in a file, with its defaults."""
         return {key: getattr(self, key) for key in _KEYS[self.method]}
 
 

@@ -138,7 +138,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _position(error: InputError, root: Node | None, overridden: Sequence[str]) -> str:
-    """Give `` (line 7, column 12)`` of what is wrong, where it stands in the file."""
+    """Return `` (line 7, column 12)`` of what is wrong, where it stands in the file."""
     path = re.sub(r"\[(\d+)\]", r".\1", error.place)
     if any(f"{path}.".startswith(f"{other}.") for other in overridden):
         return ""
@@ -236,7 +236,7 @@ def _hint_at_key(key: Any) -> str:
 
 
 def _check_method(search: Search, branches: Sequence[Branch], experiment: str) -> None:
-    """Hold the distributions of a space against how it is searched."""
+    """Check that the distributions of a space go with how it is searched."""
     domains = [c for branch in branches for c in branch.values() if isinstance(c, Domain)]
     if search.method == "grid" and domains:
         raise InputError(
@@ -333,7 +333,7 @@ def _resolved(
 
 
 def _unset(branch: Branch, experiment: str) -> dict[str, Any]:
-    """Give the defaults that a branch takes, as plain values.
+    """Return the defaults that a branch takes, as plain values.
 
     Where it has several experiments, those that differ between them can't be written down.
     """

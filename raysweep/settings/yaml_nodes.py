@@ -32,7 +32,7 @@ class Mark(NamedTuple):
 
 
 def mark_after(text: str) -> Mark:
-    """Give the place after the start of a file."""
+    """Return the place after the start of a file."""
     lines = re.split(r"\r\n|\r|\n", text)
     return Mark(len(lines), len(lines[-1]) + 1)
 
@@ -77,12 +77,12 @@ def read_nodes(text: str) -> Node | None:
 
 
 def is_merge(key: Node) -> bool:
-    """Tell whether a key is ``<<``, which takes over the settings of an alias."""
+    """Return whether a key is ``<<``, which takes over the settings of an alias."""
     return isinstance(key, Scalar) and key.is_plain and key.tag is None and key.text == "<<"
 
 
 def locate(root: Node | None, place: str, *, is_key: bool) -> Mark | None:
-    """Give where ``place``, such as ``space.lr.grid_search[2]``, stands; None where it does not.
+    """Return where ``place``, such as ``space.lr.grid_search[2]``, stands; None where it does not.
 
     That is the value; the key, where the value is a list or settings or ``is_key`` says so.
     """
@@ -214,7 +214,7 @@ class _Builder:
         return Pairs(event.tag, pairs, mark)
 
     def _ends(self, kind: type[yaml.Event]) -> bool:
-        """Tell whether a collection ends here, and pass its end."""
+        """Return whether a collection ends here, and pass its end."""
         if self.loader.current_event is None:
             self.loader.current_event = self._next()
         if isinstance(self.loader.current_event, kind):
@@ -255,7 +255,7 @@ def _cut(name: str) -> str:
 
 
 def _problem_of(error: yaml.MarkedYAMLError) -> str:
-    """Say where PyYAML stopped and where what it stopped in began."""
+    """Return where PyYAML stopped and where what it stopped in began."""
     mark, start = error.problem_mark, error.context_mark
     problem = " ".join(str(error.problem or error.context).split())[:200]
     context = f"{error.context} " if error.context and error.problem else ""

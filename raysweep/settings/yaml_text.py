@@ -48,7 +48,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def construct(node: Node) -> Any:
-    """Give the plain value of a tree; what an alias stands for is a copy of its own."""
+    """Return the plain value of a tree; what an alias stands for is a copy of its own."""
     if isinstance(node, Scalar):
         return _scalar(node)
     kind = "seq" if isinstance(node, Items) else "map"

@@ -24,7 +24,7 @@ class DamagedError(Exception):
 
 
 def encode(table: pa.Table) -> bytes:
-    """Give the content of a table's file."""
+    """Return the content of a table's file."""
     sink = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({_CLAIM: b"1"}), sink, compression="zstd")
     content = sink.getvalue()
@@ -33,7 +33,7 @@ def encode(table: pa.Table) -> bytes:
 
 
 def decode(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Give the table in a file's content; raise ``DamagedError`` if that is not whole.
+    """Return the table in a file's content; raise ``DamagedError`` if that is not whole.
 
     A file without a digest, of an earlier version or of the user's, is taken as it is.
     """
@@ -54,7 +54,7 @@ def decode(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def check(content: bytes) -> bool:
-    """Hold a file's content against its digest; tell whether it has one.
+    """Check a file's content against its digest; return whether it has one.
 
     Raises ``DamagedError`` if they differ.
     """
@@ -71,7 +71,7 @@ def check(content: bytes) -> bool:
 
 
 def _footer(content: bytes) -> int:
-    """Give where the footer starts, going by the length before the last magic number."""
+    """Return where the footer starts, going by the length before the last magic number."""
     (n_footer,) = struct.unpack("<I", content[-_N_TAIL : -len(_MAGIC)])
     return len(content) - _N_TAIL - int(n_footer)
 

@@ -71,7 +71,7 @@ class ResultsFolder:
         return self.location / _SCRATCH
 
     def storage(self) -> tuple[str, fs.FileSystem | None]:
-        """Give where Ray Tune keeps its files: a path and its file system, None for local ones.
+        """Return where Ray Tune keeps its files: a path and its file system, None for local ones.
 
         Raises ``OSError`` if a store can't be reached.
         """
@@ -222,7 +222,7 @@ class ResultsFolder:
 
 
 def read_runs(folder: str | Path | ResultsPath) -> list[dict[str, Any]]:
-    """Give the runs in a folder's ``manifest.json``, oldest first; none if it can't be read."""
+    """Return the runs in a folder's ``manifest.json``, oldest first; none if it can't be read."""
     try:
         runs = json.loads((ResultsPath.of(folder) / "manifest.json").read_bytes())["runs"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -231,12 +231,12 @@ def read_runs(folder: str | Path | ResultsPath) -> list[dict[str, Any]]:
 
 
 def resume_command(command: Sequence[str]) -> str:
-    """Give the command that goes on where this one stopped."""
+    """Return the command that goes on where this one stopped."""
     return shlex.join(word for word in command if word != "--fresh")
 
 
 def _runs(manifest: ResultsPath, other_than: str) -> list[dict[str, Any]]:
-    """Give the runs in a manifest but for one; a damaged manifest is moved aside."""
+    """Return the runs in a manifest but for one; a damaged manifest is moved aside."""
     try:
         content = json.loads(manifest.read_bytes())
         return [entry for entry in content["runs"] if entry["start"] != other_than]

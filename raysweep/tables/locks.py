@@ -46,7 +46,7 @@ class Lock(Protocol):
         """Name the one who holds it instead of this process, if so."""
 
     def release(self) -> None:
-        """Give it back."""
+        """Release it."""
 
 
 def _held(folder: object, holder: str, more: str = "") -> InputError:
@@ -68,7 +68,7 @@ class Holder:
 
 
 def find_holder(folder: ResultsPath) -> Holder | None:
-    """Tell who holds a folder, or was killed while it did; None if nobody. Takes no lock.
+    """Return who holds a folder, or was killed while it did; None if nobody. Takes no lock.
 
     A lease's age goes by the store's clock and this machine's. Raises ``OSError`` if the store
     can't be asked.
@@ -86,7 +86,7 @@ def find_holder(folder: ResultsPath) -> Holder | None:
 
 
 def _is_alive(name: str, since: datetime) -> bool | None:
-    """Tell whether a process of this host runs and is not a later one with the same number."""
+    """Return whether a process of this host runs and is not a later one with the same number."""
     found = re.fullmatch(r"process (\d+) on (.*)", name)
     if not found or found[2] != socket.gethostname():
         return None
@@ -102,7 +102,7 @@ def _is_alive(name: str, since: datetime) -> bool | None:
 
 
 def _began(pid: int) -> float | None:
-    """Tell when a process began, in seconds of the clock; None where the system does not say.
+    """Return when a process began, in seconds of the clock; None where the system does not say.
 
     One that has ended and that nobody has asked for its exit code has not begun: infinity.
     """
@@ -144,11 +144,11 @@ class FileLock:
         self._file = lock
 
     def holder(self) -> str | None:
-        """Give None: nobody can take it away."""
+        """Return None: nobody can take it away."""
         return None
 
     def release(self) -> None:
-        """Give it back."""
+        """Release it."""
         if self._file:
             # Its process may live on: see `find_holder`.
             with contextlib.suppress(OSError):
@@ -213,7 +213,7 @@ class Lease:
                 raise _held(self._folder, _name(now), " and has just renewed its lease")
 
     def _age_s(self) -> float:
-        """Give the age of the lease by the store's clock, which an object written now tells."""
+        """Return the age of the lease by the store's clock, which an object written now tells."""
         probe = self._folder / f"{_PROBE}{self._token}"
         probe.write_bytes(b"")
         try:
@@ -253,7 +253,7 @@ class Lease:
         return None if _field(held, "token") == self._token else _name(held)
 
     def release(self) -> None:
-        """Give it back, if it is still this driver's; a lease that stays goes stale."""
+        """Release it if it is still this driver's; a lease that stays goes stale."""
         self._is_over.set()
         if self._thread:
             self._thread.join()

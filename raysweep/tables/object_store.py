@@ -90,7 +90,7 @@ def take_apart(text: str) -> Address:
 
 
 def without_secrets(text: str) -> str:
-    """Give an address with what may be credentials replaced by ``***``."""
+    """Return an address with what may be credentials replaced by ``***``."""
     start, mark, query = text.partition("?")
     start = re.sub(r"(?<=://).*@", "***@", start)  # secret keys have slashes, too
     start = re.sub(r"(?<=://)[^/@]*:[^@]*$", "***", start)
@@ -104,7 +104,7 @@ def without_secrets(text: str) -> str:
 
 @lru_cache(maxsize=64)
 def connect(scheme: str, bucket: str, query: str) -> fs.FileSystem:
-    """Give the file system of a bucket, with credentials from where its tools take them.
+    """Return the file system of a bucket, with credentials from where its tools take them.
 
     Raises ``OSError`` if the bucket's region is asked for and the store can't be reached.
     """
@@ -136,14 +136,14 @@ def connect(scheme: str, bucket: str, query: str) -> fs.FileSystem:
 
 
 def _region(bucket: str, endpoint: str | None) -> str | None:
-    """Give the region of a bucket of Amazon's, None where the environment says it."""
+    """Return the region of a bucket of Amazon's, None where the environment says it."""
     if any(os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")):
         return None
     return "us-east-1" if endpoint else str(fs.resolve_s3_region(bucket))
 
 
 def explained(scheme: str, bucket: str, error: Exception) -> StoreError:
-    """Give a store's error in one line, with what to do where the user can mend it."""
+    """Return a store's error in one line, with what to do where the user can mend it."""
     text = " ".join(str(error).split())
     google = re.search(r"with a last message of (.*?)(?: error_info=|$)", text)
     reason = google[1] if google else text.partition(" Details: ")[2] or text
@@ -167,7 +167,7 @@ def explained(scheme: str, bucket: str, error: Exception) -> StoreError:
 
 
 def no_bucket(scheme: str, bucket: str) -> StoreError:
-    """Say that a bucket is missing."""
+    """Return the error of a missing bucket."""
     return StoreError(
         f"no bucket {bucket} in the store; make it first, or mend the address ({scheme}://BUCKET/…)"
     )

@@ -33,7 +33,7 @@ _FILE = "pareto.parquet"
 def pareto_front(
     frame: "pd.DataFrame", objectives: Sequence[str], modes: Sequence[str] | None = None
 ) -> "pd.DataFrame":
-    """Give the rows that no other row beats: at least as good in all objectives, better in one.
+    """Return the rows that no other row beats: at least as good in all objectives, better in one.
 
     ``objectives`` are columns of numbers, ``modes`` is ``max`` or ``min`` for each; without it
     each goes the way that its column declares (a column that is not of the tables is maximised).
@@ -76,7 +76,7 @@ def pareto_settings(
     modes: Sequence[str] | None = None,
     n_seeds: int | None = None,
 ) -> "pd.DataFrame":
-    """Give the settings on the Pareto front of the means over seeds, best first metric first.
+    """Return the settings on the Pareto front of the means over seeds, best first metric first.
 
     ``trials`` has the columns of the table, ``modes`` is as in ``pareto_front``. Only a setting
     counts that has finished with a value of each metric in all of its seeds: ``n_seeds`` of them,
@@ -116,7 +116,7 @@ def pareto_leaderboard(
     modes: Sequence[str] | None = None,
     n_seeds: int | None = None,
 ) -> "pd.DataFrame":
-    """Give ``pareto_settings`` for people: the metrics, ``seeds``, and the settings that differ.
+    """Return ``pareto_settings`` for people: the metrics, ``seeds``, and the settings that differ.
 
     Those are the settings that differ among all rows of ``trials``, under their short names, with
     ``sweep`` where they are of several sweeps.
@@ -184,7 +184,7 @@ def write_pareto(folder: ResultsFolder, front: "pd.DataFrame | None") -> None:
 
 
 def _to_arrow(front: "pd.DataFrame") -> pa.Table:
-    """Give settings the types that they have in ``trials``: of a few rows they can't be told."""
+    """Cast settings to the types that they have in ``trials``: a few rows do not tell them."""
     known = TABLES["trials"].arrow
     columns = {}
     for name in front.columns:

@@ -80,7 +80,7 @@ class ResultsPath:
         return self.local.name if self.local is not None else self.key.rpartition("/")[2]
 
     def with_name(self, name: str) -> "ResultsPath":
-        """Give the place beside this one that has another name."""
+        """Return the place beside this one that has another name."""
         if self.local is not None:
             return ResultsPath(self.local.with_name(name))
         return ResultsPath(None, f"{self.address.rpartition('/')[0]}/{name}", self.query)
@@ -186,19 +186,19 @@ class ResultsPath:
             return filesystem.get_file_info(key)
 
     def exists(self) -> bool:
-        """Tell whether there is a file or folder."""
+        """Return whether there is a file or folder."""
         if self.local is not None:
             return self.local.exists()
         return bool(self._info(self.key).type != fs.FileType.NotFound)
 
     def is_file(self) -> bool:
-        """Tell whether there is a file."""
+        """Return whether there is a file."""
         if self.local is not None:
             return self.local.is_file()
         return bool(self._info(self.key).type == fs.FileType.File)
 
     def written_at(self) -> datetime:
-        """Tell when the file was written, by the store's clock."""
+        """Return when the file was written, by the store's clock."""
         info = self._info(self.key)
         if info.type != fs.FileType.File:
             raise FileNotFoundError(str(self))
@@ -235,7 +235,7 @@ class ResultsPath:
             filesystem.copy_file(key, target.key)
 
     def move(self, target: "ResultsPath") -> None:
-        """Give the file another place on the same file system; in a store, copy and delete it."""
+        """Move the file on the same file system; in a store, copy and delete it."""
         if self.local is not None and target.local is not None:
             self.local.rename(target.local)
             return

@@ -56,7 +56,7 @@ def summarise(values: Sequence[float]) -> Summary:
 
 @cache
 def half_width_in_sd(n: int) -> float:
-    """Give t(0.975, n - 1) / sqrt(n); NaN for one value."""
+    """Return t(0.975, n - 1) / sqrt(n); NaN for one value."""
     if n < 2:
         return math.nan
     from scipy.stats import t
@@ -141,7 +141,7 @@ def mean_over_seeds(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "
 
 
 def best_of(trials: "pd.DataFrame", metric: str, mode: str | None = None) -> float | None:
-    """Give the best value of a metric among finished rows, None if there is none.
+    """Return the best value of a metric among finished rows, None if there is none.
 
     ``mode`` is ``max`` or ``min``, None for what is usual for the metric.
     """
@@ -155,7 +155,7 @@ def best_of(trials: "pd.DataFrame", metric: str, mode: str | None = None) -> flo
 def ranked(
     trials: "pd.DataFrame", metric: str, by: Sequence[str], mode: str | None = None
 ) -> "pd.DataFrame":
-    """Give ``mean_over_seeds`` with the best group first, never by a lucky seed.
+    """Return ``mean_over_seeds`` with the best group first, never by a lucky seed.
 
     Groups with the most finished seeds (of all groups) come first, by their mean; after them
     those with fewer, by number and then by mean: where seeds diverged, failed or are to come, the
@@ -196,7 +196,7 @@ def leaderboard(
 
 
 def _repeats(trials: "pd.DataFrame", name: str, earlier: list[str]) -> bool:
-    """Tell whether a setting only renames the values of an earlier one."""
+    """Return whether a setting only renames the values of an earlier one."""
     return any(
         len(trials[[name, other]].drop_duplicates())
         == trials[name].nunique(dropna=False)

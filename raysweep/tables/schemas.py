@@ -264,7 +264,7 @@ def unit_of(name: str) -> str:
 
 
 def config_columns(config: Config) -> dict[str, Any]:
-    """Give what a configuration contributes to its row of ``trials``."""
+    """Return what a configuration contributes to its row of ``trials``."""
     row: dict[str, Any] = {"config_id": config.id}
     for name in DECLARATIONS:
         value = config.applicable.get(name)  # null where it does not apply

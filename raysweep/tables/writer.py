@@ -125,5 +125,5 @@ def _write(location: ResultsPath, content: bytes) -> None:
 
 
 def now() -> str:
-    """Give the time in UTC as ISO 8601 text."""
+    """Return the time in UTC as ISO 8601 text."""
     return datetime.now(UTC).isoformat(timespec="seconds")

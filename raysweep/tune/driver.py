@@ -113,7 +113,7 @@ class _Driver:
         return Ledger({} if is_new else statuses(self.location))
 
     def stop(self, reason: str, trace: str = "") -> ExitCode:
-        """Say in one line why the run ended early and how to go on; keep a traceback in a log."""
+        """Print in a line why the run ended early and how to resume it; log a traceback."""
         self.screen.close()
         if trace:
             with contextlib.suppress(OSError):
@@ -133,7 +133,7 @@ class _Driver:
         return known
 
     def dry_run(self) -> ExitCode:
-        """Say what would run, and by a few steps of it how long it would take."""
+        """Print what would run, and by a few steps of it how long it would take."""
         known, ledger, nodes = self._know(), self._ledger(), [this_machine()]
         wanted = ledger.missing(self.sweep) if known is None else self.sweep.examples
         data = data_folder(self.options.data)

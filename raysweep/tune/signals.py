@@ -20,5 +20,5 @@ def end_at_once(signum: int, frame: types.FrameType | None) -> None:
 
 
 def second_signal() -> int | None:
-    """Give the signal that ended this process at once, None where there was none."""
+    """Return the signal that ended this process at once, None where there was none."""
     return _second_signals[0] if _second_signals else None

@@ -27,7 +27,7 @@ class SecretName(NamedTuple):
 
 
 def looks_secret(name: str) -> bool:
-    """Tell whether a key names a secret, as in ``HF_TOKEN``, ``wandb-api-key`` or ``authToken``."""
+    """Return whether a key names a secret, as do ``HF_TOKEN``, ``wandb-api-key``, ``authToken``."""
     name = unicodedata.normalize("NFKC", name)
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     words = re.split(r"[\W_]+", spaced.lower())
@@ -40,7 +40,7 @@ def looks_secret(name: str) -> bool:
 
 
 def secret_within(text: str) -> str:
-    """Give the first name in ``name: value`` or ``name=value`` that looks like a secret, or ''."""
+    """Return the first name in ``name: value`` or ``name=value`` that looks secret, or ''."""
     for match in re.finditer(rf"({_NAME})[\"']?\s*[:=]\s*\S", text):
         if looks_secret(match[1]):
             return match[1]
@@ -58,7 +58,7 @@ def secret_key_in(text: str) -> SecretName | None:
 
 
 def why_no_secret(name: str) -> str:
-    """Say what is wrong with a key that looks like a secret; no value is ever shown.
+    """Return what is wrong with a key that looks like a secret; no value is ever shown.
 
     Of ``password=1234`` or ``password 1234``, a key where a colon was forgotten, the first word.
     """

@@ -12,7 +12,7 @@ from raysweep.user_text.secret_names import secret_within
 
 
 def plain_number(value: Any) -> Any:
-    """Give a number, or text that can be nothing else; raise ``ValueError`` otherwise."""
+    """Return a number, or text that can be nothing else; raise ``ValueError`` otherwise."""
     if isinstance(value, bool) or value is None:
         raise ValueError("not a number")
     if isinstance(value, str):
@@ -26,7 +26,7 @@ def plain_number(value: Any) -> Any:
 
 
 def number_of(raw: Any) -> float:
-    """Give a number, NaN for what is none."""
+    """Return a number, NaN for what is none."""
     try:
         return float(plain_number(raw))
     except (TypeError, ValueError, OverflowError):
@@ -34,13 +34,13 @@ def number_of(raw: Any) -> float:
 
 
 def is_off(raw: Any) -> bool:
-    """Tell whether a limit is switched off: nothing, false, or a word for it."""
+    """Return whether a limit is switched off: nothing, false, or a word for it."""
     is_word = isinstance(raw, str) and raw.lower() in ("none", "no", "off", "false")
     return raw is None or raw is False or is_word
 
 
 def check_whole(raw: Any, where: str, least: int, most: int) -> int:
-    """Give a whole number from ``least`` to ``most``; raise ``InputError`` for anything else."""
+    """Return a whole number from ``least`` to ``most``; raise ``InputError`` for anything else."""
     if isinstance(raw, bool) or not isinstance(raw, int) or not least <= raw <= most:
         raise InputError(
             f"{where}: expected a whole number from {least} to {most:,}, "
@@ -69,14 +69,14 @@ def _ascii_number(text: str) -> str:
 
 
 def near(word: object, known: list[str]) -> str:
-    """Give `` (did you mean ...?)`` where a known word is near; two letters are near to none."""
+    """Return `` (did you mean ...?)`` where a known word is near; two letters are near to none."""
     is_long = len(str(word)) > 2
     matches = get_close_matches(str(word), known, n=1, cutoff=0.6) if is_long else []
     return f" (did you mean {matches[0]}?)" if matches else ""
 
 
 def reading(value: object) -> str:
-    """Say for text that is nearly a number why it is none and how to write it; else nothing."""
+    """Explain why text that is nearly a number is none and how to write it; else return ''."""
     if isinstance(value, list):
         return next(filter(None, map(reading, value[:_N_SHOWN])), "")
     is_short = isinstance(value, str) and len(value) <= _N_SHOWN

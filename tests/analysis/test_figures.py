@@ -49,7 +49,7 @@ def title(figure: Figure) -> str:
 
 
 def states(figure: Figure, state: str, axes: int = 0) -> list[tuple[float, float]]:
-    """Give the places (column, row) of the cells drawn in a state that is no plain value."""
+    """Return the places (column, row) of the cells drawn in a state that is no plain value."""
     found = [patch for patch in figure.axes[axes].patches if patch.get_gid() == state]
     if state == "partial":
         corners = [patch.get_xy()[0] for patch in found if isinstance(patch, Polygon)]
@@ -325,7 +325,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Give a function that runs a script's command line in this process: exit code and output."""
+    """Return a function that runs a script's command line in this process: exit code and output."""
 
     def run_here(name: str, *arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", [f"analysis.{name}", *map(str, arguments)])

@@ -55,7 +55,7 @@ def write_report(folder: Path, *more: object) -> Path:
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a sweep of 96 configurations: the highest rate diverges, one other diverges, too."""
+    """Return a sweep of 96 configurations: the highest rate diverges, one other diverges, too."""
     folder = tmp_path_factory.mktemp("report") / "demo"
     all_configs = list(configs(n_lrs=4, n_betas=2, n_seeds=3))
     odd = all_configs[0].id
@@ -105,7 +105,7 @@ class Page:
         self.wait(lambda: self.js(drawn, name))
 
     def data(self, chart: str) -> list[dict[str, Any]]:
-        """Give the traces of a chart."""
+        """Return the traces of a chart."""
         script = "return JSON.stringify(document.getElementById(arguments[0]).data)"
         traces: list[dict[str, Any]] = json.loads(self.js(script, chart))
         return traces

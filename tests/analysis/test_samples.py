@@ -45,7 +45,7 @@ def _small_source(monkeypatch: pytest.MonkeyPatch, small: Source) -> None:
 
 @pytest.fixture
 def outcome(small: Source) -> Callable[..., dict[str, Any]]:
-    """Give a function that trains configurations in one pack, for the row of the first."""
+    """Return a function that trains configurations in one pack, for the row of the first."""
 
     def train(*configs: Config, store: StageCache | None = None) -> dict[str, Any]:
         torch.set_flush_denormal(True)
@@ -144,7 +144,7 @@ def test_a_metric_of_another_machine_is_told() -> None:
 
 
 def nearest(images: np.ndarray, among: np.ndarray) -> np.ndarray:
-    """Give for each image the smallest largest difference to any of the others."""
+    """Return for each image the smallest largest difference to any of the others."""
     return np.array([np.abs(among - image).max(1).min() for image in images])
 
 

@@ -51,7 +51,7 @@ class Form:
 
 @pytest.fixture(scope="session")
 def form(pytestconfig: pytest.Config) -> Form:
-    """Give the form that was asked for."""
+    """Return the form that was asked for."""
     is_long = pytestconfig.getoption("--long", default=False)
     return Form(is_long or os.environ.get("RAYSWEEP_CHAOS") == "long")
 
@@ -67,7 +67,7 @@ Note = Callable[..., None]
 
 @pytest.fixture
 def note(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Note:
-    """Give a function that keeps a measured figure; a limit is reported, never asserted."""
+    """Return a function that keeps a measured figure; a limit is reported, never asserted."""
 
     def keep(fault: str, load: Load | str, what: str, value: Any, limit: Any = None) -> None:
         figure = {"fault": fault, "load": str(load), "what": what, "value": value, "limit": limit}
@@ -89,7 +89,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(scope="session")
 def undisturbed(form: Form, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Load], Rows]:
-    """Give a function that gives the undisturbed tables that a load's are compared with.
+    """Return a function that gives the undisturbed tables that a load's are compared with.
 
     The largest load of as many epochs runs once a session: a configuration's numbers do not
     depend on what else is in the sweep.

@@ -73,7 +73,7 @@ class Mounts:
         self._process.wait(timeout=30)
 
     def words(self, words: Sequence[str]) -> list[str]:
-        """Give the command that runs a command there, in the checkout's folder."""
+        """Return the command that runs a command there, in the checkout's folder."""
         enter = ["nsenter", "-t", str(self._process.pid), "-m"]
         return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(ROOT), *words]
 
@@ -82,7 +82,7 @@ class Mounts:
         subprocess.run(self.words(words), check=True, timeout=60)
 
     def path(self, path: Path) -> Path:
-        """Give the path by which this process sees a path of there."""
+        """Return the path by which this process sees a path of there."""
         return Path(f"/proc/{self._process.pid}/root{path}")
 
 
@@ -103,7 +103,7 @@ class Host:
     env: Mapping[str, str]
 
     def words(self, words: Sequence[str]) -> list[str]:
-        """Give the command that runs a command on the host, in the checkout's folder."""
+        """Return the command that runs a command on the host, in the checkout's folder."""
         enter = ["nsenter", "-t", str(self.init), "-m", "-n", "-u", "-p"]
         return [*enter, "sh", "-c", 'cd "$0" && exec "$@"', str(ROOT), *words]
 

@@ -27,7 +27,7 @@ def _tmp() -> Path:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """Give the environment of all processes here: Ray's files go where they are removed."""
+    """Return the environment of all processes here: Ray's files go where they are removed."""
     dropped = ("RAY_ADDRESS", "RAYSWEEP_COMMAND", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
     env = {name: value for name, value in os.environ.items() if name not in dropped}
     return {**env, "RAY_USAGE_STATS_ENABLED": "0", "RAY_TMPDIR": str(_tmp()), **changes}

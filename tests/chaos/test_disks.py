@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("root_and_namespaces")
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[tuple[Mounts, Path]]:
-    """Give a disk of 64 MB: file systems in which it is mounted, and where."""
+    """Return a disk of 64 MB: file systems in which it is mounted, and where."""
     location = tmp_path / "disk"
     location.mkdir()
     with Mounts() as mounts:

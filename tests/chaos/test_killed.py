@@ -82,7 +82,7 @@ def test_a_driver_killed_at_any_moment_repeats_only_packs_that_ran(
 
 
 def _trains(pid: int) -> bool:
-    """Tell whether a worker is in an epoch, or between two."""
+    """Return whether a worker is in an epoch, or between two."""
     try:
         return b".train" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

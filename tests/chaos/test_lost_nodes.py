@@ -27,7 +27,7 @@ def _driver(load: Load, location: Path, head: Host) -> Run:
 
 
 def _held_back(until: Path) -> dict[str, str]:
-    """Give an environment in which a pack takes its time until there is a file.
+    """Return an environment in which a pack takes its time until there is a file.
 
     No machine is so quick that the sweep ends before a slow host has joined or a fault is noticed.
     """
@@ -41,7 +41,7 @@ def _hosts_seen(run: Run) -> set[str]:
 
 
 def _attempts(run: Run) -> int:
-    """Give how many attempts the configuration took that took the most."""
+    """Return how many attempts the configuration took that took the most."""
     return int(acknowledged(run.folder)["trials"]["attempt"].max())
 
 

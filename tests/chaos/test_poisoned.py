@@ -17,12 +17,12 @@ _HANG_S = 8
 
 
 def _one(lr: float, beta_1: float, beta_2: float) -> dict[str, Any]:
-    """Give settings that a single configuration of a load has."""
+    """Return settings that a single configuration of a load has."""
     return {"lr": lr, "beta_1": beta_1, "beta_2": beta_2, "seed": 0}
 
 
 def _struck(load: Load, match: Mapping[str, Any]) -> set[str]:
-    """Give the ids of the configurations with some settings."""
+    """Return the ids of the configurations with some settings."""
     return {
         config.id
         for config in load.configs()

@@ -41,7 +41,7 @@ def config(**setting: Any) -> Config:
 
 @pytest.fixture(scope="module")
 def numbered() -> Source:
-    """Give two images a set whose pixels number themselves: 256 * first + second."""
+    """Return two images a set whose pixels number themselves: 256 * first + second."""
     number = np.arange(N_PIXELS)
     images = np.stack([number // 256, number % 256]).astype(np.uint8)
     labels = np.array([3, 8], dtype=np.uint8)
@@ -61,7 +61,7 @@ def orders(source: Source, **setting: Any) -> list[list[int]]:
 
 @pytest.fixture(scope="module")
 def labelled(source: Source) -> Source:
-    """Give the real labels of mnist_5k with images whose first pixel is the digit."""
+    """Return the real labels of mnist_5k with images whose first pixel is the digit."""
 
     def mark(labels: np.ndarray) -> np.ndarray:
         images = np.zeros((len(labels), N_PIXELS), dtype=np.uint8)
@@ -78,7 +78,7 @@ def split_tasks(samples: Source, **setting: Any) -> list[Task]:
 
 
 def pairs(tasks: list[Task]) -> list[tuple[int, int]]:
-    """Give each task's two digits, that of target 0 first; fail if a target has several."""
+    """Return each task's two digits, that of target 0 first; fail if a target has several."""
     found = []
     for task in tasks:
         digits = [
@@ -492,7 +492,7 @@ def test_a_damaged_file_is_one_line_too(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def full_mnist(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    """Give all of MNIST from the four .gz files in ``RAYSWEEP_DATA``/MNIST/raw."""
+    """Return all of MNIST from the four .gz files in ``RAYSWEEP_DATA``/MNIST/raw."""
     given = os.environ.get("RAYSWEEP_DATA")
     if not given:
         pytest.skip("RAYSWEEP_DATA is not set: it names the folder that has MNIST/raw/*.gz")

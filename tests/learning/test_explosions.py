@@ -49,7 +49,7 @@ class Rule:
 
 
 def buried_at(losses: Sequence[Any], rule: Rule, best_of: str = "all") -> int | None:
-    """Give the step, from 1, that buries a lane with a stage's ``losses``; None if none does.
+    """Return the step, from 1, that buries a lane with a stage's ``losses``; None if none does.
 
     ``losses`` are numpy's numbers of the precision that is compared in.
     """
@@ -71,7 +71,7 @@ def buried_at(losses: Sequence[Any], rule: Rule, best_of: str = "all") -> int | 
 
 
 def last_finite(losses: Sequence[Any], step: int | None) -> float:
-    """Give the last finite loss up to a step, or of all; NaN if there is none."""
+    """Return the last finite loss up to a step, or of all; NaN if there is none."""
     return next((float(x) for x in reversed(losses[:step]) if math.isfinite(x)), math.nan)
 
 
@@ -133,7 +133,7 @@ def batches(
     note: Callable[[], None],
     each: Callable[[int], None] = lambda step: None,
 ) -> None:
-    """Give a tally one epoch of the lanes' losses, ``steps`` counted from 0 in the stage."""
+    """Return a tally one epoch of the lanes' losses, ``steps`` counted from 0 in the stage."""
     monitor.begin([lane.last_finite for lane in lanes], steps.start)
     for i in steps:
         monitor.begin_step(3)
@@ -326,7 +326,7 @@ def lane_of(rule: Rule, **settings: Any) -> Config:
 def losses_of(
     small: Source, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., dict[str, list[Any]]]:
-    """Give a function that trains a configuration alone, and gives each stage's losses by step."""
+    """Return a function that trains a configuration alone and returns its losses by stage."""
     known: dict[str, dict[str, list[Any]]] = {}
 
     def train(**settings: Any) -> dict[str, list[Any]]:
@@ -355,7 +355,7 @@ def losses_of(
 
 
 def outcome_by_a_loop(losses: dict[str, list[Any]], rule: Rule) -> tuple[Any, ...]:
-    """Give what a ``trials`` row says of the end of a lane that trains with ``losses``."""
+    """Return what a ``trials`` row says of the end of a lane that trains with ``losses``."""
     for stage, of_stage in losses.items():
         step = buried_at(of_stage, rule)
         if step is not None:
@@ -408,7 +408,7 @@ def test_lanes_with_rules_of_their_own_end_in_one_pack_as_alone_where_a_loop_say
 
 
 def forgetful_outcome(losses: dict[str, list[Any]], rule: Rule) -> tuple[Any, ...]:
-    """Give the stage and step of an end if each epoch began with a clean slate."""
+    """Return the stage and step of an end if each epoch began with a clean slate."""
     for stage, of_stage in losses.items():
         for start in (0, N_STEPS):
             step = buried_at(of_stage[start : start + N_STEPS], rule)
@@ -418,7 +418,7 @@ def forgetful_outcome(losses: dict[str, list[Any]], rule: Rule) -> tuple[Any, ..
 
 
 def factors_of(losses: dict[str, list[Any]]) -> list[float]:
-    """Give factors a little below those by which losses are above the lowest before them."""
+    """Return factors a little below those by which losses are above the lowest before them."""
     ratios = [
         float(loss / min(of_stage[:i]))
         for of_stage in losses.values()

@@ -75,7 +75,7 @@ def check_company(configs: Sequence[Config], source: Source, differ: bool = True
 
 
 def last_losses(rows: Rows) -> tuple[Any, ...]:
-    """Give the losses of a configuration's last epoch, on new and on replayed samples."""
+    """Return the losses of a configuration's last epoch, on new and on replayed samples."""
     last = rows["epochs"][-1]
     return last["loss"], last.get("replay_class_loss")
 
@@ -520,7 +520,7 @@ def test_lane_that_turns_nan_later_leaves_the_others_unchanged(
 
 @pytest.fixture
 def worked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give a list of the stages that are trained or filled, by name, once for each lane."""
+    """Return a list of the stages that are trained or filled, by name, once for each lane."""
     names: list[str] = []
 
     class Spy(TrainGroup):

@@ -54,7 +54,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def product(small: Source) -> Callable[[str], Trace]:
-    """Give a function that runs the product on a case, once."""
+    """Return a function that runs the product on a case, once."""
     return cache(lambda name: run_product(configure(**CASES[name]), small))
 
 
@@ -75,7 +75,7 @@ def test_settings_of_the_cases_change_the_result(product: Callable[[str], Trace]
 
 
 def lone_peak(steps: dict[str, list[float]], stage: str) -> tuple[int, float] | None:
-    """Give the step of a stage's largest loss and a threshold that no earlier loss passes.
+    """Return the step of a stage's largest loss and a threshold that no earlier loss passes.
 
     None where the peak is in the first epoch, or at an epoch's first step, or not the first.
     """

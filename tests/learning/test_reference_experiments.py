@@ -151,13 +151,13 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def smaller(source: Source, cut: Callable[..., Source]) -> Source:
-    """Give 280 training and 200 test samples: rests of batches, and little to compute."""
+    """Return 280 training and 200 test samples: rests of batches, and little to compute."""
     return cut(source, 280)
 
 
 @pytest.fixture(scope="module")
 def product(smaller: Source) -> Callable[[str], Trace]:
-    """Give a function that runs the product on a case, once."""
+    """Return a function that runs the product on a case, once."""
     return cache(lambda name: run_product(configure(**CASES[name]), smaller))
 
 

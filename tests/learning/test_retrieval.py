@@ -21,7 +21,7 @@ K_TOP = 20
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Source:
-    """Give 400 training and 100 test digits."""
+    """Return 400 training and 100 test digits."""
     whole = load_source("mnist_5k", tmp_path_factory.mktemp("none"))
     rows = np.arange(0, 4000, 10)
     tests = np.arange(0, 1000, 10)
@@ -64,7 +64,7 @@ def mlp(views: dict[str, Tensor], x: Tensor) -> Tensor:
 
 
 def after_a_step(group: TrainGroup, step: Step, k: int) -> tuple[dict[str, Tensor], ...]:
-    """Give a lane's parameters and what plain SGD on the new samples makes of them."""
+    """Return a lane's parameters and what plain SGD on the new samples makes of them."""
     batch, n = step.batches.batch, step.batches.batch.n_new
     now = {name: v[k].clone().requires_grad_() for name, v in group.parameters.values.items()}
     loss = functional.cross_entropy(mlp(now, batch.inputs[k, :n]), batch.labels)

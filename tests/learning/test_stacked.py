@@ -243,7 +243,7 @@ SHAPES = [(100, 10), (53, 7), (3, 5), (100, 200), (21, 784), (1, 1)]
 def operations(
     n_rows: int, n_columns: int
 ) -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
-    """Give each functional operation and its inputs (K, ...) for one shape."""
+    """Return each functional operation and its inputs (K, ...) for one shape."""
     shape = (N_LANES, n_rows, n_columns)
     x, y = distinct(*shape), distinct(*shape, seed=1)
     labels = torch.arange(n_rows) * 7 % n_columns
@@ -264,7 +264,7 @@ def operations(
 
 
 def values_and_gradients(function: Callable[..., Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Give an operation's output and the gradient of its sum to each input."""
+    """Return an operation's output and the gradient of its sum to each input."""
     leaves = [x.clone().requires_grad_() for x in inputs]
     output = function(*leaves)
     grads = torch.autograd.grad(output, leaves, torch.ones_like(output), allow_unused=True)

@@ -38,7 +38,7 @@ def momentum_of(config: Config, optimizer: str) -> float | None:
 
 
 def facts_of_classifier(config: Config) -> Facts:
-    """Give what every stage of a classifier depends on."""
+    """Return what every stage of a classifier depends on."""
     shapes = (config.encoder_widths, config.class_decoder_widths, config.nonlinearity)
     schedules = {"constant": None, "exponential": config.lr_decay, "cosine": "cosine"}
     rates = (config.lr, schedules[config.lr_schedule])
@@ -51,7 +51,7 @@ def facts_of_classifier(config: Config) -> Facts:
 
 
 def weights(config: Config) -> Facts:
-    """Give what weighs reconstruction and KL on task 1, and what reconstructs."""
+    """Return what weighs reconstruction and KL on task 1, and what reconstructs."""
     if config.model == "mlp":
         return ()
     if config.model == "comparison":
@@ -122,7 +122,7 @@ def facts_of_later_task(
 
 
 def rules(config: Config) -> dict[str, Facts]:
-    """Give what each stage's result depends on, by name, for all settings."""
+    """Return what each stage's result depends on, by name, for all settings."""
     if config.experiment == "joint":
         return {"train_joint": ("joint", facts_of_classifier(config), weights(config))}
     stages: dict[str, Facts] = {}

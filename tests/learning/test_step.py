@@ -37,7 +37,7 @@ NONLINEARITIES = ("relu", "leaky_relu", "elu", "tanh", "sigmoid")
 
 @pytest.fixture(scope="module")
 def tiny(source: Source, cut: Callable[..., Source]) -> Source:
-    """Give 100 training and 20 test samples of mnist_5k, as many of each class."""
+    """Return 100 training and 20 test samples of mnist_5k, as many of each class."""
     return cut(source, 100, 20)
 
 
@@ -119,7 +119,7 @@ def lane_of(config: Config, name: str, outputs: Outputs) -> Lane:
 
 
 def stage_of(config: Config, name: str) -> Any:
-    """Give a configuration's stage of a name."""
+    """Return a configuration's stage of a name."""
     return next(stage for stage in stages_of(config) if stage.name == name)
 
 
@@ -611,7 +611,7 @@ def test_captured_part_of_a_step_reads_nothing_and_stays_in_place(
 
 
 def tensor_places(step: Step) -> dict[str, int]:
-    """Give the address of each tensor that a step keeps, but for what is only used in between.
+    """Return the address of each tensor that a step keeps, but for what is only used in between.
 
     Foldings happen outside of a graph and may put new tensors in place of the old ones.
     """
@@ -723,7 +723,7 @@ def check_tally(
 
 
 def losses_with(n_steps: int, events: dict[int, float]) -> list[float]:
-    """Give losses that fall from 50, with others at given steps (from 1)."""
+    """Return losses that fall from 50, with others at given steps (from 1)."""
     losses = [50 / (1 + i / 10) for i in range(n_steps)]
     for step, value in events.items():
         losses[step - 1] = value
@@ -984,7 +984,7 @@ def products(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, int]]:
 
 
 def lanes_of(calls: Sequence[tuple[str, str, int]], method: str, prefix: str) -> set[int]:
-    """Give for how many lanes a product of a chain was computed; empty if it never was."""
+    """Return for how many lanes a product of a chain was computed; empty if it never was."""
     return {n for what, name, n in calls if what == method and name.startswith(prefix)}
 
 

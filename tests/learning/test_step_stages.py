@@ -66,7 +66,7 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def tiny(source: Source, cut: Callable[..., Source]) -> Source:
-    """Give 100 training and 20 test samples of mnist_5k, as many of each class."""
+    """Return 100 training and 20 test samples of mnist_5k, as many of each class."""
     return cut(source, 100, 20)
 
 

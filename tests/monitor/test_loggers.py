@@ -41,7 +41,7 @@ TEXT = (
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a real sweep with all three loggers, in which some configurations diverge."""
+    """Return a real sweep with all three loggers, in which some configurations diverge."""
     location = tmp_path_factory.mktemp("logged")
     done = run(write(location, TEXT))
     assert done.returncode == 0, done.stderr
@@ -52,7 +52,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def scalars_of(epochs: pd.DataFrame, config_id: str) -> dict[str, Any]:
-    """Give the values of the epochs table by name and step, as a reader of docs expects them."""
+    """Return the values of the epochs table by name and step, as a reader of docs expects them."""
     own = epochs[epochs["config_id"] == config_id].sort_values(["task", "stage", "epoch"])
     found: dict[str, Any] = {}
     for step, (_, row) in enumerate(own.iterrows(), 1):

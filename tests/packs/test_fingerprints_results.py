@@ -116,7 +116,7 @@ BASES: dict[str, dict[str, Any]] = {
 
 
 def varied(base: dict[str, Any], n_random: int = 12) -> Iterator[Config]:
-    """Give the base, each change of it alone, and some of several changes at once."""
+    """Return the base, each change of it alone, and some of several changes at once."""
     draw = random.Random(str(base))
     settings: list[dict[str, Any]] = [{}]
     settings += [{name: value} for name, values in CHANGES.items() for value in values]

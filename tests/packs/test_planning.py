@@ -26,7 +26,7 @@ SEARCH_SPACES = Path(__file__).parents[2] / "search_spaces"
 
 
 def grid(**choices: Any) -> list[Config]:
-    """Give the product of the choices, the first name slowest; a single value is fixed."""
+    """Return the product of the choices, the first name slowest; a single value is fixed."""
     lists = [value if isinstance(value, list) else [value] for value in choices.values()]
     return [
         Config.model_validate(dict(zip(choices, values, strict=True)))
@@ -72,7 +72,7 @@ PACK_CHOICES: dict[str, list[Any]] = {
 
 
 def random_grid(draw: random.Random, n_most: int = 60) -> list[Config]:
-    """Give up to ``n_most`` distinct points of a random grid, in random order."""
+    """Return up to ``n_most`` distinct points of a random grid, in random order."""
     n_tasks = draw.choice([1, 2, 2, 2, 3])
     fixed = {"n_tasks": n_tasks, "tasks": draw.choice(["perm_mnist", "split_mnist"])}
     possible = {**LANE_CHOICES, **PACK_CHOICES}
@@ -93,7 +93,7 @@ GRIDS = [random_grid(random.Random(number)) for number in range(60)]
 
 
 def rules(config: Config) -> dict[str, tuple[Any, ...]]:
-    """Give what each stage's result depends on, written from design.md, decision 3."""
+    """Return what each stage's result depends on, written from design.md, decision 3."""
     data = (config.tasks, config.n_tasks, config.seed)
     limits = (config.loss_above, config.loss_factor, config.loss_patience)
     every_step = (*data, config.epochs, config.lr, config.weight_decay, limits)

@@ -108,7 +108,7 @@ def store(tmp_path: Path) -> StageCache:
 
 @pytest.fixture
 def train(small: Source, store: StageCache) -> Callable[..., Rows]:
-    """Give a function that runs a pack to its end, in float64 and with the cache."""
+    """Return a function that runs a pack to its end, in float64 and with the cache."""
 
     def run_pack(configs: Sequence[Config], **options: Any) -> Rows:
         return rows_of(
@@ -120,7 +120,7 @@ def train(small: Source, store: StageCache) -> Callable[..., Rows]:
 
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Give a list of the stages that were set up to train, by name; fills are not in it."""
+    """Return a list of the stages that were set up to train, by name; fills are not in it."""
     names: list[str] = []
 
     class Spy(TrainGroup):

@@ -76,7 +76,7 @@ def test_every_case_has_a_message_and_every_file_a_case() -> None:
 
 
 def seen_of(sweep: Sweep, key: str) -> Any:
-    """Give what an expectation of an accepted case is about."""
+    """Return what an expectation of an accepted case is about."""
     if key in Config.model_fields:
         values = [getattr(config, key) for config in sweep.configs]
         return [list(value) if isinstance(value, tuple) else value for value in values]

@@ -210,7 +210,7 @@ def test_both_accept_what_has_one_reading(text: str) -> None:
 
 
 def values_at_the_limits() -> list[tuple[str, Any]]:
-    """Give for each number setting its limits, and what is just beyond them."""
+    """Return for each number setting its limits, and what is just beyond them."""
     found: list[tuple[str, Any]] = []
     for name, field in Config.model_fields.items():
         for part in field.metadata:

@@ -50,7 +50,7 @@ Fail = Callable[..., str]
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    """Give a function from the text of vib.yaml, and overrides, to the sweep."""
+    """Return a function from the text of vib.yaml, and overrides, to the sweep."""
 
     def load(text: str, *overrides: str) -> Sweep:
         file = tmp_path / "vib.yaml"
@@ -62,7 +62,7 @@ def load(tmp_path: Path) -> Load:
 
 @pytest.fixture
 def fail(fail_at: Fail) -> Fail:
-    """Give a function from the text of vib.yaml, and overrides, to the one line of its error.
+    """Return a function from the text of vib.yaml, and overrides, to the one line of its error.
 
     Without its place in the file, such as `` (line 7, column 12)``.
     """
@@ -75,7 +75,7 @@ def fail(fail_at: Fail) -> Fail:
 
 @pytest.fixture
 def fail_at(load: Load) -> Fail:
-    """Give a function as ``fail``, whose message ends with the place in the file."""
+    """Return a function as ``fail``, whose message ends with the place in the file."""
 
     def fail_at(text: str, *overrides: str) -> str:
         with pytest.raises(InputError) as caught:

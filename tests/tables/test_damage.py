@@ -59,7 +59,7 @@ def write_rows(results: Writer, *configs: Config) -> None:
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a sweep's folder with a folded file and two parts of each table."""
+    """Return a sweep's folder with a folded file and two parts of each table."""
     folder = ResultsFolder(tmp_path_factory.mktemp("damage") / "sweep")
     folder.open()
     results = Writer(folder)

@@ -48,7 +48,7 @@ def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def expected_front(
     rows: Sequence[dict[str, Any]], metrics: Sequence[str], modes: Sequence[str], n_seeds: int
 ) -> dict[float, tuple[float, ...]]:
-    """Give the means by learning rate of the settings on the front, straight by its definition."""
+    """Return the means by learning rate of the settings on the front, by its definition."""
     means = {}
     for lr in {row["config/lr"] for row in rows}:
         mine = [row for row in rows if row["config/lr"] == lr]
@@ -159,7 +159,7 @@ class Ended:
         return space.configs({"lr": lr})
 
     def end(self, metric: str) -> list[str]:
-        """Give the lines that the command prints at its end."""
+        """Return the lines that the command prints at its end."""
         trials = read_trials(self.folder.location)
         configs = [self._space(metric, lr) for lr in sorted(set(trials["config/lr"]))]
         sweep = replace(self._sweep(metric), configs=tuple(itertools.chain(*configs)))
@@ -174,7 +174,7 @@ def ended(tmp_path: Path) -> Any:
 
 
 def both(accuracy: float, forgetting: float | None) -> list[dict[str, float | None]]:
-    """Give the rows of two seeds around these means."""
+    """Return the rows of two seeds around these means."""
     return [
         {
             "average_accuracy": accuracy + d,

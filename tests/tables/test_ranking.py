@@ -129,7 +129,7 @@ def test_a_sweep_counts_as_a_setting_where_there_are_several() -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[str]:
-    """Give the folders of two sweeps."""
+    """Return the folders of two sweeps."""
     for name, accuracies in (
         ("one", {1e-1: [0.5, 0.7], 1e-2: [0.1, 0.2]}),
         ("other", {1e-1: [0.9, 0.9], 1e-3: [None, None]}),

@@ -33,7 +33,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 def check_launcher(config: dict[str, Any]) -> list[str]:
-    """Give what Ray or our own check has against a launcher file."""
+    """Return what Ray or our own check has against a launcher file."""
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     try:
@@ -406,7 +406,7 @@ def test_slurm_job_fails_where_the_head_did_not_start(tmp_path: Path) -> None:
 
 
 def commands_on_page() -> list[str]:
-    """Give the commands of the page's shell blocks, one a line."""
+    """Return the commands of the page's shell blocks, one a line."""
     blocks = re.findall(r"^```bash\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
     assert len(blocks) > 10
     return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]

@@ -28,7 +28,7 @@ RULE = "early_stopping: {method: asha, grace_period: 2, reduction_factor: 2}\n"
 
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a folder with the results of a grid, ``whole``, and of it with a rule, ``killed``.
+    """Return a folder with the results of a grid, ``whole``, and of it with a rule, ``killed``.
 
     The driver of the second was killed in the middle and started again.
     """

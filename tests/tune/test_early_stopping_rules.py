@@ -53,7 +53,7 @@ def asha(**settings: Any) -> LaneStopper:
 
 
 def survivors(values: Mapping[str, float], share: float) -> set[str]:
-    """Give those at or above the quantile, by numpy."""
+    """Return those at or above the quantile, by numpy."""
     cutoff = np.percentile(list(values.values()), 100 * (1 - share))
     return {config_id for config_id, value in values.items() if value >= cutoff}
 

@@ -54,12 +54,12 @@ def searcher_of(method: str, space: Space, seed: int = 0, mode: str = "max") -> 
 
 
 def value(lr: float, beta_2: float) -> float:
-    """Give a smooth optimum far from the middle, at lr 0.05, beta_2 0.85."""
+    """Return a smooth optimum far from the middle, at lr 0.05, beta_2 0.85."""
     return -((math.log10(lr) + 1.3) ** 2) - (beta_2 - 0.85) ** 2
 
 
 def ask_and_tell(searcher: RaySearcher, n: int, sign: int = 1) -> list[float]:
-    """Give the value of each of ``n`` suggestions, asked for four at a time."""
+    """Return the value of each of ``n`` suggestions, asked for four at a time."""
     values = []
     for i in range(0, n, 4):
         asked = {f"s{i + j}": searcher.suggest(f"s{i + j}") for j in range(4)}
@@ -83,7 +83,7 @@ def test_later_suggestions_are_better_and_the_seed_decides_them(
 
 
 def grid(n: int) -> list[Parameters]:
-    """Give ``n`` points spread over the space, the best of them near its optimum."""
+    """Return ``n`` points spread over the space, the best of them near its optimum."""
     side = round(math.sqrt(n))
     lrs = [float(f"{10 ** (-4 + 3 * (i + 0.5) / side):.6g}") for i in range(side)]
     return [{"lr": lr, "beta_2": round((i + 0.5) / side, 6)} for lr in lrs for i in range(side)]

@@ -50,7 +50,7 @@ def space_of(folder: Path, text: str = TEXT) -> Space:
 
 
 def value(config: Config) -> float:
-    """Give a smooth optimum at lr 1e-2, beta_2 0.3."""
+    """Return a smooth optimum at lr 1e-2, beta_2 0.3."""
     import math
 
     return -((math.log10(config.lr) + 2) ** 2) - (config.beta_2 - 0.3) ** 2

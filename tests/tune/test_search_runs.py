@@ -45,7 +45,7 @@ def suggested(folder: Path) -> list[dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, object]]]:
-    """Give a search whose driver was killed in the middle, gone on with; and what was open then."""
+    """Return a search that was resumed after its driver was killed, and what was open then."""
     location = tmp_path_factory.mktemp("search")
     file = write(location, TEXT)
     folder = location / "results" / "small"

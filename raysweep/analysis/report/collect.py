@@ -97,7 +97,7 @@ def _declared(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _coded(trials: pd.DataFrame, name: str) -> dict[str, Any]:
-    """Give a setting's values in their order, as shown, and each row's place among them."""
+    """Return a setting's values in their order, as shown, and each row's place among them."""
     found = levels(trials, name)
     texts = [show_value(value) for value in found]
     if len(set(texts)) < len(texts):  # alike in six digits
@@ -122,7 +122,7 @@ def _numbers(values: "pd.Series[Any]") -> list[float | None]:
 
 
 def _diverged(trials: pd.DataFrame) -> dict[str, Any]:
-    """Give stage and epoch of the rows that diverged, by row."""
+    """Return stage and epoch of the rows that diverged, by row."""
     rows = enumerate(zip(trials["diverged_stage"], trials["diverged_epoch"], strict=True))
     return {
         str(row): [stage, int(epoch)]
@@ -132,7 +132,7 @@ def _diverged(trials: pd.DataFrame) -> dict[str, Any]:
 
 
 def _curves(sweeps: Sweeps) -> dict[str, Any]:
-    """Give each row's test accuracy and loss over the epochs of its classifier's stages."""
+    """Return each row's test accuracy and loss over the epochs of its classifier's stages."""
     epochs = sweeps.epochs
     epochs = epochs[epochs["stage"].str.startswith(("train_task", "train_joint"))]
     epochs = epochs.sort_values(["sweep", "config_id", "task", "epoch"], kind="stable")
@@ -175,7 +175,7 @@ def _time(sweeps: Sweeps) -> dict[str, Any]:
 
 
 def _sweep(location: ResultsPath, name: str, trials: pd.DataFrame) -> dict[str, Any]:
-    """Give where a sweep is, when it ran, how, and with what."""
+    """Return where a sweep is, when it ran, how, and with what."""
     try:
         resolved = (location / "sweep.yaml").read_bytes().decode(errors="replace")
     except OSError:

@@ -17,12 +17,12 @@ _FILE_SOURCE = re.compile(r"[\w.-]{1,40}@(\d+)-(\d+)-(\d+)-(\d+)-[0-9a-f]{16}", 
 
 
 def is_file_source(name: str) -> bool:
-    """Tell whether a source's name is that of a user's own file, see ``source_files``."""
+    """Return whether a source's name is that of a user's own file, see ``source_files``."""
     return _FILE_SOURCE.fullmatch(name) is not None
 
 
 def content_of(source: str) -> str:
-    """Give what of a source's name tells its content: of a file, all but what it is called."""
+    """Return the part of a source's name that tells its content; of a file, all but its name."""
     return source.partition("@")[2] if is_file_source(source) else source
 
 

@@ -62,7 +62,7 @@ def load_source(name: str, folder: Path) -> Source:
 
 
 def is_local(name: str, folder: Path) -> bool:
-    """Tell whether a source's files are here, unpacked or not."""
+    """Return whether a source's files are here, unpacked or not."""
     if is_file_source(name):  # load_source says what is wrong with it
         return True
     class_name = NAMED_SOURCES[name].torchvision
@@ -172,7 +172,7 @@ def check_fit(configs: Iterable[Config], source: Source) -> None:
 
 
 def _check_buffer(config: Config, counts: NDArray[np.int64], smallest: int) -> None:
-    """Hold the buffer of real samples against the tasks that it is filled from."""
+    """Check the buffer of real samples against the tasks that it is filled from."""
     if not is_by_class(config):
         if config.n_replay > smallest:
             raise InputError(

@@ -38,7 +38,7 @@ class Buffer:
         return float(entropy(self.labels[None])[0])
 
     def tensors(self) -> dict[str, Tensor]:
-        """Give the buffer as tensors by name."""
+        """Return the buffer as tensors by name."""
         return {name: getattr(self, name) for name in BUFFER_FIELDS}
 
 
@@ -46,7 +46,7 @@ BUFFER_FIELDS = ("images", "labels", "groups", "priorities")
 
 
 def budget(config: Config, task: int) -> dict[int, int]:
-    """Give the largest size of each group of samples after ``task`` tasks."""
+    """Return the largest size of each group of samples after ``task`` tasks."""
     is_total = config.n_replay_scope == "total"
     selection = "random" if config.of_replay.generates else config.selection
     return quotas(selection, config.n_replay, is_total, task, config.n_tasks - 1, config.n_classes)

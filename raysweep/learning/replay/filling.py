@@ -58,7 +58,7 @@ def choose(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
 
 
 def _last_order(context: Context, lane: Lane, n: int) -> Tensor:
-    """Give the samples of the task's last epoch in the order in which they came."""
+    """Return the samples of the task's last epoch in the order in which they came."""
     config, task = context.config, lane.stage.task
     purpose = (f"train_task_{task}", config.epochs)
     stream = generator(config.seed, "batch_order", *purpose, device=context.device)
@@ -117,7 +117,7 @@ def generate(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
 
 
 def _of_task(states: Sequence[LaneState], of_task: int, only: LaneState | None) -> LaneState | None:
-    """Give the state of a task, of those that end with the present one, or the one there is."""
+    """Return the state of a task, of those that end with the present one, or the one there is."""
     return states[min(of_task, len(states)) - 1] if states else only
 
 

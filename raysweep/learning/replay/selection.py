@@ -39,7 +39,7 @@ class Selection:
 def quotas(
     selection: str, n_replay: int, is_total: bool, task: int, n_tasks: int, n_classes: int
 ) -> dict[int, int]:
-    """Give the largest size of each group after ``task`` (from 1), for all groups so far.
+    """Return the largest size of each group after ``task`` (from 1), for all groups so far.
 
     ``n_replay`` is the budget of the whole buffer if ``is_total``, else of each task. It is
     divided equally, the first groups taking one more where it does not divide (Avalanche's
@@ -104,7 +104,7 @@ def select(
 
 
 def keep(groups: Tensor, priorities: Tensor, quotas: Mapping[int, int]) -> Tensor:
-    """Give the sorted indices of the samples of a buffer that fit the quotas of their groups.
+    """Return the sorted indices of the samples of a buffer that fit the quotas of their groups.
 
     ``groups`` (n,) int64 and ``priorities`` (n,), of which the lowest of a group stay.
     """
@@ -138,7 +138,7 @@ def _group_of_each(selection: str, labels: Tensor, n_classes: int, task: int) ->
 def _sequence(
     selection: str, n: int, order: Tensor | None, stream: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Give the sample indices, the first of each group to be taken first, and all priorities.
+    """Return the sample indices, the first of each group to be taken first, and all priorities.
 
     Without priorities (N,), a sample's is its rank among those taken.
     """

@@ -93,7 +93,7 @@ class Gaussian:
         return terms.sum(-1).mul_(0.5)
 
     def backward(self, grad_z: Tensor, kl_weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the gradients of mu and s, of the first lanes that ``grad_z`` (K, B, Z) has.
+        """Return the gradients of mu and s, of the first lanes that ``grad_z`` (K, B, Z) has.
 
         ``kl_weight``, (K, B, 1) or (K, 1, 1), weighs the KL of each sample. ``grad_z`` is changed.
         """

@@ -24,7 +24,7 @@ class Workspace:
         self._buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     def __call__(self, name: str, *shape: int) -> Tensor:
-        """Give the buffer of a name and shape; what it holds is what was last put into it."""
+        """Return the buffer of a name and shape; what it holds is what was last put into it."""
         key = (name, shape)
         if key not in self._buffers:
             self._buffers[key] = self._like.new_zeros(shape)
@@ -44,7 +44,7 @@ class Linear:
         self._first: dict[int, tuple[Tensor, ...]] = {}
 
     def _of(self, n_lanes: int) -> tuple[Tensor, ...]:
-        """Give weight, its transpose, bias (K, 1, out) and both gradients of the first lanes."""
+        """Return weight, its transpose, bias (K, 1, out) and both gradients of the first lanes."""
         if n_lanes not in self._first:  # a slice costs microseconds
             self._first[n_lanes] = tuple(tensor[:n_lanes] for tensor in self._all)
         return self._first[n_lanes]
@@ -65,7 +65,7 @@ class Linear:
         torch.sum(grad, 1, out=grad_bias)
 
     def grad_input(self, grad: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """Give the gradient (K, B, in) of the input, added to ``add_to`` (K, B, in) in place."""
+        """Return the gradient (K, B, in) of the input, added to ``add_to`` (K, B, in) in place."""
         n_lanes = grad.size(0)
         out = add_to
         if out is None:
@@ -74,7 +74,7 @@ class Linear:
 
 
 def first(x: Tensor, n_lanes: int) -> Tensor:
-    """Give the first lanes of ``x`` (K, ...); ``x`` itself for all: slicing costs microseconds."""
+    """Return the first lanes of ``x`` (K, ...); ``x`` itself for all (slicing takes time)."""
     return x if x.size(0) == n_lanes else x[:n_lanes]
 
 

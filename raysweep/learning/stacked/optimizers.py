@@ -236,7 +236,7 @@ class Optimizer:
 
 @cache
 def has_kernel(device: torch.device) -> bool:
-    """Tell whether the Triton kernel runs on a device; note it if not."""
+    """Return whether the Triton kernel runs on a device; note it if not."""
     try:
         from raysweep.learning.stacked.adam_kernel import adam
 

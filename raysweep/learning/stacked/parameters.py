@@ -54,5 +54,5 @@ class Parameters:
                 view.copy_(grad)
 
     def are_finite(self) -> Tensor:
-        """Tell for each lane (K,) whether all its parameters are finite."""
+        """Return for each lane (K,) whether all its parameters are finite."""
         return torch.isfinite(self.flat).all(-1)

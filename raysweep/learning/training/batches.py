@@ -204,7 +204,7 @@ class Batches:
             gather(replay.images, chosen, batch.replay_images)
 
     def _pick(self, block: Tensor, into: Tensor | None) -> Tensor:
-        """Give the present step's part of a block (M, ...), in ``into`` where it must stay."""
+        """Return the present step's part of a block (M, ...), in ``into`` where it must stay."""
         if not self.is_capturable:
             return block[self._slot]
         picked = block.index_select(0, self._slot_on_device).squeeze(0)

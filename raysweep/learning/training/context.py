@@ -31,7 +31,7 @@ class Context:
     has_graphs: bool = True
 
     def train_samples(self, stage: Stage) -> Samples:
-        """Give the new samples of a stage: its task's, or all tasks' for joint training."""
+        """Return the new samples of a stage: its task's, or all tasks' for joint training."""
         return self.joint if stage.kind == "train_joint" else self.tasks[stage.task - 1].train
 
     @cached_property

@@ -110,7 +110,7 @@ class TrainGroup:
         )
 
     def _lr(self) -> list[float]:
-        """Give each lane's learning rate for the next epoch."""
+        """Return each lane's learning rate for the next epoch."""
         if not self.is_classifier:
             return [lane.config.vae_lr for lane in self.lanes]
         return [c.lr * _SCHEDULES[c.lr_schedule](c, self.n_epochs_done) for c in self._configs]
@@ -260,7 +260,7 @@ class TrainGroup:
         )
 
     def _averaging(self) -> Callable[[], None] | None:
-        """Give what moves the averaged weights after a step; lanes that diverged stay behind."""
+        """Return what moves the averaged weights after a step; lanes that diverged stay behind."""
         if self._average is None:
             return None
         # Tensors, not the group: a cycle would keep it until Python looks for cycles.
@@ -327,11 +327,11 @@ class TrainGroup:
         ]
 
     def lane_states(self) -> list[LaneState]:
-        """Give each lane's parameters and optimiser state, as views."""
+        """Return each lane's parameters and optimiser state, as views."""
         return [self.optimizer.lane(k) for k in range(len(self.lanes))]
 
     def drop(self, stages: Collection[str]) -> None:
-        """Let the lanes of some stages (fingerprints) leave; the numbers of the others stay."""
+        """Remove the lanes of some stages (fingerprints); the numbers of the others stay."""
         self._drop([k for k, lane in enumerate(self.lanes) if lane.stage.fingerprint in stages])
 
     def _drop(self, gone: Sequence[int]) -> None:
@@ -353,7 +353,7 @@ class TrainGroup:
             self._monitor.set_history(history)
 
     def state(self) -> dict[str, Any]:
-        """Give what ``restore`` needs to go on after the last epoch: plain values and tensors."""
+        """Return what ``restore`` needs to go on after the last epoch: plain values and tensors."""
         return {
             "lanes": [lane.stage.fingerprint for lane in self.lanes],
             "epochs": self.n_epochs_done,

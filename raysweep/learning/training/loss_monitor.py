@@ -157,7 +157,7 @@ class LossMonitor:
         self.is_alive.logical_and_(are_finite)
 
     def history(self) -> dict[str, Tensor]:
-        """Give what the rules know of each lane's steps so far, as copies; empty without rules."""
+        """Return copies of what the rules know of each lane's steps so far; empty without rules."""
         if self._rules is None:
             return {}
         return {"best": self._rules.best.clone(), "n_bad": self._rules.n_bad.clone()}
@@ -175,7 +175,7 @@ class LossMonitor:
         return values
 
     def divergences(self, stage: str, epoch: int) -> list[Divergence | None]:
-        """Give each lane's divergence, None where it is alive."""
+        """Return each lane's divergence, None where it is alive."""
         last_finite = [None if math.isnan(x) else x for x in self.last_finite]
         return [
             None if is_alive else Divergence(stage, epoch, step, last)
@@ -187,7 +187,7 @@ class LossMonitor:
     def means(
         self, n_new: int, n_replay: int, reported: Sequence[Collection[str]]
     ) -> list[dict[str, float | int | None]]:
-        """Give each lane's means by column of the ``epochs`` table.
+        """Return each lane's means by column of the ``epochs`` table.
 
         ``n_new`` and ``n_replay`` are the samples of the epoch, ``reported`` has for each lane the
         losses that mean something for it.

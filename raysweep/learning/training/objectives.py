@@ -85,7 +85,7 @@ def reconstructs(stage: Stage, config: Config) -> bool:
 
 
 def weights_of(context: Context, lanes: Sequence[Lane]) -> Weights:
-    """Give the weights of lanes of one group, those with a reconstruction first."""
+    """Return the weights of lanes of one group, those with a reconstruction first."""
     stage = lanes[0].stage
     configs = [lane.config for lane in lanes]
     pairs = [weights_of_stage(config, stage) for config in configs]

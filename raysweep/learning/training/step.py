@@ -109,7 +109,7 @@ class Pass:
             row_sum(rows[:, n:], out=self._values[f"replay_{name}"])
 
     def _classify(self, decoder: Chain, z: Tensor) -> Tensor | None:
-        """Give z's gradient in the lanes that need one."""
+        """Return z's gradient in the lanes that need one."""
         batch = self._batch
         assert batch.targets is not None and batch.labels is not None
         logits = decoder.forward(z)

@@ -123,7 +123,7 @@ class LogWriter:
         self._records[name] = _Record(self._folder / name / _RECORD)
 
     def _read(self) -> tuple[dict[str, list[Any]], dict[Any, Any]]:
-        """Give the rows of trials that each logger lacks, and the epochs of these by id."""
+        """Return the rows of trials that each logger lacks, and the epochs of these by id."""
         try:
             trials = read_trials(self._location)
             keys = list(zip(trials["config_id"], trials["attempt"], strict=True))

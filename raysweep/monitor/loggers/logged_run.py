@@ -88,7 +88,7 @@ def run_of(trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> Log
 
 
 def _plain(value: Any) -> Any:
-    """Give a value of a table as Python has it; None for null."""
+    """Return a value of a table as Python has it; None for null."""
     if value is None or value != value:  # noqa: PLR0124 (NaN and NaT)
         return None
     return value.item() if hasattr(value, "item") else value
@@ -109,7 +109,7 @@ def _short(value: Any) -> str:
 
 
 def _seconds(moment: Any) -> float:
-    """Give seconds since 1970, 0 for null."""
+    """Return seconds since 1970, 0 for null."""
     if moment is None or moment != moment:  # noqa: PLR0124 (NaT)
         return 0.0
     return float(moment.timestamp())

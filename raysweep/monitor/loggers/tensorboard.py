@@ -81,7 +81,7 @@ def _text(name: str, text: str) -> Any:
 
 
 def _end(run: LoggedRun) -> Any:
-    """Give what ends a run on the page of hyper-parameters: success unless it failed."""
+    """Return what ends a run on the page of hyper-parameters: success unless it failed."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 

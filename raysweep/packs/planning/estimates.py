@@ -82,7 +82,7 @@ def cost(pack: Pack, speed: Speed = CPU) -> float:
 
 
 def useful_lanes(pack: Pack, speed: Speed = CPU) -> int:
-    """Give the fewest lanes like a pack's at which its fixed cost is a few percent of its time."""
+    """Return the fewest lanes like a pack's whose fixed cost is a few percent of its time."""
     fixed = fixed_s(pack, speed)
     return math.ceil(fixed / (_FIXED_SHARE * (cost(pack, speed) - fixed)))
 
@@ -94,7 +94,7 @@ def _shared_bytes(config: Config) -> int:
 
 
 def lanes_within(memory: int, pack: Pack) -> int:
-    """Give the most lanes like a pack's that fit into ``memory`` bytes; at least 1."""
+    """Return the most lanes like a pack's that fit into ``memory`` bytes; at least 1."""
     shared = _shared_bytes(pack.configs[0])
     return max(1, (memory - shared) * len(pack.configs) // (memory_bytes(pack) - shared))
 

@@ -190,6 +190,6 @@ def simulate(costs: Sequence[float], n_slots: int) -> tuple[float, float]:
 
 
 def memory_of(plan: Plan, n_slots: int) -> tuple[int, int]:
-    """Give the largest pack's memory and that of the ``n_slots`` largest together, in bytes."""
+    """Return the largest pack's memory and that of the ``n_slots`` largest together, in bytes."""
     sizes = sorted((memory_bytes(pack) for pack in plan.packs), reverse=True)
     return (sizes[0] if sizes else 0), sum(sizes[:n_slots])

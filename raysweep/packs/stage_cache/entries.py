@@ -71,7 +71,7 @@ class StageCache:
         self._n_written = 0
 
     def path(self, stage: str, environment: Mapping[str, Any]) -> Path:
-        """Give where the entry of a stage (its fingerprint) is, or would be."""
+        """Return where the entry of a stage (its fingerprint) is, or would be."""
         text = json.dumps(environment, sort_keys=True)
         return self.folder / f"{stage}-{_digest(text.encode())[:16]}{_SUFFIX}"
 
@@ -162,7 +162,7 @@ def stored_stages(folder: Path) -> set[str]:
 
 
 def environment(source: Source, device: "torch.device", dtype: "torch.dtype") -> dict[str, Any]:
-    """Say what beside its settings can change a bit of a stage's result, in this process.
+    """Return what beside its settings can change a bit of a stage's result, in this process.
 
     Raised versions, another processor, edited code, other data: each makes other entries. The
     code counts to the letter, since nobody is made to raise ``STAGE_VERSION`` while trying
@@ -229,7 +229,7 @@ def _processor() -> str:
 
 
 def _sealed(digest: str) -> bytes:
-    """Give how the digest stands in the header; inside a JSON text quotes would be escaped."""
+    """Return how the digest stands in the header; inside a JSON text quotes would be escaped."""
     return f'"blake2b":"{digest}"'.encode()
 
 

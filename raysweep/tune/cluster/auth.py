@@ -13,7 +13,7 @@ _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105
 
 
 def prepare_token(is_local: bool, is_without: bool) -> None:
-    """Have Ray authenticate by token, in this process and those it starts.
+    """Make Ray authenticate by token, in this process and those it starts.
 
     Call it before Ray is imported. A cluster that starts here makes a token of its own where there
     is none. ``is_without`` leaves everything as the environment says. Raises ``InputError`` where
@@ -70,7 +70,7 @@ def _has_token() -> bool:
 
 
 def _protect(token: Path) -> None:
-    """Let only its owner read a token; ``ray get-auth-token`` writes it readable by all."""
+    """Make a token readable by its owner only; ``ray get-auth-token`` writes it readable by all."""
     with contextlib.suppress(OSError):
         if token.stat().st_mode & 0o077:
             token.chmod(0o600)

@@ -16,7 +16,7 @@ _MOST = 4
 def choose_share(
     resources: Resources, configs: Sequence[Config], nodes: Sequence[Node]
 ) -> tuple[Resources, str]:
-    """Give the resources of a pack with ``gpu: auto`` decided, and why in one line.
+    """Return the resources of a pack with ``gpu: auto`` decided, and why in one line.
 
     As many packs share a GPU as its memory holds of the largest one, as there are CPUs for, and as
     there are packs, at most 4. Without a GPU anywhere packs run on CPUs.

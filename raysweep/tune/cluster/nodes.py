@@ -44,7 +44,7 @@ class NodeReport(NamedTuple):
 
 
 def this_machine() -> Node:
-    """Give what Ray would find here, without starting it: CPUs allowed and visible GPUs."""
+    """Return what Ray would find here, without starting it: CPUs allowed and visible GPUs."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         n_gpus = len([device for device in visible.split(",") if device.strip()])
@@ -60,7 +60,7 @@ def this_machine() -> Node:
 
 @cache
 def _gpu_memory() -> int | None:
-    """Give the memory of this machine's smallest GPU in bytes, None where it can't be asked."""
+    """Return the memory of this machine's smallest GPU in bytes, None where it can't be asked."""
     words = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
@@ -70,7 +70,7 @@ def _gpu_memory() -> int | None:
 
 
 def memory_a_pack(resources: Resources, nodes: Sequence[Node]) -> int | None:
-    """Give the bytes that a pack may take on the smallest node that runs any; None if unknown.
+    """Return the bytes that a pack may take on the smallest node that runs any; None if unknown.
 
     On a GPU that is its share of the card, else its share of the node's memory.
     """
@@ -98,7 +98,7 @@ def alive_nodes() -> list[dict[str, Any]]:
 
 
 def nodes_up() -> list[Node]:
-    """Give what the nodes have; of another machine's GPUs Ray tells the number only."""
+    """Return what the nodes have; of another machine's GPUs Ray tells the number only."""
     amounts = [node["Resources"] for node in alive_nodes()]
     return [
         Node(r.get("CPU", 0.0), r.get("GPU", 0.0), int(r.get("memory", 0)) or None) for r in amounts
@@ -159,7 +159,7 @@ def _sees(location: ResultsPath) -> bool:
 
 
 def ask_nodes(scratch: ResultsPath) -> list[NodeReport]:
-    """Let each node describe itself, and whether it sees this folder of the driver's.
+    """Ask each node to describe itself, and whether it sees this folder of the driver's.
 
     A node that does not answer in a minute is left out. Raises ``NothingRunsError`` for one that
     can't load this package.

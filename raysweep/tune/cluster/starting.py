@@ -100,7 +100,7 @@ def _refuse_silence(address: str) -> None:
 
 
 def _note_small_memory(n_bytes: int, say: Callable[[str], None]) -> None:
-    """Say that Ray will put its object store on disk, as it does where memory is short."""
+    """Print that Ray will put its object store on disk, as it does where memory is short."""
     try:
         free = shutil.disk_usage("/dev/shm").free  # noqa: S108 (the shared memory)
     except OSError:

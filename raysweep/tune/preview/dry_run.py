@@ -57,7 +57,7 @@ def look_ahead(
 
 
 def hours(seconds: Sequence[float], resources: Resources) -> tuple[float, float]:
-    """Give the CPU-hours and the GPU-hours of packs that take so many seconds each."""
+    """Return the CPU-hours and the GPU-hours of packs that take so many seconds each."""
     total_h = math.fsum(seconds) / 3600
     return resources.cpu * total_h, resources.gpu * total_h
 

@@ -52,7 +52,7 @@ class Measured:
 
 
 def shape_of(pack: Pack) -> str:
-    """Give the text that packs share if one's speed tells the other's.
+    """Return the text that packs share if one's speed tells the other's.
 
     It is their key but for seeds, the kinds of replay of their lanes, and how many lanes, in
     quarters, skip a part of their products: without a reconstruction, with a frozen encoder.
@@ -115,7 +115,7 @@ def measure(
 
 @contextmanager
 def _as_in_a_worker(resources: Resources) -> Iterator[None]:
-    """Give torch as many threads as a worker's has, and leave its settings as they were."""
+    """Set torch's number of threads to a worker's, and restore its settings afterwards."""
     import torch
 
     n_threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
@@ -161,7 +161,7 @@ def _pack_s(pack: Pack, source: Source, has_gpu: bool, clock: Callable[[], float
 
 
 def _like(stage: Stage, of_stage: Mapping[str, Config]) -> Stage:
-    """Give the stage of task 2 that is to it what ``stage`` is to a later task."""
+    """Return the stage of task 2 that is to it what ``stage`` is to a later task."""
     mates = stages_of(of_stage[stage.fingerprint])
     return next(mate for mate in mates if mate.kind == stage.kind and mate.task == 2)
 

@@ -13,7 +13,7 @@ from raysweep.tune.scheduling.ledger import Ledger
 def exit_status(
     sweep: Sweep, location: ResultsPath, n_unasked: int, end: End, resume: str
 ) -> ExitCode:
-    """Say what is missing or failed, and how to go on; give the exit code.
+    """Print what is missing or failed and how to resume; return the exit code.
 
     ``n_unasked`` counts the configurations that a search is still to suggest, ``end`` tells why
     the run ended early, if it did.

@@ -15,7 +15,7 @@ _PACKAGES = ("torch", "torchvision", "ray", "numpy", "pandas", "pyarrow")
 
 
 def _git() -> dict[str, Any]:
-    """Give the commit of the code and whether it was changed; nulls outside a checkout."""
+    """Return the commit of the code and whether it was changed; nulls outside a checkout."""
 
     def ask(*arguments: str) -> str | None:
         try:

@@ -119,7 +119,7 @@ class Progress:
                 self._looks.popleft()
 
     def n_at_once(self) -> int:
-        """Give how many packs should be out: one that waits, so that no slot does."""
+        """Return how many packs should be out: one that waits, so that no slot does."""
         # More than there were slots run where nodes have joined.
         return max(self.n_slots, len(self._slots)) + 1
 
@@ -153,7 +153,7 @@ class Progress:
         return self.elapsed_s * (1 - min(share, 1.0)) / share if share > 0.01 else None
 
     def snapshot(self) -> Snapshot:
-        """Give all there is to show."""
+        """Return all there is to show."""
         now = time.monotonic()
         slots = sorted(self._slots.values(), key=lambda slot: slot.number)
         for slot in slots:

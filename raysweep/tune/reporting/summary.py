@@ -54,7 +54,7 @@ def describe_plan(
 
 
 def limits(sweep: Sweep) -> dict[str, str]:
-    """Give the lines that say what may end configurations, or the run, early; none if nothing."""
+    """Return the lines that say what may end configurations, or the run, early; none if nothing."""
     rule, budget, lines = sweep.early_stopping, sweep.budget, {}
     if rule:
         plain = {k: f"{v:g}" if isinstance(v, float) else v for k, v in rule.to_plain().items()}

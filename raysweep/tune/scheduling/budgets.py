@@ -66,7 +66,7 @@ class Meter:
         return (self._gpu_s + self._gpu * running_s) / 3600
 
     def end(self) -> End | None:
-        """Say why the run is to end now, None while it may go on."""
+        """Return why the run must end now, None while it may go on."""
         limit_s, limit_h = self._budget.time_s, self._budget.gpu_h
         if self._n_alike >= ALIKE:
             return End(common_error=self._error)

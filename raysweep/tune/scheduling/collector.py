@@ -96,7 +96,7 @@ class Collector(tune.Callback):
         self._progress.note_end(job_name(trial))
 
     def _job(self, trial: Trial) -> Job | None:
-        """Give the job of a trial, None if it was settled before."""
+        """Return the job of a trial, None if it was settled before."""
         return self._queue.jobs.get(job_name(trial))
 
     def on_trial_start(
@@ -149,7 +149,7 @@ class Collector(tune.Callback):
             self._stop_lanes(job, actor, [r for r in rows["epochs"] if r["config_id"] not in gone])
 
     def _stop_lanes(self, job: Job, actor: Any, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Have the worker let go of configurations that fall behind, before its next epoch.
+        """Tell the worker to drop configurations that fall behind, before its next epoch.
 
         A pack that starts over, or goes on from a checkpoint that is older than a decision, is
         told again.
@@ -176,7 +176,7 @@ class Collector(tune.Callback):
         self._progress.note_epoch(job.name, host, stage, epoch, n_epochs)
 
     def _note(self, texts: Sequence[str]) -> None:
-        """Say what a worker has to say, once a run."""
+        """Print the notes of a worker, each once a run."""
         for text in texts:
             if text not in self._noted:
                 self._noted.add(text)
@@ -294,7 +294,7 @@ class Collector(tune.Callback):
             self._queue.again(job)
 
     def trace_of(self, job: Job) -> Path | None:
-        """Give the file for a job's traceback if it hangs; None for results in a store."""
+        """Return the file for a job's traceback if it hangs; None for results in a store."""
         scratch = self._writer.folder.scratch.local
         return scratch.absolute() / f"hung-{job.name}.txt" if scratch else None
 
@@ -308,7 +308,7 @@ class Collector(tune.Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Let go of the trial's files."""
+        """Delete the trial's files."""
         self._leave_slot(trial)
         job = self._job(trial)
         if job is None or self.is_stopping:

@@ -8,7 +8,7 @@ from raysweep.statuses import Status
 
 
 def stays(sweep: Sweep) -> frozenset[str]:
-    """Give the statuses that a run leaves as they are.
+    """Return the statuses that a run leaves as they are.
 
     A configuration that stopped early is done as long as the sweep stops some early.
     """
@@ -24,7 +24,7 @@ class Ledger:
     rows: dict[str, tuple[str, int]]
 
     def status(self, config: Config) -> str:
-        """Give a configuration's status, ``missing`` without a row."""
+        """Return a configuration's status, ``missing`` without a row."""
         return self.rows.get(config.id, (Status.MISSING, 0))[0]
 
     def attempts(self, config: Config) -> int:
@@ -36,7 +36,7 @@ class Ledger:
         return [config for config in sweep.configs if self.status(config) in stays(sweep)]
 
     def failed(self, sweep: Sweep) -> set[str]:
-        """Give the ids of the configurations that failed and are to be tried again."""
+        """Return the ids of the configurations that failed and are to be tried again."""
         return {config.id for config in sweep.configs if self.status(config) == Status.FAILED}
 
     def missing(self, sweep: Sweep) -> list[Config]:

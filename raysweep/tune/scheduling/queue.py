@@ -119,12 +119,12 @@ class JobQueue:
         return None
 
     def has_more(self, key: str) -> bool:
-        """Tell whether a job of a pack key waits, or is set aside."""
+        """Return whether a job of a pack key waits, or is set aside."""
         others = (*self._waiting, *(job for jobs in self._aside.values() for job in jobs))
         return any(job.key == key for job in others)
 
     def state_file(self, job: Job, n_left: int) -> Path | None:
-        """Give the file for a job's state if it should be set aside with ``n_left`` lanes left."""
+        """Return the file for a job's state if it should be set aside with ``n_left`` lanes."""
         if self.folder is None or not 0 < n_left <= job.n_seats / 2 or not self.has_more(job.key):
             return None
         return self.folder / f"{job.name}.pt"
@@ -170,7 +170,7 @@ class JobQueue:
         self._waiting.appendleft(job)
 
     def split(self, job: Job) -> list[Job]:
-        """Let a job's halves take its place, in front."""
+        """Replace a job by its halves, in front."""
         halves = job.halves()
         self.leave(job)
         self.jobs.update({half.name: half for half in halves})
@@ -202,7 +202,7 @@ class QueueSearcher(Searcher):
         self._config_of = config_of
 
     def suggest(self, trial_id: str) -> Any:
-        """Give the next job's config, None to be asked again, or that all is done."""
+        """Return the next job's config, None to be asked again, or that all is done."""
         job = self._queue.next()
         if job is not None:
             return {TRIAL: dict(self._config_of(job))}
@@ -224,6 +224,6 @@ class QueueSearcher(Searcher):
 
 
 def job_name(trial: tune.experiment.Trial) -> str:
-    """Give the name of the job that a trial runs."""
+    """Return the name of the job that a trial runs."""
     name: str = trial.config[TRIAL]["key"]
     return name

@@ -40,7 +40,7 @@ class Capacity:
 
     @classmethod
     def of(cls, sweep: Sweep, configs: Sequence[Config], nodes: Sequence[Node]) -> "Capacity":
-        """Give the room for packs of configurations."""
+        """Return the capacity for packs of configurations."""
         wanted = sweep.resources
         if wanted.is_gpu_auto and configs:
             return cls(nodes, *choose_share(wanted, configs, nodes))
@@ -122,7 +122,7 @@ class RemainingWork:
     def search(
         self, known: EarlierSuggestions, n_todo: int, room: Capacity
     ) -> "tuple[SearchQueue, Progress]":
-        """Give a queue that asks for suggestions, up to ``n_todo`` configurations of them."""
+        """Return a queue that asks for suggestions, up to ``n_todo`` configurations of them."""
         lanes = lanes_of(self.sweep, room.memory)
         self.screen.detail(describe(self.sweep, known, lanes, room.n_slots, room.why))
         progress = self._progress(n_todo, 0.0, room)
@@ -131,7 +131,7 @@ class RemainingWork:
         return queue, progress
 
     def _paused(self, room: Capacity, lanes: int | None) -> "list[Job]":
-        """Give the packs that the last run left in mid-training, if this one is to train them."""
+        """Return the packs that the last run left in mid-training, if this one is to train them."""
         from raysweep.tune.scheduling.resume import paused_jobs
 
         location, failed = self.folder.location, self.ledger.failed(self.sweep)
@@ -157,7 +157,7 @@ class RemainingWork:
         )
 
     def stopper(self, queue: "JobQueue") -> "LaneStopper | None":
-        """Give what decides which configurations stop early, with what earlier runs showed."""
+        """Return what decides which configurations stop early, with what earlier runs showed."""
         rule = self.sweep.early_stopping
         if rule is None:
             return None

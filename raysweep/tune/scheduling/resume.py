@@ -104,7 +104,7 @@ def paused_jobs(
     limit: int | None = None,
     alone: Container[str] = (),
 ) -> list[Job]:
-    """Give the jobs that go on from kept states, of the configurations that are ``missing``.
+    """Return the jobs that go on from kept states, of the configurations that are ``missing``.
 
     Packs of more than ``most`` configurations, or ``memory`` bytes, are planned anew; no more than
     ``limit`` configurations go on, and those ``alone`` (ids) only where a state is of nothing else.

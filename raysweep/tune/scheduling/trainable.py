@@ -260,7 +260,7 @@ class PackTrainable(tune.Trainable):
         }
 
     def stop_lanes(self, stops: str) -> None:
-        """Let configurations leave the pack before its next epoch.
+        """Remove configurations from the pack before its next epoch.
 
         ``stops`` is JSON that maps their ids to rung and reason. The driver calls it between two
         steps.
@@ -318,7 +318,7 @@ class PackTrainable(tune.Trainable):
         torch.save(state, path)
 
     def _terms(self) -> dict[str, Any]:
-        """Say what the numbers of this run come from beside its settings, and what it keeps."""
+        """Return what the numbers of this run come from beside its settings, and what it keeps."""
         import torch
 
         name = self._configs[0].source

@@ -107,7 +107,7 @@ def _fit(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
 
 @contextmanager
 def _stop_on_signals(collector: Collector) -> Iterator[None]:
-    """Let SIGINT and SIGTERM end Tune's run in order; a second one ends it at once.
+    """Make SIGINT and SIGTERM end Tune's run in order; a second one ends it at once.
 
     Tune's own end of a run waits for steps under way, whose rows it drops, for up to 10 s.
     """

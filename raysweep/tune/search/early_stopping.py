@@ -80,7 +80,7 @@ class LaneStopper:
         return stops
 
     def _report(self, config: Config, row: Mapping[str, Any]) -> tuple[int, float] | None:
-        """Give time and value of a row; None where there is nothing to decide."""
+        """Return time and value of a row; None where there is nothing to decide."""
         time, value = _time(config, row), row.get(self.rule.metric)
         if time is None or value is None or time >= classifier_epochs(config):
             return None

@@ -35,7 +35,7 @@ class OptunaSearcher(Searcher):
         self._asked: dict[str, Any] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        """Give the parameters of the next suggestion."""
+        """Return the parameters of the next suggestion."""
         trial = self._asked[trial_id] = self._study.ask()
         branch = trial.suggest_categorical(BRANCH, self._branches) if self._many else 0
         names = {setting: name for name, (setting, _) in self._names(branch).items()}
@@ -49,7 +49,7 @@ class OptunaSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell what became of a suggestion."""
+        """Report what became of a suggestion."""
         trial = self._asked.pop(trial_id)
         states = optuna.trial.TrialState
         if result is None:
@@ -71,7 +71,7 @@ class OptunaSearcher(Searcher):
         )
 
     def repeat(self, parameters: Parameters) -> None:
-        """Let the next ``suggest`` give these parameters."""
+        """Make the next ``suggest`` return these parameters."""
         self._study.enqueue_trial(self._to_optuna(parameters))
 
     def _to_optuna(self, parameters: Parameters) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class OptunaSearcher(Searcher):
         return list(range(len(self._space.branches)))
 
     def _names(self, branch: int) -> dict[str, tuple[str, Domain]]:
-        """Give Optuna's name for each setting drawn in a branch.
+        """Return Optuna's name for each setting drawn in a branch.
 
         One whose distribution differs between branches has a name in each, as Optuna needs.
         """
@@ -137,7 +137,7 @@ def _sampler(name: str, seed: int, has_conditions: bool) -> Any:
 
 
 def _distribution(domain: Domain) -> Any:
-    """Give a domain in Optuna's words: Ray Tune's upper ends of whole numbers are exclusive."""
+    """Return a domain in Optuna's words: Ray Tune's upper ends of whole numbers are exclusive."""
     kinds = optuna.distributions
     lower, upper, step = domain.lower, domain.upper, domain.step
     if domain.kind == "choice":

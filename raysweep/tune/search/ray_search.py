@@ -48,7 +48,7 @@ class RaySearcher:
         self._searcher: Searcher | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        """Give the parameters of the next suggestion, or what else the searcher gives."""
+        """Return the parameters of the next suggestion, or what else the searcher gives."""
         if self._repeats:
             self._open[trial_id] = parameters = self._repeats.popleft()
             self._searcher = None
@@ -67,7 +67,7 @@ class RaySearcher:
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell what became of a suggestion; with ``error``, that nothing can be said of it."""
+        """Report what became of a suggestion; with ``error``, that nothing is known of it."""
         parameters = self._open.pop(trial_id)
         is_unknown = error and result is None
         if not is_unknown:
@@ -82,7 +82,7 @@ class RaySearcher:
         self._searcher = None
 
     def repeat(self, parameters: Parameters) -> None:
-        """Let the next ``suggest`` give these parameters."""
+        """Make the next ``suggest`` return these parameters."""
         self._repeats.append(parameters)
 
     def _note(self, parameters: Parameters, result: Mapping[str, float] | None) -> None:
@@ -190,7 +190,7 @@ def _is_single(domain: Domain) -> bool:
 
 
 def _whole_numbers(domain: Domain) -> tuple[int, int]:
-    """Give the first and the last: of a range with steps, the multiples of the step."""
+    """Return the first and the last: of a range with steps, the multiples of the step."""
     if domain.kind == "randint":
         return int(domain.lower), int(domain.upper) - 1
     return domain.multiples

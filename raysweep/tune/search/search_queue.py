@@ -27,7 +27,7 @@ class LearningSearcher(Protocol):
     """What is used of a ``Searcher``, and two methods more for what earlier runs left."""
 
     def suggest(self, trial_id: str) -> Any:
-        """Give parameters, None (ask again later) or ``Searcher.FINISHED``."""
+        """Return parameters, None (ask again later) or ``Searcher.FINISHED``."""
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -38,7 +38,7 @@ class LearningSearcher(Protocol):
         """Take in what became of a suggestion of an earlier run; None: it was given up."""
 
     def repeat(self, parameters: Parameters) -> None:
-        """Let the next ``suggest`` give these parameters."""
+        """Make the next ``suggest`` return these parameters."""
 
 
 @dataclass
@@ -56,7 +56,7 @@ class Suggestion:
         return len(self.rows) == len(self.configs)
 
     def result(self, metrics: Sequence[str]) -> dict[str, float] | None:
-        """Give the mean of each metric over seeds; None if it did not finish in each."""
+        """Return the mean of each metric over seeds; None if it did not finish in each."""
         if any(row["status"] != Status.FINISHED for row in self.rows.values()):
             return None
         means = {}
@@ -188,7 +188,7 @@ class SearchQueue(JobQueue):
         return job
 
     def has_more(self, key: str) -> bool:
-        """Tell whether a job of a pack key waits or is set aside, or may still be suggested."""
+        """Return whether a job of a pack key waits or is set aside, or may still be suggested."""
         return super().has_more(key) or bool(self._held.get(key)) or self._may_ask
 
     @property

@@ -57,7 +57,7 @@ class EarlierSuggestions:
 
 
 def modes_of(search: Search) -> tuple[str, ...]:
-    """Give whether each metric is to be large or small; raise ``InputError`` for one that is none.
+    """Return ``max`` or ``min`` for each metric; raise ``InputError`` for one that is unknown.
 
     A list of modes that the file gives counts; else what is usual for the metric.
     """
@@ -130,7 +130,7 @@ def _suggested(location: ResultsPath) -> list[dict[str, Any]]:
 
 
 def lanes_of(sweep: Sweep, memory: int | None) -> int:
-    """Give how many configurations make a pack: as set, else ``LANES``, else what fits memory."""
+    """Return how many configurations make a pack: as set, else ``LANES``, else what fits memory."""
     lanes = sweep.pack or LANES
     if memory is not None and sweep.pack is None:
         while lanes > 1 and any(_memory(c, lanes) > memory for c in sweep.examples):
