@@ -134,7 +134,7 @@ def place_cells(
 def _label(
     ax: Axes, sides: tuple[Axis, Axis], size_in: tuple[float, float], has: tuple[bool, bool]
 ) -> None:
-    """Label the axes that have labels; of values without room every so-manieth is written."""
+    """Label the axes that have labels; when space is short, label every n-th tick."""
     cell_in = [size / len(side.ticks) for size, side in zip(size_in, sides, strict=True)]
     every = [max(1, math.ceil(_TICK_IN / room)) for room in cell_in]
     columns, rows = (range(0, len(side.ticks), n) for side, n in zip(sides, every, strict=True))

@@ -90,7 +90,7 @@ class Space:
         return set(self.draw(branch, lambda n, domain: parameters.get(n, domain.at(0)))) == given
 
     def parameters_of(self, config: Config) -> dict[str, Any] | None:
-        """Return the suggestion that a configuration comes from, None if it is not of this space."""
+        """Return the suggestion a configuration comes from, None if it is not of this space."""
         for i, domains in enumerate(self.domains):
             given = {n: getattr(config, n) for n in domains if n in config.applicable}
             if not all(domains[name].has(value) for name, value in given.items()):

@@ -104,7 +104,7 @@ def _is_alive(name: str, since: datetime) -> bool | None:
 def _began(pid: int) -> float | None:
     """Return when a process began, in seconds of the clock; None where the system does not say.
 
-    One that has ended and that nobody has asked for its exit code has not begun: infinity.
+    Return infinity for a zombie process.
     """
     try:
         state, *numbers = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

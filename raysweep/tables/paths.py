@@ -36,8 +36,8 @@ class ResultsPath:
     """A folder or file: ``local``, or else an ``address`` in an object store with its ``query``.
 
     ``str()`` gives what the user wrote, plus names. It holds no connection and no credentials, so
-    it can be pickled. In an object store a folder is no more than what names begin with: there
-    is none to make, and an empty one is none.
+    it can be pickled. Object stores have no folders, only key prefixes: none
+    has to be made, and an empty one does not exist.
 
     What does I/O raises ``OSError``, for a store's errors with one line as its text.
     """

@@ -61,7 +61,7 @@ def trial_config(
     states: Sequence[Path] = (),
     is_paused: bool = False,
 ) -> dict[str, Any]:
-    """Make the Tune config of the trial that runs a pack: text, so Tune looks into nothing.
+    """Make the Tune config of a pack's trial: serialised, so that Tune does not traverse it.
 
     ``has_checkpoints`` is false where workers do not see the driver's folder; they use no
     ``store`` there either. ``max_seconds`` is what one step may take, ``checkpoint`` the state to
