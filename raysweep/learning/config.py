@@ -19,6 +19,9 @@ from raysweep.learning.rules import check_together, meanings_of_auto
 from raysweep.learning.stage_parts import applicable, decodes_images
 
 
+_DEFAULTS: dict[str, Any] = {name: f.default for name, f in Settings.model_fields.items()}
+
+
 def settings_that_vary(*kinds: Varies) -> frozenset[str]:
     """Return the settings in which the configurations of a pack differ in one of some ways."""
     return frozenset(name for name, of in DECLARATIONS.items() if of.varies in kinds)
@@ -26,8 +29,7 @@ def settings_that_vary(*kinds: Varies) -> frozenset[str]:
 
 def defaults_of(experiment: str) -> dict[str, Any]:
     """Return the default of every setting in an experiment."""
-    fields = {name: field.default for name, field in Settings.model_fields.items()}
-    return {**fields, "experiment": experiment, **EXPERIMENTS[experiment].defaults}
+    return {**_DEFAULTS, "experiment": experiment, **EXPERIMENTS[experiment].defaults}
 
 
 def partial(values: Mapping[str, Any]) -> Settings:
@@ -131,8 +133,7 @@ class Config(Settings):
 
         So a setting that is new in a version leaves the ids of earlier configurations alone.
         """
-        defaults = {name: field.default for name, field in Settings.model_fields.items()}
-        defaults |= meanings_of_auto(self)
+        defaults = _DEFAULTS | meanings_of_auto(self)
         values = {n: v for n, v in self.applicable.items() if v != defaults[n]}
         if "source" in values:
             values["source"] = content_of(self.source)  # a file may be renamed

@@ -21,6 +21,7 @@ from raysweep.learning.stage_parts import (
     buffer_parts,
     classifier_parts,
     decodes_images,
+    read_by,
     vae_parts,
 )
 from raysweep.learning.stages import Stage, StageKind
@@ -86,12 +87,7 @@ _DERIVED = (
 
 def readings(config: Config, parts: Parts, task: int) -> dict[str, Any]:
     """Return all that a stage reads of the settings, by name: what its result depends on."""
-    names = [
-        name
-        for name, declared in DECLARATIONS.items()
-        if any(reader.reads(config, parts) for reader in declared.readers)
-    ]
-    read = {name: getattr(config, name) for name in names}
+    read = {name: getattr(config, name) for name in read_by(config, parts)}
     for derived in _DERIVED:
         if derived.part in parts:
             read = {name: value for name, value in read.items() if name not in derived.of}

@@ -1,5 +1,8 @@
 """What the stages of a configuration consist of, as far as settings are concerned."""
 
+from operator import attrgetter
+from typing import Any
+
 from raysweep.learning.data.task_kinds import TASK_KINDS
 from raysweep.learning.declarations import DECLARATIONS, Settings
 from raysweep.learning.declare import Part
@@ -21,18 +24,40 @@ BY_DEPENDENCE = tuple(dict.fromkeys([*DECIDING, *DECLARATIONS]))
 """All settings, those first on which it depends whether others apply."""
 
 
+_applicable: dict[tuple[Any, ...], list[str]] = {}
+_readers: dict[tuple[Any, ...], list[str]] = {}
+"""What was found before, by what it depends on: there are many configurations, of few kinds."""
+
+
 def applicable(settings: Settings) -> list[str]:
     """List the settings that apply: some stage reads them, or they decide what stages there are.
 
     Nothing may be `auto`.
     """
-    stages = stage_parts(settings)
-    return [
-        name
-        for name, declared in DECLARATIONS.items()
-        if (declared.decides is not None and declared.decides(settings))
-        or any(reader.reads(settings, parts) for reader in declared.readers for parts in stages)
-    ]
+    key = _deciding(settings)
+    if key not in _applicable:
+        read = {name for parts in stage_parts(settings) for name in read_by(settings, parts)}
+        _applicable[key] = [
+            name
+            for name, declared in DECLARATIONS.items()
+            if name in read or (declared.decides is not None and declared.decides(settings))
+        ]
+    return _applicable[key]
+
+
+def read_by(settings: Settings, parts: Parts) -> list[str]:
+    """List the settings that a stage of ``parts`` reads."""
+    key = (*_deciding(settings), parts)
+    if key not in _readers:
+        _readers[key] = [
+            name
+            for name, declared in DECLARATIONS.items()
+            if any(reader.reads(settings, parts) for reader in declared.readers)
+        ]
+    return _readers[key]
+
+
+_deciding = attrgetter(*DECIDING)
 
 
 def stage_parts(settings: Settings) -> set[Parts]:
