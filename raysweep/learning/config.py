@@ -18,7 +18,6 @@ from raysweep.learning.models import MODELS, Model
 from raysweep.learning.rules import check_together, meanings_of_auto
 from raysweep.learning.stage_parts import applicable, decodes_images
 
-
 _DEFAULTS: dict[str, Any] = {name: f.default for name, f in Settings.model_fields.items()}
 
 

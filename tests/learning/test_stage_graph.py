@@ -429,3 +429,30 @@ def test_memory_grows_with_everything_that_a_lane_holds() -> None:
     joint = {"experiment": "joint", "n_tasks": 3, "tasks": "split_mnist"}
     assert of(**joint, task_samples=0) > of(**joint, task_samples=70)
     assert of(**joint, task_samples=0) > of(**real, tasks="split_mnist", task_samples=0)
+
+
+# What applies
+
+
+@pytest.mark.parametrize("number", range(0, len(GRIDS), 8))
+def test_a_setting_applies_exactly_where_some_stage_reads_it(number: int) -> None:
+    kinds: set[tuple[str, bool]] = set()
+    for config in GRIDS[number][:6]:
+        given = config.model_dump()
+        for name, values in CHANGES.items():
+            for value in values:
+                try:
+                    changed = Config.model_validate(given | {name: value})
+                except InputError:
+                    continue
+                if getattr(changed, name) == getattr(config, name):
+                    continue
+                is_same = changed.applicable.keys() == config.applicable.keys()
+                if name not in config.applicable:
+                    assert stages_of(changed) == stages_of(config), name
+                    assert changed.id == config.id, name
+                elif is_same and name not in ("replay", "tasks"):
+                    # Two that differ may still be one result: 1 - 1/t, betas of equal sums.
+                    assert changed.id != config.id, name
+                kinds.add((name, name in config.applicable))
+    assert len(kinds) > 30 and {applies for _, applies in kinds} == {True, False}
