@@ -56,13 +56,17 @@ def test_shipped_search_spaces_meet_the_schema_that_their_first_line_names(file:
     assert problems(text) == []
 
 
+ADDED_BY_PAGES = ("lr_floor", "logistic", "latest", "k_center", "rot_mnist", "[digits,")
+"""Words that docs/extending.md and docs/own-data.md show how to add."""
+
+
 def examples() -> list[tuple[str, str]]:
     """Find the search spaces in the docs: blocks of YAML whose first key is one of theirs."""
     found = []
     for file in DOCS:
         for block in re.findall(r"```ya?ml[^\n]*\n(.*?)```", file.read_text(), re.DOTALL):
-            if "logistic" in block:
-                continue  # a model that the page adds: tests/test_howto.py runs it
+            if any(word in block for word in ADDED_BY_PAGES):
+                continue  # tests/docs/test_howto.py runs it, on a copy that has the word
             if re.match(rf"(?:\s*#.*\n)*({'|'.join(TOP_KEYS)}):", block):
                 found.append((file.name, block))
     return found
