@@ -529,7 +529,8 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
         # words and flags
         (
             "space: {optimizer: adm}",
-            "space.optimizer: expected one of adam, adamw, adagrad, rmsprop, sgd, got 'adm' (did you mean adam?)",
+            "space.optimizer: expected one of adam, adamw, adagrad, rmsprop, sgd, got 'adm' "
+            "(did you mean adam?)",
         ),
         ("space: {model: 3}", "space.model: expected one of comparison, mlp, vib, got 3"),
         (
