@@ -5,6 +5,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
 from raysweep.learning.data.task_sequences import make_tasks
 from raysweep.learning.replay.filling import fill_buffers
+from raysweep.learning.replay.retrieval import GeneratedInterference, Interference
 from raysweep.learning.stacked.gradients import reconstruction
 from raysweep.learning.stacked.layers import Linear, Workspace
 from raysweep.learning.stage_graph import stages_of
@@ -367,6 +369,47 @@ def test_a_test_is_without_dropout(tiny: Source) -> None:
     assert torch.equal(is_same, ~has_dropout)
 
 
+RETRIEVALS: dict[str, dict[str, Any]] = {
+    "mlp, mir": {"experiment": "replay", "retrieval": "mir", "n_candidates": 25},
+    "vib, mir": {"retrieval": "mir", "n_candidates": 25, "replay": "simple"},
+    "vib, generative_mir": {"retrieval": "generative_mir"},
+}
+
+
+@pytest.mark.parametrize("settings", RETRIEVALS.values(), ids=RETRIEVALS)
+def test_retrieval_and_its_virtual_step_are_without_dropout(
+    settings: dict[str, Any], tiny: Source
+) -> None:
+    group = open_group(mixed(**settings, dropout=0.5), tiny, "train_task_2")
+    plain = TrainGroup(
+        group.context,
+        [
+            replace(lane, config=configure(**(lane.config.model_dump() | {"dropout": 0.0})))
+            for lane in group.lanes
+        ],
+    )
+    plain.parameters.flat.detach().copy_(group.parameters.flat)
+    wanted: list[Tensor] = []
+    for of, left_out in ((plain, None), (group, None), (group, 0.0), (group, 1.0)):
+        step = of.begin_epoch()[0]
+        step.batches.prepare()
+        step.batches.load()
+        batch, retrieve = step.batches.batch, step._retrieve
+        if left_out is not None:  # no unit is kept, or all are
+            batch.noises["dropout"] = torch.full_like(batch.noises["dropout"], left_out)
+        assert ("dropout" in batch.noises) == (of is group)
+        assert isinstance(retrieve, Interference | GeneratedInterference)
+        with torch.no_grad():
+            retrieve()
+        assert batch.targets is not None
+        moved = retrieve._step.take().values()
+        found = [batch.inputs.clone(), batch.targets.clone(), *(view.clone() for view in moved)]
+        wanted = wanted or found
+        for value, expected in zip(found, wanted, strict=True):
+            assert torch.equal(value, expected)
+    assert len(wanted) > 2
+
+
 @pytest.mark.parametrize("stage", ["train_task_1", "train_task_2"])
 def test_group_without_reconstruction_or_with_all_encoders_frozen_follows_the_definition(
     stage: str, tiny: Source
@@ -675,7 +718,7 @@ def test_steps_repeated_from_a_record_of_kernels_train_as_the_ordinary_ones(
     tiny: Source,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    optimizer = kind.split(",")[0]
+    optimizer = kind.split(",", maxsplit=1)[0]
     settings = settings | UPDATES[kind] | {"optimizer": optimizer}
     configs = mixed(**settings)
     dying = configure(**settings, weight_decay=0.3)

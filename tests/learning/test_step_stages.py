@@ -146,8 +146,10 @@ def test_continual_decoder_beside_any_frozen_encoders_follows_the_definition(
 @pytest.mark.parametrize("shape", ["odd", "one sample", "class decoder, full batches"])
 @pytest.mark.parametrize(
     "stage",
-    ["mlp 2, simple, mean", "continual VAE", "vib 1, softplus", "vib 2, continual", "joint mlp"]
-    + ["mlp 2, dropout, simple", "vib 2, dropout, continual, mean"],
+    [
+        *("mlp 2, simple, mean", "continual VAE", "vib 1, softplus", "vib 2, continual"),
+        *("joint mlp", "mlp 2, dropout, simple", "vib 2, dropout, continual, mean"),
+    ],
 )
 def test_losses_gradients_and_updates_of_a_lane_do_not_depend_on_its_company(
     stage: str, shape: str, n_threads: int, tiny: Source
