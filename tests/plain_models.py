@@ -58,6 +58,22 @@ class Mlp(nn.Module):
         return self.layers[-1](x)
 
 
+class SeededDropout(nn.Module):
+    """What torch.nn.Dropout does, with the uniform numbers (n, width) that ``uniform`` holds."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+        self.uniform: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Leave out a share ``p`` of the units and scale the others up; in tests give x."""
+        if not self.training or self.p == 0:
+            return x
+        assert self.uniform is not None and self.uniform.shape == x.shape
+        return x.masked_fill(self.uniform < self.p, 0) / (1 - self.p)
+
+
 class Encoder(nn.Module):
     """Hidden layers and, unless ``n_z`` is 0, two heads: the mean of z and s, of its spread."""
 
@@ -69,24 +85,35 @@ class Encoder(nn.Module):
         n_z: int,
         nonlinearity: str = "relu",
         variance: str = "exp",
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.activate, self.variance, self.n_z = NONLINEARITIES[nonlinearity], variance, n_z
         self.layers = seeded_layers(config, prefix, widths)
+        self.dropouts = nn.ModuleList(SeededDropout(dropout) for _ in self.layers)
         if n_z:
             self.mu = seeded_linear(config, f"{prefix}.mu", widths[-1], n_z)
             self.logvar = seeded_linear(config, f"{prefix}.logvar", widths[-1], n_z)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return mean and standard deviation of z; of an MLP its hidden layer and None."""
-        for layer in self.layers:
-            x = self.activate(layer(x))
+        for layer, dropout in zip(self.layers, self.dropouts, strict=True):
+            x = dropout(self.activate(layer(x)))
         if not self.n_z:
             return x, None
         s = self.logvar(x)
         return self.mu(x), functional.softplus(s - 5) if self.variance == "softplus" else (
             torch.exp(s / 2)
         )
+
+    def draw_dropout(self, n: int, stream: torch.Generator) -> None:
+        """Draw what a training step on ``n`` samples leaves out: a row a sample, layer by layer."""
+        widths = [layer.out_features for layer in self.layers]
+        drawn = torch.rand(n, sum(widths), generator=stream, dtype=F64)
+        for dropout, part in zip(
+            self.dropouts, drawn.split(widths, 1) if widths else (), strict=True
+        ):
+            dropout.uniform = part
 
 
 def draw(mu: Tensor, sd: Tensor | None, noise: Tensor | None) -> Tensor:
@@ -102,12 +129,13 @@ class Classifier(nn.Module):
         act, hidden = config.nonlinearity, [784, *config.encoder_widths]
         n_z = 0 if config.model == "mlp" else config.n_bottleneck
         z = n_z or hidden[-1]
-        self.encoder = Encoder(config, "encoder", hidden, n_z, act, config.variance)
+        self.encoder = Encoder(config, "encoder", hidden, n_z, act, config.variance, config.dropout)
         widths = [z, *config.class_decoder_widths, config.n_classes]
         self.class_decoder = Mlp(config, "class_decoder", widths, act)
         if config.model == "vib":
             widths = [z, *config.rec_decoder_widths, 784]
             self.rec_decoder = Mlp(config, "rec_decoder", widths, act)
+        self.eval()  # but in a step's losses
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Return the class logits, from the mean of z where there is no noise."""

@@ -42,7 +42,9 @@ from raysweep.learning.streams import generator
 
 OPTIMISERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
     "adagrad": torch.optim.Adagrad,
+    "rmsprop": torch.optim.RMSprop,
     "sgd": torch.optim.SGD,
 }
 Loss = Callable[[Tensor, Tensor, Tensor, dict[str, Tensor], str], Tensor]
@@ -78,6 +80,7 @@ class Experiment:
         self.model = Classifier(config)
         self.average: Classifier | None = None
         self.optimizer: torch.optim.Optimizer | None = None
+        self.dropout_streams: dict[str, torch.Generator] = {}
         self.buffer: Buffer | None = None
         self.models: list[Classifier] = []  # as each task left it
         self.vaes: list[Vae] = []
@@ -190,7 +193,8 @@ class Experiment:
         self, kind: str, modules: list[nn.Module], lr: float
     ) -> torch.optim.Optimizer:
         parameters = [p for module in modules for p in module.parameters()]
-        return OPTIMISERS[kind](parameters, lr=lr, weight_decay=self.config.weight_decay)
+        own = {"momentum": self.config.momentum} if kind in ("rmsprop", "sgd") else {}
+        return OPTIMISERS[kind](parameters, lr=lr, weight_decay=self.config.weight_decay, **own)
 
     def replay_weight(self, task: int) -> float:
         config = self.config
@@ -206,13 +210,22 @@ class Experiment:
         return (images - self.mean) / self.sd if self.config.normalize else images
 
     def classifier_loss(self, has_images: bool, w_rec: float, w_kl: float) -> Loss:
+        smoothing = self.config.label_smoothing
+        smoothed = nn.CrossEntropyLoss(reduction="sum", label_smoothing=smoothing)
+
         def loss(
             x: Tensor, targets: Tensor, step_noise: Tensor, parts: dict[str, Tensor], prefix: str
         ) -> Tensor:
+            self.model.encoder.draw_dropout(len(x), self.dropout_streams[prefix])
+            self.model.train()
             mu, sd = self.model.encoder(self.see(x))
+            self.model.eval()
             z = draw(mu, sd, step_noise)
             logits = self.model.class_decoder(z)
-            total = functional.cross_entropy(logits, targets, reduction="sum")
+            if prefix:  # labels in the buffer are taken as they are
+                total = functional.cross_entropy(logits, targets, reduction="sum")
+            else:
+                total = smoothed(logits, targets.argmax(1))
             parts[f"{prefix}class"] = total
             if not prefix:
                 parts["n_correct"] = (logits.argmax(1) == targets.argmax(1)).sum()
@@ -244,10 +257,11 @@ class Experiment:
 
     def train(self, phase: Phase) -> None:
         self.trace.step_losses[phase.stage] = []
+        schedule = self.schedule_of(phase)
         for epoch in range(1, phase.n_epochs + 1):
-            if phase.tested and self.config.lr_schedule == "exponential":
-                phase.optimizer.param_groups[0]["lr"] = self.lr_in(epoch)
             row = self.train_epoch(phase, epoch)
+            if schedule is not None:
+                schedule.step()
             if phase.tested:
                 row["test_accuracy"] = fmean(
                     self.accuracy((phase.stage, epoch, on), on) for on in phase.tested
@@ -259,14 +273,26 @@ class Experiment:
                 named = named_parameters(averages)
                 self.trace.averages[phase.stage, epoch] = named
 
-    def lr_in(self, epoch: int) -> float:
-        return self.config.lr * self.config.lr_decay ** (epoch - 1)
+    def schedule_of(self, phase: Phase) -> torch.optim.lr_scheduler.LRScheduler | None:
+        """Make the schedule of a classifier's learning rate, which begins anew in each task."""
+        config, (group,) = self.config, phase.optimizer.param_groups
+        if not phase.tested or config.lr_schedule == "constant":
+            return None
+        group["lr"] = config.lr
+        group.pop("initial_lr", None)
+        if config.lr_schedule == "cosine":
+            return torch.optim.lr_scheduler.CosineAnnealingLR(phase.optimizer, T_max=config.epochs)
+        return torch.optim.lr_scheduler.ExponentialLR(phase.optimizer, config.lr_decay)
 
     def train_epoch(self, phase: Phase, epoch: int) -> dict[str, float]:
         config, data, w = self.config, phase.data, phase.replay_weight
         streams = {
             name: generator(config.seed, name, phase.stage, epoch)
             for name in ("batch_order", "noise", "replay_order", "replay_noise", "mir_z")
+        }
+        self.dropout_streams = {
+            prefix: generator(config.seed, f"{prefix}dropout", phase.stage, epoch)
+            for prefix in ("", "replay_")
         }
         # Candidates are drawn anew in each step, from the whole buffer.
         is_mir = config.retrieval == "mir" and phase.tested
@@ -292,6 +318,9 @@ class Experiment:
                 n_replay += m
             phase.optimizer.zero_grad()
             objective.backward()
+            if config.clip_norm:
+                trained = phase.optimizer.param_groups[0]["params"]
+                nn.utils.clip_grad_norm_(trained, config.clip_norm)
             phase.optimizer.step()
             self.move_average()
             self.trace.step_losses[phase.stage].append(float(mean.detach()))
@@ -327,7 +356,14 @@ class Experiment:
         x, targets, step_noise = new
         lr = phase.optimizer.param_groups[0]["lr"]
         moved = after_virtual_step(
-            self.model, phase.frozen, self.see(x), targets, step_noise, phase.kl_weight, lr
+            self.model,
+            phase.frozen,
+            self.see(x),
+            targets,
+            step_noise,
+            phase.kl_weight,
+            lr,
+            config.label_smoothing,
         )
         if config.retrieval == "generative_mir":
             before = self.models[-1]

@@ -158,12 +158,13 @@ def after_virtual_step(
     step_noise: Tensor,
     kl_weight: float,
     lr: float,
+    label_smoothing: float,
 ) -> Classifier:
     """Copy a model and take a step of plain SGD on the mean loss of the new samples."""
     moved = copy.deepcopy(model)
     mu, sd = moved.encoder(x)
     logits = moved.class_decoder(draw(mu, sd, step_noise))
-    loss = functional.cross_entropy(logits, targets)
+    loss = functional.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     if sd is not None:
         loss = loss + kl_weight * summed_kl(mu, sd) / len(x)
     parameters = [

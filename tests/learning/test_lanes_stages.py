@@ -262,6 +262,27 @@ def test_continual_decoders_beside_frozen_ones_and_real_samples_match_the_solo_r
     check_company(lanes, small)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "rmsprop", "sgd"])
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_dropout_momentum_clipping_and_a_cosine_match_the_solo_runs(
+    shape: Settings, optimizer: str, small: Source
+) -> None:
+    base = shape | MODELS["mlp"] | {"replay": "simple", "n_tasks": 2, "label_smoothing": 0.1}
+    has_momentum = optimizer in ("rmsprop", "sgd")
+    momentum: Settings = {"momentum": 0.8} if has_momentum else {"weight_decay": 0.1}
+    lanes = lanes_of(
+        base | {"optimizer": optimizer, "lr": 5e-3 if optimizer == "sgd" else 1e-3},
+        {},
+        {"dropout": 0.5},
+        {"dropout": 0.2, "clip_norm": 0.5},
+        momentum,
+        momentum | {"dropout": 0.2, "freeze_encoder": True},
+        {"clip_norm": 0.05, "freeze_encoder": True},
+        momentum | {"lr_schedule": "cosine", "clip_norm": 1.0, "lr": 2e-3},
+    )
+    check_company(lanes, small)
+
+
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_softplus_variance_averaged_weights_and_schedules_match_the_solo_runs(
     shape: Settings, small: Source
@@ -314,19 +335,21 @@ def all_settings(model: str) -> list[Config]:
     """Make lanes of one pack key that differ in all of ``LANE_SETTINGS`` at once."""
     n_tasks = 2 if model == "vib" else 3
     base = SHORT | MODELS[model] | {"n_tasks": n_tasks, "batch_size": 40, "n_replay": 50}
+    base |= {"optimizer": "rmsprop", "lr": 1e-3, "label_smoothing": 0.1}  # has momentum
     one_task = "frozen" if model == "vib" else "per_task"
     other_lr: Settings = {"lr_schedule": "exponential", "lr_decay": 0.9, "lr": 2e-3}
-    smooth: Settings = {"lr_schedule": "cosine", "momentum": 0.9, "clip_norm": 1.0}
     simple: Settings = {"replay": "simple", "selection_features": "encoder", "loss_above": 1e5}
     patient: Settings = {"loss_factor": 1e6, "loss_patience": 3}
     return lanes_of(
         base,
         {},
-        {"replay": "none", "weight_decay": 0.01, "beta_1": 0.0, "replay_weight": 0.1},
-        simple | {"selection": "herding", "n_replay": 60, "retrieval": "mir"},
+        {"replay": "none", "weight_decay": 0.01, "beta_1": 0.0, "momentum": 0.5},
+        {"dropout": 0.4, "lr_schedule": "cosine", "clip_norm": 5.0, "replay_weight": 0.1},
+        simple | {"selection": "herding", "n_replay": 60, "retrieval": "mir", "dropout": 0.2},
         simple | {"selection": "kmeans", "n_replay_scope": "total", "beta_2": 0.1},
         simple | other_lr | {"retrieval": "mir", "n_candidates": 45},
         simple | {"selection": "reservoir", "freeze_encoder": True, "optimizer_state": "keep"},
+        simple | {"dropout": 0.3, "momentum": 0.8, "optimizer_state": "keep", "lr": 5e-4},
         {"generator": "continual", "generator_replay_weight": 0.9, "generator_lr": 1e-3},
         {"generator": one_task, "labeler": "per_task", "label_temperature": 2.0, "beta_1": 0.5},
         patient | {"labeler": "at_generation", "replay_labels": "hard", "optimizer_state": "reset"},
@@ -368,6 +391,19 @@ BREAKS: dict[str, list[Settings]] = {
     "average, schedule and softplus": [
         {"ema_decay": 0.9, "variance": "softplus", "lr_schedule": name, "epochs": 3, **more}
         for name, more in (("constant", {"beta_1": 0.1}), ("exponential", {}))
+    ],
+    "dropout, momentum and clipping": [
+        {**MODELS["mlp"], "optimizer": "sgd", "replay": "simple", "epochs": 3, **more}
+        for more in (
+            {},
+            {"dropout": 0.4, "lr_schedule": "cosine"},
+            {"momentum": 0.9, "clip_norm": 0.5},
+            {"momentum": 0.5, "dropout": 0.2, "freeze_encoder": True},
+        )
+    ],
+    "momentum that is kept, smoothed labels": [
+        {**MODELS["comparison"], "optimizer": "rmsprop", "lr": 1e-3, "label_smoothing": 0.1, **more}
+        for more in ({"epochs": 2}, {"epochs": 2, "momentum": 0.5, "dropout": 0.3})
     ],
     "continual VAE": [
         {**MODELS["mlp"], "n_tasks": 3, "generator": "continual", "labeler": name}
@@ -449,6 +485,12 @@ LOST: dict[str, tuple[Settings, list[Settings], Settings, str]] = {
         HUGE,
         "train_task_1",
     ),
+    "dropout, momentum and clipping": (
+        MODELS["mlp"] | {"optimizer": "sgd", "replay": "simple"},
+        [{}, {"dropout": 0.3}, {"momentum": 0.9, "clip_norm": 1.0}],
+        HUGE | {"momentum": 0.5, "dropout": 0.5, "clip_norm": 100.0},
+        "train_task_1",
+    ),
     "joint": (
         {"experiment": "joint", "model": "mlp", "n_tasks": 2, "ema_decay": 0.5},
         [{"lr": 1e-2}, {"lr": 1e-3}],
@@ -472,6 +514,11 @@ def test_diverging_lane_leaves_the_others_unchanged(
 
 
 POISONED: dict[str, tuple[Settings, Settings, str]] = {
+    "dropout, momentum and clipping": (
+        MODELS["mlp"] | {"optimizer": "rmsprop", "replay": "simple"},
+        {"momentum": 0.5, "dropout": 0.5, "clip_norm": 1.0, "lr": 1e-3},
+        "train_task_2",
+    ),
     "mir": (
         MODELS["mlp"] | {"retrieval": "mir", "n_candidates": 100, "replay": "simple"},
         {"lr": 2e-3},

@@ -32,6 +32,15 @@ CASES: dict[str, dict[str, Any]] = {
     "vib with adagrad": VIB | {"optimizer": "adagrad", "lr": 0.02, "weight_decay": 0.3},
     "vib with adagrad kept": VIB | {"optimizer": "adagrad", "optimizer_state": "keep"},
     "vib with sgd": VIB | {"optimizer": "sgd", "lr": 3e-4, "weight_decay": 0.3},
+    "vib with adamw": VIB | {"optimizer": "adamw", "weight_decay": 0.3},
+    "vib with rmsprop": VIB | {"optimizer": "rmsprop", "lr": 1e-3, "weight_decay": 0.3},
+    "vib with momentum": VIB | {"optimizer": "sgd", "lr": 1e-4, "momentum": 0.9},
+    "vib with momentum kept": VIB
+    | {"optimizer": "rmsprop", "lr": 1e-3, "momentum": 0.8, "optimizer_state": "keep"},
+    "vib with clipping": VIB | {"clip_norm": 20.0, "optimizer": "sgd", "lr": 1e-3},
+    "vib with a cosine": VIB | {"lr_schedule": "cosine", "epochs": 3},
+    "vib with smoothed labels": VIB | {"label_smoothing": 0.2},
+    "vib with dropout": VIB | {"dropout": 0.3},
     "vib with a rest of a batch": VIB | {"batch_size": 64, "drop_last": False, "n_replay": 90},
     "vib that drops the rest": VIB | {"batch_size": 64, "n_replay": 30},
     "vib with sampled evaluation": VIB | {"eval_samples": 1},
@@ -48,6 +57,10 @@ CASES: dict[str, dict[str, Any]] = {
     "comparison that resets": COMPARISON | {"optimizer_state": "reset"},
     "comparison with sampled evaluation": COMPARISON | {"eval_samples": 2, "nonlinearity": "elu"},
     "comparison normalised": COMPARISON | {"normalize": True, "nonlinearity": "sigmoid"},
+    "comparison with dropout": COMPARISON | {"dropout": 0.5, "eval_samples": 1},
+    "comparison with all at once": COMPARISON
+    | {"dropout": 0.1, "label_smoothing": 0.1, "lr_schedule": "cosine", "epochs": 3}
+    | {"optimizer": "rmsprop", "momentum": 0.9, "clip_norm": 100.0, "lr": 1e-4},
     "comparison from unpermuted": COMPARISON | {"first_task_identity": True, "replay_weight": 1},
 }
 

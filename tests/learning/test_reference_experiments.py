@@ -32,6 +32,11 @@ SPLIT = {"tasks": "split_mnist", "batch_size": 16}
 NORMAL = {"normalize": True, "nonlinearity": "tanh"}
 FALLING_LR = {"lr_schedule": "exponential", "lr_decay": 0.5}
 FALLING_REPLAY = {"replay_schedule": "exponential", "replay_decay": 0.6}
+COSINE = {"lr_schedule": "cosine", "epochs": 3}
+DROPOUT, SMOOTH = {"dropout": 0.3}, {"label_smoothing": 0.2}
+SGD = {"optimizer": "sgd", "lr": 0.05, "generator_lr": 1e-4}
+MOMENTUM = {"momentum": 0.9}
+RMSPROP = {"optimizer": "rmsprop", "lr": 1e-3, "momentum": 0.5, "weight_decay": 0.01}
 OWN_OPTIMISER = {"generator_optimizer": "adagrad", "generator_lr": 0.01, "weight_decay": 0.1}
 
 CASES: dict[str, dict[str, Any]] = {
@@ -40,6 +45,49 @@ CASES: dict[str, dict[str, Any]] = {
     "mlp that minimises sums": MLP | {"reduction": "sum"},
     "mlp with sgd": MLP | {"optimizer": "sgd", "lr": 0.05, "generator_lr": 1e-4},
     "mlp with adagrad and weight decay": MLP | {"optimizer": "adagrad", "weight_decay": 0.3},
+    "mlp with adamw": MLP | {"optimizer": "adamw", "weight_decay": 0.3},
+    "mlp with rmsprop": MLP | {"optimizer": "rmsprop", "lr": 1e-3},
+    "mlp with rmsprop and momentum": MLP | RMSPROP,
+    "mlp with momentum": MLP | SGD | MOMENTUM,
+    "mlp with momentum from new at each task": MLP | SGD | MOMENTUM | {"optimizer_state": "reset"},
+    "mlp with momentum beside a vae without": MLP
+    | SGD
+    | MOMENTUM
+    | {"generator_optimizer": "adam"},
+    "mlp beside a vae with momentum": MLP
+    | MOMENTUM
+    | {"generator_optimizer": "rmsprop", "generator_lr": 1e-4},
+    "mlp with clipping": MLP | {"clip_norm": 0.5},
+    "mlp with clipping, momentum and weight decay": MLP
+    | SGD
+    | MOMENTUM
+    | {"clip_norm": 0.3, "weight_decay": 0.1, "generator_lr": 1e-3},
+    "mlp with clipping, frozen": SIMPLE
+    | {"clip_norm": 0.1, "freeze_encoder": True, "class_decoder_widths": (9,)}
+    | SGD,
+    "mlp with a cosine": MLP | COSINE,
+    "mlp with smoothed labels": MLP | SMOOTH,
+    "mlp with smoothed labels of sums, frozen": MLP
+    | SMOOTH
+    | {"reduction": "sum", "freeze_encoder": True},
+    "mlp with dropout": MLP | DROPOUT,
+    "mlp with dropout, rests of batches": MLP | DROPOUT | UNEVEN | NORMAL,
+    "mlp with dropout, frozen": SIMPLE
+    | DROPOUT
+    | {"freeze_encoder": True, "class_decoder_widths": (9,)},
+    "mlp with dropout and averaged weights": SIMPLE | DROPOUT | {"ema_decay": 0.9},
+    "mlp with dropout and herding by its encoder": SIMPLE
+    | DROPOUT
+    | {"selection": "herding", "selection_features": "encoder"},
+    "mlp with dropout and interfered replay": SIMPLE | MIR | DROPOUT | {"nonlinearity": "elu"},
+    "mlp with dropout and labels of each task's classifier": MLP
+    | DROPOUT
+    | {"labeler": "per_task", "nonlinearity": "sigmoid"},
+    "mlp with interfered replay, smoothed labels": SIMPLE | MIR | SMOOTH,
+    "mlp with interfered replay, a cosine and clipping": SIMPLE
+    | MIR
+    | COSINE
+    | {"clip_norm": 0.5, "momentum": 0.9, "optimizer": "sgd", "lr": 0.05},
     "mlp that resets its optimiser": MLP | {"optimizer_state": "reset"},
     "mlp frozen": MLP | {"freeze_encoder": True},
     "mlp with layers behind the frozen ones": MLP
@@ -89,6 +137,12 @@ CASES: dict[str, dict[str, Any]] = {
     "continual vae with labels kept": CONTINUAL | KEPT,
     "continual vae with its own optimiser": CONTINUAL | OWN_OPTIMISER | {"generator_epochs": 3},
     "continual vae with adagrad": CONTINUAL | {"generator_optimizer": "adagrad"},
+    "continual vae with momentum and clipping": CONTINUAL
+    | MOMENTUM
+    | {"generator_optimizer": "sgd", "generator_lr": 1e-3, "clip_norm": 50.0},
+    "continual vae with rmsprop": CONTINUAL | RMSPROP,
+    "continual vae with adamw": CONTINUAL | {"generator_optimizer": "adamw", "weight_decay": 0.3},
+    "continual vae with climbed samples and dropout": CONTINUAL | CLIMB | DROPOUT | SMOOTH,
     "continual vae with rests of batches": CONTINUAL | UNEVEN | NORMAL,
     "continual vae with climbed samples": CONTINUAL | CLIMB,
     "comparison of three tasks": COMPARISON,
@@ -100,6 +154,10 @@ CASES: dict[str, dict[str, Any]] = {
     | {"labeler": "per_task", "label_temperature": 0.5, "normalize": True},
     "comparison with labels kept": COMPARISON | KEPT | TOTAL | {"replay_labels": "hard"},
     "comparison with averaged weights": COMPARISON | {"ema_decay": 0.7, "eval_samples": 1},
+    "comparison with dropout": COMPARISON | DROPOUT | {"variance": "softplus", "eval_samples": 2},
+    "comparison with dropout, frozen": COMPARISON | DROPOUT | {"freeze_encoder": True},
+    "comparison with dropout and interfered replay": COMPARISON | MIR | DROPOUT | SMOOTH,
+    "comparison with rmsprop and a cosine": COMPARISON | RMSPROP | COSINE,
     "comparison with means of features": COMPARISON
     | {"replay": "simple", "selection": "mean_of_features", "selection_features": "encoder"},
     "comparison that replays alone": COMPARISON | {"replay_weight": 1.0},
@@ -120,6 +178,21 @@ CASES: dict[str, dict[str, Any]] = {
     "vib with means": VIB | {"reduction": "mean"},
     "vib with sgd and a falling learning rate": VIB | FALLING_LR | {"optimizer": "sgd", "lr": 3e-4},
     "vib with softplus": VIB | {"variance": "softplus"},
+    "vib with dropout": VIB | DROPOUT,
+    "vib with dropout, means and leaky_relu": VIB
+    | DROPOUT
+    | {"reduction": "mean", "nonlinearity": "leaky_relu"},
+    "vib with dropout and interfered replay, frozen": VIB
+    | MIR
+    | DROPOUT
+    | {"freeze_encoder": True},
+    "vib with dropout and climbed samples": VIB | CLIMB | DROPOUT,
+    "vib with smoothed labels and a cosine": VIB | SMOOTH | COSINE,
+    "vib with adamw kept": VIB
+    | {"optimizer": "adamw", "weight_decay": 0.5, "optimizer_state": "keep"},
+    "vib with momentum kept, clipping": VIB
+    | MOMENTUM
+    | {"optimizer": "sgd", "lr": 1e-3, "clip_norm": 50.0, "optimizer_state": "keep"},
     "vib for each task's budget": VIB | PER_TASK | {"label_temperature": 3.0},
     "vib with labels kept": VIB | KEPT,
     "vib with labels kept for each task": VIB | KEPT | PER_TASK | {"replay_labels": "hard"},
@@ -143,6 +216,8 @@ CASES: dict[str, dict[str, Any]] = {
     "joint mlp on split digits": JOINT | SPLIT | {"n_tasks": 5},
     "joint mlp with rests of batches": JOINT | UNEVEN | {"task_samples": 110, "normalize": True},
     "joint mlp with averaged weights": JOINT | {"ema_decay": 0.9} | FALLING_LR,
+    "joint mlp with dropout and smoothed labels": JOINT | DROPOUT | SMOOTH | COSINE,
+    "joint vib with dropout and rmsprop": JOINT | DROPOUT | RMSPROP | {"model": "vib"},
     "joint comparison": JOINT | {"model": "comparison", "eval_samples": 2},
     "joint vib": JOINT | {"model": "vib"},
     "joint vib with means": JOINT | {"model": "vib", "reduction": "mean", "eval_samples": 1},

@@ -5,6 +5,7 @@ import math
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,13 +20,14 @@ from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
 from raysweep.learning.data.task_sequences import make_tasks
 from raysweep.learning.replay.filling import fill_buffers
+from raysweep.learning.replay.retrieval import GeneratedInterference, Interference
 from raysweep.learning.stacked.gradients import reconstruction
 from raysweep.learning.stacked.layers import Linear, Workspace
 from raysweep.learning.stage_graph import stages_of
 from raysweep.learning.streams import generator, normal
 from raysweep.learning.training.batches import Batches
 from raysweep.learning.training.context import Context, Lane
-from raysweep.learning.training.forward import Z_NOISE, decode, encode
+from raysweep.learning.training.forward import Z_NOISE, decode, dropout_masks, encode
 from raysweep.learning.training.loop import TrainGroup
 from raysweep.learning.training.loss_monitor import LossMonitor
 from raysweep.learning.training.objectives import define_losses
@@ -56,7 +58,10 @@ def configure(**settings: Any) -> Config:
 
 
 def mixed(**settings: Any) -> list[Config]:
-    """Make lanes with and without reconstruction, frozen encoder and weight decay, in turns."""
+    """Make lanes with and without reconstruction, frozen encoder and weight decay, in turns.
+
+    With ``dropout`` among the settings each lane has a rate of its own, two of them 0.
+    """
     lanes: list[dict[str, Any]] = [
         {"beta_1": 0.5, "weight_decay": 0.02},
         {},
@@ -64,6 +69,9 @@ def mixed(**settings: Any) -> list[Config]:
         {"beta_1": -0.5, "replay_weight": 0.2, "weight_decay": 0.1, "freeze_encoder": True},
         {"lr": 1e-3, "replay_weight": 0.0, "beta_1": -1.5},
     ]
+    if "dropout" in settings:
+        rates = (0.0, settings["dropout"], 0.25, 0.0, 0.7)
+        lanes = [lane | {"dropout": rate} for lane, rate in zip(lanes, rates, strict=True)]
     return [configure(**(settings | lane)) for lane in lanes]
 
 
@@ -141,6 +149,9 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
     "vib 2, generative": ("train_task_2", {"model": "vib"}),
     "comparison 2, no replay": ("train_task_2", {"model": "comparison", "replay": "none"}),
     "comparison 2, generative": ("train_task_2", {"model": "comparison"}),
+}
+WITH_DROPOUT: dict[str, tuple[str, dict[str, Any]]] = {
+    "vib 1, dropout": ("train_task_1", {"dropout": 0.5, "label_smoothing": 0.1}),
 }
 SHAPES: dict[str, dict[str, Any]] = {
     "odd": {},
@@ -273,6 +284,130 @@ def test_step_has_the_gradients_of_the_definition_for_each_nonlinearity(
         without_update(step)
         check_against_definition(group, step)
         update(step)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("stage", [name for name in STAGES if name != "vae"])
+def test_step_with_dropout_and_smoothed_labels_has_the_gradients_of_the_definition(
+    stage: str, shape: dict[str, Any], tiny: Source
+) -> None:
+    name, settings = STAGES[stage]
+    kind = NONLINEARITIES[(len(stage) + len(shape)) % 5]
+    configs = mixed(**settings, **shape, nonlinearity=kind, dropout=0.5, label_smoothing=0.2)
+    group = open_group(configs, tiny, name)
+    steps = group.begin_epoch()
+    for step in [*steps[:2], steps[-1]]:
+        without_update(step)
+        check_against_definition(group, step)
+        update(step)
+    assert group._monitor.is_alive.all()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
+def test_masks_have_the_values_of_torchs_dropout_and_its_share_of_zeros(rate: float) -> None:
+    widths, n = [300, 0, 200], 400
+    uniform = torch.rand(n, sum(widths), generator=generator(0, "uniform"), dtype=F64)
+    masks = dropout_masks(
+        {"dropout": uniform}, {"dropout": torch.tensor([rate, 0.3], dtype=F64)}, widths
+    )
+    assert masks is not None and [mask.shape for mask in masks] == [(2, n, w) for w in widths]
+    torchs = torch.nn.Dropout(rate)(torch.ones(n, 500, dtype=F64))
+    whole = torch.cat(masks, -1)
+    assert torch.equal(whole[0].unique(), torchs.unique())
+    # 200,000 units: the share is within four standard deviations.
+    share = float((whole[0] == 0).double().mean())
+    assert abs(share - rate) <= 4 * math.sqrt(rate * (1 - rate) / whole[0].numel())
+    # Which units go is the same for all lanes: the higher rate leaves out those of the lower, too.
+    less, more = (whole == 0) if rate <= 0.3 else (whole == 0).flip(0)
+    assert not (less & ~more).any()
+
+
+@pytest.mark.parametrize("is_capturable", [False, True], ids=["plain", "capturable"])
+def test_dropout_takes_its_noise_from_streams_of_its_own(
+    is_capturable: bool, tiny: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_it, without = (
+        open_group(mixed(replay="simple", **more), tiny, "train_task_2")
+        for more in ({"dropout": 0.5}, {})
+    )
+    for group in (with_it, without):
+        if is_capturable:
+            be_capturable(group, monkeypatch)
+        group.n_epochs_done = 1
+    names = ("dropout", "replay_dropout")
+    new, old = (generator(with_it.lanes[0].config.seed, n, "train_task_2", 2) for n in names)
+    for step, other in zip(with_it.begin_epoch(), without.begin_epoch(), strict=True):
+        for batches in (step.batches, other.batches):
+            batches.prepare()
+            batches.load()
+        fields, others = fields_of(step), fields_of(other)
+        batch, drawn = step.batches.batch, fields.pop("dropout")
+        parts = ((batch.n_new, new), (batch.n_replay, old))
+        wanted = [torch.rand(n, 12 + 9, generator=stream, dtype=F64) for n, stream in parts]
+        assert drawn is not None and torch.equal(drawn, torch.cat(wanted))
+        # No other random number depends on whether there is dropout.
+        assert fields.keys() == others.keys()
+        for name, value in fields.items():
+            twin = others[name]
+            assert value is None or twin is None or torch.equal(value, twin), name
+
+
+def test_a_test_is_without_dropout(tiny: Source) -> None:
+    configs = mixed(dropout=0.5)
+    plain = [configure(**(c.model_dump() | {"dropout": 0.0})) for c in configs]
+    group, other = (open_group(lanes, tiny, "train_task_1") for lanes in (configs, plain))
+    other.parameters.flat.detach().copy_(group.parameters.flat)
+    assert torch.equal(group.accuracy_on(1), other.accuracy_on(1))
+    views, x = group.parameters.views, group.context.tasks[0].test.images.to(F64) / 255
+    of_a_test, of_a_step = (
+        encode(views, x, group.network, noises, group.weights.lanes)
+        for noises in ({}, {"dropout": torch.zeros(len(x), 12 + 9, dtype=F64)})
+    )
+    assert torch.equal(of_a_test.mu, encode(views, x, group.network).mu)
+    has_dropout = torch.tensor([lane.config.dropout > 0 for lane in group.lanes])
+    is_same = (of_a_test.mu == of_a_step.mu).all(-1).all(-1)
+    assert torch.equal(is_same, ~has_dropout)
+
+
+RETRIEVALS: dict[str, dict[str, Any]] = {
+    "mlp, mir": {"experiment": "replay", "retrieval": "mir", "n_candidates": 25},
+    "vib, mir": {"retrieval": "mir", "n_candidates": 25, "replay": "simple"},
+    "vib, generative_mir": {"retrieval": "generative_mir"},
+}
+
+
+@pytest.mark.parametrize("settings", RETRIEVALS.values(), ids=RETRIEVALS)
+def test_retrieval_and_its_virtual_step_are_without_dropout(
+    settings: dict[str, Any], tiny: Source
+) -> None:
+    group = open_group(mixed(**settings, dropout=0.5), tiny, "train_task_2")
+    plain = TrainGroup(
+        group.context,
+        [
+            replace(lane, config=configure(**(lane.config.model_dump() | {"dropout": 0.0})))
+            for lane in group.lanes
+        ],
+    )
+    plain.parameters.flat.detach().copy_(group.parameters.flat)
+    wanted: list[Tensor] = []
+    for of, left_out in ((plain, None), (group, None), (group, 0.0), (group, 1.0)):
+        step = of.begin_epoch()[0]
+        step.batches.prepare()
+        step.batches.load()
+        batch, retrieve = step.batches.batch, step._retrieve
+        if left_out is not None:  # no unit is kept, or all are
+            batch.noises["dropout"] = torch.full_like(batch.noises["dropout"], left_out)
+        assert ("dropout" in batch.noises) == (of is group)
+        assert isinstance(retrieve, Interference | GeneratedInterference)
+        with torch.no_grad():
+            retrieve()
+        assert batch.targets is not None
+        moved = retrieve._step.take().values()
+        found = [batch.inputs.clone(), batch.targets.clone(), *(view.clone() for view in moved)]
+        wanted = wanted or found
+        for value, expected in zip(found, wanted, strict=True):
+            assert torch.equal(value, expected)
+    assert len(wanted) > 2
 
 
 @pytest.mark.parametrize("stage", ["train_task_1", "train_task_2"])
@@ -412,7 +547,13 @@ def capturable_feed(*args: Any, **options: Any) -> Batches:
     return Batches(*args, is_capturable=True, **options)
 
 
-BATCH = ("inputs", "images", "noise", "labels", "targets", "replay_images")
+def fields_of(step: Step) -> dict[str, Tensor | None]:
+    """Give the tensors of a step's batch by name, its noises among them."""
+    batch = step.batches.batch
+    names = ("inputs", "images", "labels", "targets", "replay_images")
+    return {name: getattr(batch, name) for name in names} | batch.noises
+
+
 CAPTURED = {
     "vib 1": ("train_task_1", {"batch_size": 7}),
     "vae, normalised": ("train_generator_1", {"model": "comparison", "normalize": True}),
@@ -432,6 +573,11 @@ CAPTURED = {
         {"generator": "continual", "batch_size": 3, "normalize": True, "variance": "softplus"},
     ),
     "mlp 2": ("train_task_2", {"experiment": "replay", "model": "mlp", "batch_size": 3}),
+    "mlp 2, dropout and smoothed labels": (
+        "train_task_2",
+        {"experiment": "replay", "batch_size": 3, "dropout": 0.5, "label_smoothing": 0.1},
+    ),
+    "vib 1, dropout": ("train_task_1", {"dropout": 0.3, "batch_size": 7, "normalize": True}),
 }
 RETRIEVED = {
     "mlp 2, mir": (
@@ -444,6 +590,11 @@ RETRIEVED = {
             "n_candidates": 9,
             "ema_decay": 0.5,
         },
+    ),
+    "mlp 2, mir, dropout and smoothed labels": (
+        "train_task_2",
+        {"experiment": "replay", "batch_size": 3, "retrieval": "mir", "n_candidates": 9}
+        | {"dropout": 0.5, "label_smoothing": 0.1},
     ),
     "vib 2, mir": (
         "train_task_2",
@@ -470,13 +621,13 @@ def test_capturable_feed_gives_the_batches_of_the_ordinary_one(
             for batches in (ours.batches, theirs.batches):
                 batches.prepare()
                 batches.load()
-            for name in BATCH:
-                value = getattr(ours.batches.batch, name)
-                twin = getattr(theirs.batches.batch, name)
+            fields, twins = fields_of(ours), fields_of(theirs)
+            assert fields.keys() == twins.keys()
+            for name, value in fields.items():
+                twin = twins[name]
                 assert (value is None) == (twin is None), name
-                assert value is None or torch.equal(value, twin), name
-            fields = [getattr(theirs.batches.batch, name) for name in BATCH]
-            places = [t.data_ptr() for t in fields if t is not None]
+                assert value is None or twin is None or torch.equal(value, twin), name
+            places = [t.data_ptr() for t in twins.values() if t is not None]
             assert addresses.setdefault(id(theirs), places) == places
 
 
@@ -546,23 +697,35 @@ def set_rates(group: TrainGroup, rates: list[float]) -> None:
     group.optimizer.set_lr(rates)
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adagrad", "sgd"])
+UPDATES: dict[str, dict[str, Any]] = {
+    "adam": {},
+    "adamw": {"clip_norm": 2.0},
+    "adagrad": {},
+    "rmsprop": {"momentum": 0.5},
+    "sgd": {},
+    "sgd, momentum": {"momentum": 0.9, "clip_norm": 50.0},
+}
+
+
+@pytest.mark.parametrize("kind", UPDATES)
 @pytest.mark.parametrize(
     ("stage", "settings"), (CAPTURED | RETRIEVED).values(), ids=CAPTURED | RETRIEVED
 )
 def test_steps_repeated_from_a_record_of_kernels_train_as_the_ordinary_ones(
     stage: str,
     settings: dict[str, Any],
-    optimizer: str,
+    kind: str,
     tiny: Source,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    configs = mixed(**settings, optimizer=optimizer)
-    dying = configure(**settings, optimizer=optimizer, weight_decay=0.3)
+    optimizer = kind.split(",", maxsplit=1)[0]
+    settings = settings | UPDATES[kind] | {"optimizer": optimizer}
+    configs = mixed(**settings)
+    dying = configure(**settings, weight_decay=0.3)
     plain, other = (open_group([*configs, dying], tiny, stage) for _ in range(2))
     for group in (plain, other):
         (k,) = [k for k, lane in enumerate(group.lanes) if lane.config is dying]
-        if optimizer == "sgd":  # on summed losses it needs smaller steps
+        if optimizer in ("sgd", "rmsprop"):  # on summed losses they need smaller steps
             set_rates(group, [lr / 100 for lr in group.optimizer.lr])
         rates = list(group.optimizer.lr)
         rates[k] = 1e30
@@ -620,7 +783,6 @@ def tensor_places(step: Step) -> dict[str, int]:
         "feed": step.batches,
         "tally": step._monitor,
         "optimizer": step._optimizer,
-        "columns": step._optimizer._columns,
         "parameters": step._optimizer.parameters,
         "pass": step._pass,
         "weights": step._pass._weights,
@@ -634,6 +796,8 @@ def tensor_places(step: Step) -> dict[str, int]:
         # What belongs to an epoch is read by ``prepare`` alone.
         and name not in ("_order", "_replay_order")
     }
+    places |= {f"column {n}": t.data_ptr() for n, t in step._optimizer._columns.items()}
+    places |= {f"noise {n}": t.data_ptr() for n, t in step.batches.batch.noises.items()}
     places |= {f"tally.{n}": t.data_ptr() for n, t in step._monitor.values.items()}
     places |= {f"moment {n}": t.data_ptr() for n, t in step._optimizer.moments.items()}
     buffers = step._pass._workspace._buffers
@@ -893,12 +1057,15 @@ def traces(group: TrainGroup, n_steps: int) -> dict[str, list[Tensor]]:
 @pytest.mark.parametrize(
     "shape", ["odd", "one sample", "no hidden layers, normalised", "class decoder, full batches"]
 )
-@pytest.mark.parametrize("stage", ["vib 1", "vae", "vib 2, generative", "comparison 2, no replay"])
+@pytest.mark.parametrize(
+    "stage",
+    ["vib 1", "vae", "vib 2, generative", "comparison 2, no replay", "vib 1, dropout"],
+)
 def test_losses_gradients_and_updates_of_a_lane_do_not_depend_on_its_company(
     stage: str, shape: str, n_threads: int, tiny: Source
 ) -> None:
     torch.set_num_threads(n_threads)
-    name, settings = STAGES[stage]
+    name, settings = (STAGES | WITH_DROPOUT)[stage]
     configs = mixed(**settings, **SHAPES[shape])
     alone: dict[str, list[Tensor]] = {}
     for config in configs:

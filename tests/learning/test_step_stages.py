@@ -61,6 +61,25 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
         {"experiment": "joint", "model": "vib", "variance": "softplus"},
     ),
     "joint mlp": ("train_joint", {"experiment": "joint", "model": "mlp"}),
+    "mlp 1, dropout": ("train_task_1", MLP | {"dropout": 0.4}),
+    "mlp 2, dropout, simple": ("train_task_2", MLP | {"dropout": 0.4, "replay": "simple"}),
+    "mlp 3, dropout, smoothed sums": (
+        "train_task_3",
+        MLP | {"n_tasks": 3, "dropout": 0.4, "label_smoothing": 0.3, "reduction": "sum"},
+    ),
+    "comparison 2, dropout, softplus": (
+        "train_task_2",
+        {"model": "comparison", "dropout": 0.4, "variance": "softplus", "label_smoothing": 1.0},
+    ),
+    "vib 2, dropout, continual, mean": (
+        "train_task_2",
+        CONTINUAL | {"dropout": 0.4, "reduction": "mean"},
+    ),
+    "vib 3, dropout, continual": ("train_task_3", CONTINUAL | {"n_tasks": 3, "dropout": 0.4}),
+    "joint mlp, dropout": (
+        "train_joint",
+        {"experiment": "joint", "model": "mlp", "dropout": 0.4, "label_smoothing": 0.1},
+    ),
 }
 
 
@@ -91,6 +110,15 @@ def test_step_has_the_losses_and_gradients_of_the_definition(
     train_three_steps(mixed(**settings), tiny, stage)
 
 
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if "dropout" in stage])
+def test_step_with_dropout_follows_the_definition_for_each_nonlinearity(
+    stage: str, nonlinearity: str, tiny: Source
+) -> None:
+    name, settings = STAGES[stage]
+    train_three_steps(mixed(**settings, nonlinearity=nonlinearity, batch_size=7), tiny, name)
+
+
 FREEZES: dict[str, list[tuple[float, bool]]] = {
     "all, with reconstruction": [(-0.5, True), (-0.1, True)],
     "all, without": [(0.0, True), (0.5, True)],
@@ -106,18 +134,22 @@ FREEZES: dict[str, list[tuple[float, bool]]] = {
 def test_continual_decoder_beside_any_frozen_encoders_follows_the_definition(
     lanes: list[tuple[float, bool]], tiny: Source
 ) -> None:
-    configs = [
-        configure(**CONTINUAL, beta_1=beta_1, freeze_encoder=is_frozen)
-        for beta_1, is_frozen in lanes
-    ]
-    train_three_steps(configs, tiny, "train_task_2")
+    for rates in ((0.0, 0.0, 0.0), (0.3, 0.0, 0.6)):
+        configs = [
+            configure(**CONTINUAL, beta_1=beta_1, freeze_encoder=is_frozen, dropout=rate)
+            for (beta_1, is_frozen), rate in zip(lanes, rates, strict=False)
+        ]
+        train_three_steps(configs, tiny, "train_task_2")
 
 
 @pytest.mark.parametrize("n_threads", [1, 3])
 @pytest.mark.parametrize("shape", ["odd", "one sample", "class decoder, full batches"])
 @pytest.mark.parametrize(
     "stage",
-    ["mlp 2, simple, mean", "continual VAE", "vib 1, softplus", "vib 2, continual", "joint mlp"],
+    [
+        *("mlp 2, simple, mean", "continual VAE", "vib 1, softplus", "vib 2, continual"),
+        *("joint mlp", "mlp 2, dropout, simple", "vib 2, dropout, continual, mean"),
+    ],
 )
 def test_losses_gradients_and_updates_of_a_lane_do_not_depend_on_its_company(
     stage: str, shape: str, n_threads: int, tiny: Source

@@ -82,6 +82,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "averaged weights": {"ema_decay": 0.9},
     "limits that follow the loss": {"loss_factor": 50.0, "loss_patience": 2},
     "a schedule": {"lr_schedule": "exponential", "lr_decay": 0.8},
+    "a cosine": {"lr_schedule": "cosine", "epochs": 3},
+    "momentum of sgd": {"optimizer": "sgd", "momentum": 0.9, "clip_norm": 2.0},
+    "momentum of rmsprop, kept": {
+        **{"optimizer": "rmsprop", "momentum": 0.5, "clip_norm": 20.0},
+        **{"optimizer_state": "keep", "replay": "simple"},
+    },
+    "adamw": {"optimizer": "adamw", "weight_decay": 0.1},
+    "dropout": {"dropout": 0.3, "replay": "simple", "label_smoothing": 0.1},
     "three tasks": {"n_tasks": 3, "epochs": 1, "replay": "generative"},
     "moments that stay": {"optimizer_state": "keep", "replay": "simple"},
 }
@@ -94,6 +102,21 @@ def test_all_that_a_lane_carries_comes_along(name: str, small: Source) -> None:
         for rates in ((1e-3, 2e-3), (5e-4, 3e-3, 4e-3))
     )
     check([first, second], small, 1)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize("optimizer_state", ["reset", "keep"])
+def test_lanes_without_momentum_and_dropout_join_those_that_have_them(
+    optimizer_state: str, order: int, small: Source
+) -> None:
+    base: dict[str, Any] = {"optimizer": "rmsprop", "lr": 1e-3, "replay": "simple"}
+    base["optimizer_state"] = optimizer_state
+    packs = [
+        [configure(**base, beta_2=beta, momentum=m, dropout=p) for beta in (0.01, 0.02)]
+        for m, p in ((0.0, 0.0), (0.5, 0.3))
+    ]
+    check(packs[::order], small, 1)
+    check(packs[::order], small, 2)
 
 
 def test_a_stage_that_several_runs_trained_goes_on_once(small: Source) -> None:
