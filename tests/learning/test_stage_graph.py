@@ -1,7 +1,6 @@
 """Stages are shared and packed exactly as the rules say, over the settings of all experiments."""
 
 import itertools
-import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from raysweep.learning.stage_graph import LANE_SETTINGS, epochs_of, stages_of
 from raysweep.packs.pack import Pack, pack_key
 from raysweep.packs.planning.estimates import memory_bytes
 from raysweep.packs.planning.packing import make_plan
+from tests.draws import draw_of, some_of
 from tests.packs.test_fingerprints_results import BASES, CHANGES, TINY, VIB
 
 Facts = tuple[Any, ...]
@@ -142,14 +142,14 @@ def rules(config: Config) -> dict[str, Facts]:
     return stages
 
 
-def drawn(draw: random.Random, n_most: int = 80) -> list[Config]:
+def drawn(number: int, n_most: int = 80) -> list[Config]:
     """Draw distinct configurations around one base: few settings vary, with few values each."""
-    base = TINY | draw.choice(list(BASES.values()))
-    varied = draw.sample(list(CHANGES), 11)
-    choices = {name: [None, *CHANGES[name]] for name in varied}
+    (base_name,) = some_of(BASES, 1, number)
+    base = TINY | BASES[base_name]
+    draws = {name: draw_of(number, name) for name in some_of(CHANGES, 11, number)}
     found: dict[str, Config] = {}
     for _ in range(n_most):
-        changes = {name: draw.choice(values) for name, values in choices.items()}
+        changes = {name: draw.choice([None, *CHANGES[name]]) for name, draw in draws.items()}
         changes = {name: value for name, value in changes.items() if value is not None}
         try:
             config = Config.model_validate(base | changes)
@@ -159,7 +159,7 @@ def drawn(draw: random.Random, n_most: int = 80) -> list[Config]:
     return list(found.values())
 
 
-GRIDS = [drawn(random.Random(number)) for number in range(80)]
+GRIDS = [drawn(number) for number in range(80)]
 
 
 @pytest.mark.parametrize("number", range(len(GRIDS)))

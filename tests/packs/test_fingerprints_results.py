@@ -4,7 +4,6 @@ A setting that matters and is missing from a fingerprint would serve a wrong num
 """
 
 import hashlib
-import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +14,7 @@ from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
 from raysweep.learning.stage_graph import stages_of
 from raysweep.packs.run import PackRun
+from tests.draws import draw_of, some_of
 
 TINY: dict[str, Any] = {
     "n_bottleneck": 3,
@@ -117,12 +117,11 @@ BASES: dict[str, dict[str, Any]] = {
 
 def varied(base: dict[str, Any], n_random: int = 12) -> Iterator[Config]:
     """Return the base, each change of it alone, and some of several changes at once."""
-    draw = random.Random(str(base))
     settings: list[dict[str, Any]] = [{}]
     settings += [{name: value} for name, values in CHANGES.items() for value in values]
-    for _ in range(n_random):
-        names = draw.sample(list(CHANGES), 3)
-        settings.append({name: draw.choice(CHANGES[name]) for name in names})
+    for key in (f"{base}/{number}" for number in range(n_random)):
+        names = some_of(CHANGES, 3, key)
+        settings.append({name: draw_of(key, name).choice(CHANGES[name]) for name in names})
     seen = set()
     for changes in settings:
         try:

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from raysweep.packs.planning.packing import LANES_CPU, LANES_GPU, Plan, make_pla
 from raysweep.packs.run import PackRun
 from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import load_sweep
+from tests.draws import draw_of
 
 SEARCH_SPACES = Path(__file__).parents[2] / "search_spaces"
 
@@ -71,25 +71,27 @@ PACK_CHOICES: dict[str, list[Any]] = {
 }
 
 
-def random_grid(draw: random.Random, n_most: int = 60) -> list[Config]:
+def random_grid(number: int, n_most: int = 60) -> list[Config]:
     """Return up to ``n_most`` distinct points of a random grid, in random order."""
-    n_tasks = draw.choice([1, 2, 2, 2, 3])
-    fixed = {"n_tasks": n_tasks, "tasks": draw.choice(["perm_mnist", "split_mnist"])}
+    n_tasks = draw_of(number, "n_tasks").choice([1, 2, 2, 2, 3])
+    tasks = draw_of(number, "tasks").choice(["perm_mnist", "split_mnist"])
+    fixed = {"n_tasks": n_tasks, "tasks": tasks}
     possible = {**LANE_CHOICES, **PACK_CHOICES}
     if n_tasks > 2:
         possible["replay"] = ["none", "simple"]
+    draws = {name: draw_of(number, name) for name in possible}
     choices = {
-        name: draw.sample(values, draw.randint(1, min(3, len(values))))
+        name: draws[name].sample(values, draws[name].randint(1, min(3, len(values))))
         for name, values in possible.items()
     }
     configs = [
-        Config.model_validate(fixed | {name: draw.choice(v) for name, v in choices.items()})
+        Config.model_validate(fixed | {name: draws[name].choice(v) for name, v in choices.items()})
         for _ in range(n_most)
     ]
     return list({config.id: config for config in configs}.values())
 
 
-GRIDS = [random_grid(random.Random(number)) for number in range(60)]
+GRIDS = [random_grid(number) for number in range(60)]
 
 
 def rules(config: Config) -> dict[str, tuple[Any, ...]]:

@@ -2,7 +2,6 @@
 
 import math
 import os
-import random
 import re
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from raysweep.learning.experiments import EXPERIMENTS
 from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import Sweep, load_sweep
 from raysweep.settings.yaml_text import dump_yaml, parse_yaml
+from tests.draws import draw_of, some_of
 
 REPOSITORY = Path(__file__).parents[2]
 SHIPPED = sorted((REPOSITORY / "search_spaces").glob("*.yaml"))
@@ -1117,13 +1117,14 @@ def test_only_what_differs_between_a_grids_experiments_is_left_unstated(
 
 
 def test_the_resolved_forms_of_random_search_spaces_give_the_same_sweeps(load: Load) -> None:
-    def space(draw: random.Random, names: Sequence[str]) -> dict[str, Any]:
-        chosen = draw.sample(names, draw.randint(0, min(4, len(names))))
+    def space(key: str, names: Sequence[str]) -> dict[str, Any]:
+        n_most = draw_of(key, "how many").randint(0, min(4, len(names)))
+        draws = {name: draw_of(key, name) for name in some_of(names, n_most, key)}
         return {
             name: draw.choice(pool[name])
             if draw.random() < 0.6
             else {"grid_search": draw.sample(pool[name], 2)}
-            for name in chosen
+            for name, draw in draws.items()
         }
 
     pool: dict[str, list[Any]] = {
@@ -1138,12 +1139,12 @@ def test_the_resolved_forms_of_random_search_spaces_give_the_same_sweeps(load: L
     }
     n_loaded = 0
     for number in range(200):
-        draw = random.Random(number)
-        beside = draw.sample(list(pool), 3)
-        entries = [space(draw, [n for n in pool if n not in beside]) for _ in range(3)]
-        raw = {"space": space(draw, beside) | {"any_of": entries}}
+        beside = some_of(pool, 3, number)
+        others = [n for n in pool if n not in beside]
+        entries = [space(f"{number}/{entry}", others) for entry in range(3)]
+        raw = {"space": space(f"{number}/beside", beside) | {"any_of": entries}}
         raw["space"] |= {"exclude": [{"lr": 2, "replay": "generative"}]}
-        if draw.random() < 0.7:
+        if (draw := draw_of(number, "experiment")).random() < 0.7:
             raw["experiment"] = draw.choice(pool["experiment"])
         try:
             sweep = load(dump_yaml(raw))

@@ -137,7 +137,11 @@ def _most_lanes(
     least, most = bounds
     # One member of each kind that differs in memory, the one with most stages first.
     members = (config for family in families for config in family)
-    kinds = {tuple(getattr(c, name) for name in _SIZE_SETTINGS): c for c in members}
+    # Moments that one keeps between tasks are kept of all.
+    kinds = {
+        (c.keeps_optimizer_state, *(getattr(c, name) for name in _SIZE_SETTINGS)): c
+        for c in members
+    }
     packs = sorted((Pack((c,)) for c in kinds.values()), key=lambda pack: -pack.n_epochs)
     lanes = min(max(useful_lanes(packs[0], speed), least), most)
     if memory is None:
