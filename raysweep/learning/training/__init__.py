@@ -1,8 +1,8 @@
 """The stages of an experiment, each for all its lanes at once.
 
-``train`` has the training loop that classifier, VIB and VAE share, ``objectives`` defines what
-each of them minimises, ``step`` computes it fast on the batches of ``feed``, ``tally`` adds it up,
-``evaluate`` has the test accuracy, ``fill`` the replay buffer.
+``loop`` is what classifier, VIB and VAE share; ``forward`` and ``objectives`` define what each of
+them computes and minimises, ``step`` does it fast on the tensors of ``batches``, ``loss_monitor``
+adds it up and finds divergence, ``evaluation`` has the test accuracy.
 """
 
 BLOCK_STEPS = 8
