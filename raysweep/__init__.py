@@ -6,4 +6,4 @@ import os
 # matrices start in memory, so on the company of a lane. It costs nothing that could be measured.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
