@@ -151,7 +151,15 @@ class _Driver:
             packs = packs_of_search(self.sweep, known, lanes, self._limit)
             print(describe(self.sweep, known, lanes, n_slots, room.why), flush=True)
         stored = stored_stages(self.store.folder) if self.store else ()
-        look_ahead(packs, sources, data, room.resources, n_slots, stored, self.screen.say)
+        look_ahead(
+            packs,
+            sources,
+            data=data,
+            resources=room.resources,
+            n_slots=n_slots,
+            stored=stored,
+            say=self.screen.say,
+        )
         return ExitCode.ENDED
 
     def run(self) -> ExitCode:
@@ -251,15 +259,15 @@ class _Driver:
             collector = Collector(
                 queue,
                 {config.id: ledger.attempts(config) for config in missing},
-                writer,
-                progress,
-                self.screen,
-                Limits(
+                writer=writer,
+                progress=progress,
+                screen=self.screen,
+                limits=Limits(
                     self.sweep.max_seconds,
                     work.stopper(queue),
                     Meter(self.sweep.budget, resources.gpu, self.began),
                 ),
-                status,
+                status=status,
             )
             storage, filesystem = self.folder.storage()
             if not has_checkpoints:
