@@ -85,7 +85,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="dry-run-") as name:
         for title, file in spaces(Path(name)).items():
             sweep = load_sweep(file)
-            packs = make_plan(sweep.configs, N_SLOTS, sweep.pack).packs[:n_packs]
+            packs = make_plan(sweep.configs, N_SLOTS, max_lanes=sweep.pack).packs[:n_packs]
             start = time.perf_counter()
             measured = measure(packs, sources, sweep.resources, clock=time.process_time)
             took_s = time.perf_counter() - start

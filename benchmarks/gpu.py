@@ -197,7 +197,7 @@ def measure_sweep(table: Table, source: Source, device: torch.device, n_train: i
     plan = make_plan(load_sweep(_SWEEP).configs, n_slots=1, has_gpu=True)
     total, n_finished = 0.0, 0
     for pack in plan.packs:
-        run = PackRun(pack.configs, source, device)
+        run = PackRun(pack.configs, source, device=device)
         while not run.is_done:
             report = run.advance()
             total += report.train_s

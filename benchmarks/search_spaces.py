@@ -86,7 +86,9 @@ def search_here(
     configuration each suggestion knows of all before it. The order depends on no clock.
     """
     searcher = OptunaSearcher(space, sampler, seed, [METRIC], ["max"])
-    queue = SearchQueue(searcher, space, [METRIC], n_samples, pack, lambda _: None)
+    queue = SearchQueue(
+        searcher, space, metrics=[METRIC], n_samples=n_samples, pack=pack, keep=lambda _: None
+    )
     source = load_source("mnist_5k", data_folder(None))
     under_way, rows = deque(), []
     while True:

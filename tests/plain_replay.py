@@ -42,7 +42,12 @@ def group_sizes(config: Config, task: int) -> list[int]:
     if config.replay == "simple" and config.selection != "random":
         is_total, n_stored = config.n_replay_scope == "total", config.n_tasks - 1
         sizes = selection.quotas(
-            config.selection, config.n_replay, is_total, task, n_stored, config.n_classes
+            config.selection,
+            config.n_replay,
+            is_total=is_total,
+            task=task,
+            n_tasks=n_stored,
+            n_classes=config.n_classes,
         )
         return list(sizes.values())
     if config.n_replay_scope == "per_task":
@@ -87,14 +92,14 @@ def real_samples(config: Config, data: Data, task: int, model: Classifier, see: 
     result = selection.select(
         config.selection,
         dict(enumerate(sizes)),
-        (data.train_x * 255).round().to(torch.uint8),
-        data.train_y,
-        config.n_classes,
-        task,
-        features,
-        order,
-        stream,
-        F64,
+        images=(data.train_x * 255).round().to(torch.uint8),
+        labels=data.train_y,
+        n_classes=config.n_classes,
+        task=task,
+        features=features,
+        order=order,
+        stream=stream,
+        dtype=F64,
     )
     labels = one_hot(result.labels, config.n_classes)
     return Buffer(result.images, labels, result.groups, result.priorities)

@@ -98,6 +98,7 @@ def readings(config: Config, parts: Parts, task: int) -> dict[str, Any]:
 def _stage(
     config: Config,
     kind: StageKind,
+    *,
     task: int,
     parts: Parts,
     parents: Mapping[str, str],
@@ -120,7 +121,7 @@ def stages_of(config: Config) -> tuple[Stage, ...]:
     """List a configuration's stages in the order they run."""
     if config.is_joint:
         parts = classifier_parts(config, is_first=True, has_buffer=False)
-        return (_stage(config, "train_joint", config.n_tasks, parts, {}),)
+        return (_stage(config, "train_joint", task=config.n_tasks, parts=parts, parents={}),)
     stages: list[Stage] = []
     models: list[Stage] = []
     generators: list[Stage] = []
@@ -147,7 +148,7 @@ def _train_task(
 ) -> Stage:
     parts = classifier_parts(config, is_first=task == 1, has_buffer=buffer is not None)
     if task == 1:
-        return _stage(config, "train_task", task, parts, {})
+        return _stage(config, "train_task", task=task, parts=parts, parents={})
     parents = {"model": models[-1].fingerprint}
     group: list[object] = [config.trains_decoder]
     if buffer is not None:
@@ -155,7 +156,7 @@ def _train_task(
         group += [*config.of_replay.size(config, task - 1), *_retrieved(config, parts)]
         if config.retrieval == "generative_mir" and config.has_vae:
             parents["generator"] = generators[-1].fingerprint
-    return _stage(config, "train_task", task, parts, parents, group)
+    return _stage(config, "train_task", task=task, parts=parts, parents=parents, group=group)
 
 
 def _retrieved(config: Config, parts: Parts) -> list[object]:
@@ -176,11 +177,11 @@ def _train_generator(
     has_buffer = task > 1 and config.generator == "continual"
     parts = vae_parts(config, has_buffer)
     if not has_buffer:
-        return _stage(config, "train_generator", task, parts, {})
+        return _stage(config, "train_generator", task=task, parts=parts, parents={})
     assert buffer is not None
     parents = {"generator": generators[-1].fingerprint, "buffer": buffer.fingerprint}
     group = config.of_replay.size(config, task - 1)
-    return _stage(config, "train_generator", task, parts, parents, group)
+    return _stage(config, "train_generator", task=task, parts=parts, parents=parents, group=group)
 
 
 def _fill_buffer(
@@ -198,7 +199,7 @@ def _fill_buffer(
     labels = {"replay_labels", "label_temperature"}
     read = readings(config, parts, task)
     group = [read[n] for n in DECLARATIONS if n in read and n in LANE_SETTINGS - labels]
-    return _stage(config, "fill_buffer", task, parts, parents, group)
+    return _stage(config, "fill_buffer", task=task, parts=parts, parents=parents, group=group)
 
 
 def numbers_of(configs: Sequence[Config], stage: Stage) -> dict[str, list[float]]:

@@ -47,6 +47,7 @@ class PackRun:
         self,
         configs: Sequence[Config],
         source: Source,
+        *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         store: StageCache | None = None,

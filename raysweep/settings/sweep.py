@@ -3,7 +3,7 @@
 import copy
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -154,10 +154,7 @@ def _missing_file(path: Path) -> str:
 
 
 def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
-    for key in raw:
-        if key not in TOP_KEYS:
-            hint = _hint_at_key(key)
-            raise InputError(f"expected a known key, got {show(key)}{hint}", str(key), is_key=True)
+    _check_keys(raw)
     experiment = check_value("experiment", raw.get("experiment", "replay_vib"), "experiment")
     fixed = [
         (name, settings_at(section_of_file(raw, name), name, name))
@@ -169,18 +166,7 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
     seeds = seeds_of(raw.get("seeds"))
     search = search_of(raw.get("search"))
     _check_method(search, branches, experiment)
-    n_configs = _count(search, branches, seeds)
-    if n_configs > max_configs:
-        raise InputError(
-            f"space: expected at most {max_configs:,} configurations, got {n_configs:,}; "
-            f"{'cut the grid' if search.method == 'grid' else 'draw less'} or raise --max-configs"
-        )
-    n_most = _MAX_COMPARISONS // n_configs
-    if len(exclusions) > n_most:
-        raise InputError(
-            f"space.exclude: expected at most {n_most:,} entries with {n_configs:,} "
-            f"configurations, got {len(exclusions):,}; cut the grid instead"
-        )
+    _check_size(search, _count(search, branches, seeds), max_configs, len(exclusions))
     distinct_seeds = list(dict.fromkeys(seeds))
     space = (
         space_of(branches, exclusions, distinct_seeds, experiment) if search.is_adaptive else None
@@ -223,6 +209,13 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
         early_stopping=early_stopping,
         budget=budget,
     )
+
+
+def _check_keys(raw: Mapping[str, Any]) -> None:
+    for key in raw:
+        if key not in TOP_KEYS:
+            hint = _hint_at_key(key)
+            raise InputError(f"expected a known key, got {show(key)}{hint}", str(key), is_key=True)
 
 
 def _hint_at_key(key: Any) -> str:
@@ -272,6 +265,21 @@ def _count(search: Search, branches: Sequence[Branch], seeds: Sequence[int]) -> 
     ]
     n = sum(grids) if search.method == "grid" else search.n_samples * max(grids)
     return len(seeds) * n
+
+
+def _check_size(search: Search, n_configs: int, max_configs: int, n_exclusions: int) -> None:
+    """Check that a search space is not too large to expand."""
+    if n_configs > max_configs:
+        raise InputError(
+            f"space: expected at most {max_configs:,} configurations, got {n_configs:,}; "
+            f"{'cut the grid' if search.method == 'grid' else 'draw less'} or raise --max-configs"
+        )
+    n_most = _MAX_COMPARISONS // n_configs
+    if n_exclusions > n_most:
+        raise InputError(
+            f"space.exclude: expected at most {n_most:,} entries with {n_configs:,} "
+            f"configurations, got {n_exclusions:,}; cut the grid instead"
+        )
 
 
 def _grids(branches: Sequence[Branch]) -> list[dict[str, Choices]]:

@@ -4,7 +4,7 @@ import contextlib
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source, data_folder, is_local
 from raysweep.monitor.loggers.log_writer import FOLDER, LogWriter, check_installed
 from raysweep.packs.stage_cache.entries import STORE, StageCache, stored_stages
+from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import load_sweep
 from raysweep.settings.yaml_text import dump_yaml
 from raysweep.tables.folder import ResultsFolder, WriteError, check_name, resume_command
@@ -43,6 +44,7 @@ from raysweep.tune.search.suggestions import (
 
 if TYPE_CHECKING:
     from raysweep.tune.scheduling.queue import JobQueue
+    from raysweep.tune.scheduling.tune_run import TrialOptions
     from raysweep.tune.search.search_queue import SearchQueue
 
 
@@ -151,7 +153,15 @@ class _Driver:
             packs = packs_of_search(self.sweep, known, lanes, self._limit)
             print(describe(self.sweep, known, lanes, n_slots, room.why), flush=True)
         stored = stored_stages(self.store.folder) if self.store else ()
-        look_ahead(packs, sources, data, room.resources, n_slots, stored, self.screen.say)
+        look_ahead(
+            packs,
+            sources,
+            data=data,
+            resources=room.resources,
+            n_slots=n_slots,
+            stored=stored,
+            say=self.screen.say,
+        )
         return ExitCode.ENDED
 
     def run(self) -> ExitCode:
@@ -209,34 +219,19 @@ class _Driver:
         writer: Writer,
         known: EarlierSuggestions | None,
     ) -> Progress:
-        n_all = len(self.sweep.configs)
-        n_todo = len(missing[: self._limit])
-        if known is not None and self.sweep.space is not None:
-            search, n_seeds = self.sweep.search, len(self.sweep.space.seeds)
-            n_all = max(n_all, search.n_samples * n_seeds)
-            n_todo = min(n_all - (len(self.sweep.configs) - len(missing)), self._limit or n_all)
+        n_todo, n_all = self._counts(missing)
         self.screen.say(f"{n_todo} of {n_all} configurations to train; starting Ray")
         manifest = Manifest(self.folder, self.options.command)
-        n_bytes = sum(source.n_bytes for source in sources.values())
-        joining = ClusterOptions(
-            self.options.address,
-            self.folder.scratch,
-            n_bytes,
-            self.sweep.resources,
-            self.options.n_nodes,
-            self.options.wait_s,
-            self.options.is_without_token,
-            is_verbose=self.options.verbosity > 0,
-        )
+        joining = self._cluster_options(sources)
         with connect(joining, self.screen.say) as (nodes, has_checkpoints, dashboard):
             if dashboard:
                 self.screen.say(f"Ray's dashboard: {dashboard}")
             room = Capacity.of(self.sweep, [*missing, *self.sweep.examples], nodes)
             room.expect_slots(self.sweep.file)
-            resources, work = room.resources, self._work(ledger)
+            work = self._work(ledger)
             from raysweep.tune.scheduling.collector import Collector, Limits  # imports Ray Tune
             from raysweep.tune.scheduling.resume import keep_states
-            from raysweep.tune.scheduling.tune_run import TrialOptions, run_packs
+            from raysweep.tune.scheduling.tune_run import run_packs
 
             queue: JobQueue
             if known is None:
@@ -251,33 +246,17 @@ class _Driver:
             collector = Collector(
                 queue,
                 {config.id: ledger.attempts(config) for config in missing},
-                writer,
-                progress,
-                self.screen,
-                Limits(
+                writer=writer,
+                progress=progress,
+                screen=self.screen,
+                limits=Limits(
                     self.sweep.max_seconds,
                     work.stopper(queue),
-                    Meter(self.sweep.budget, resources.gpu, self.began),
+                    Meter(self.sweep.budget, room.resources.gpu, self.began),
                 ),
-                status,
+                status=status,
             )
-            storage, filesystem = self.folder.storage()
-            if not has_checkpoints:
-                self.screen.say(
-                    f"note: not every node sees {self.location}: "
-                    f"the pack of a lost worker will start over"
-                    + (", and no stages are kept" if self.store else "")
-                )
-            terms = TrialOptions(
-                resources,
-                sources,
-                storage,
-                filesystem,
-                has_checkpoints,
-                self.store if has_checkpoints else None,
-                self.sweep.max_seconds,
-                has_averages=self.sweep.early_stopping is not None,
-            )
+            terms = self._trial_options(room.resources, sources, has_checkpoints)
             try:
                 run_packs(queue, terms, collector)
             finally:
@@ -290,6 +269,50 @@ class _Driver:
         if self._suggested is not None:
             self.sweep = replace(self.sweep, configs=tuple(self._suggested.configs.values()))
         return progress
+
+    def _counts(self, missing: Sequence[Config]) -> tuple[int, int]:
+        """Return how many configurations are to be trained now, and how many there are in all."""
+        n_all = len(self.sweep.configs)
+        if self.sweep.space is None:
+            return len(missing[: self._limit]), n_all
+        n_done = n_all - len(missing)
+        n_all = max(n_all, self.sweep.search.n_samples * len(self.sweep.space.seeds))
+        return min(n_all - n_done, self._limit or n_all), n_all
+
+    def _cluster_options(self, sources: Mapping[str, Source]) -> ClusterOptions:
+        return ClusterOptions(
+            address=self.options.address,
+            scratch=self.folder.scratch,
+            n_data_bytes=sum(source.n_bytes for source in sources.values()),
+            resources=self.sweep.resources,
+            n_nodes=self.options.n_nodes,
+            wait_s=self.options.wait_s,
+            is_without_token=self.options.is_without_token,
+            is_verbose=self.options.verbosity > 0,
+        )
+
+    def _trial_options(
+        self, resources: Resources, sources: Mapping[str, Source], has_checkpoints: bool
+    ) -> "TrialOptions":
+        from raysweep.tune.scheduling.tune_run import TrialOptions  # imports Ray Tune
+
+        storage, filesystem = self.folder.storage()
+        if not has_checkpoints:
+            self.screen.say(
+                f"note: not every node sees {self.location}: "
+                f"the pack of a lost worker will start over"
+                + (", and no stages are kept" if self.store else "")
+            )
+        return TrialOptions(
+            resources=resources,
+            sources=sources,
+            storage=storage,
+            filesystem=filesystem,
+            has_checkpoints=has_checkpoints,
+            store=self.store if has_checkpoints else None,
+            max_seconds=self.sweep.max_seconds,
+            has_averages=self.sweep.early_stopping is not None,
+        )
 
     def _verdict(self, progress: Progress) -> ExitCode:
         n_unasked = 0

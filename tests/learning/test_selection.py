@@ -1,6 +1,7 @@
 """Each way of choosing samples against a slow version in plain loops."""
 
 import math
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -38,8 +39,18 @@ class Task:
         return [i for i in range(N) if int(self.labels[i]) == label]
 
     def select(self, selection, sizes, task=1, seed=0, dtype=torch.float64):
-        arguments = (self.images, self.labels, N_CLASSES, task, self.features, self.order)
-        return select(selection, sizes, *arguments, stream(seed), dtype)
+        return select(
+            selection,
+            sizes,
+            images=self.images,
+            labels=self.labels,
+            n_classes=N_CLASSES,
+            task=task,
+            features=self.features,
+            order=self.order,
+            stream=stream(seed),
+            dtype=dtype,
+        )
 
 
 def sizes_of(selection, per_group, task=1):
@@ -131,9 +142,20 @@ def test_reservoir_keeps_every_sample_of_two_tasks_equally_often():
         draws, parts = stream(seed), []
         for task, part in ((1, images[:n]), (2, images[n:])):
             labels = torch.zeros(len(part), dtype=torch.int64)
-            sizes = quotas("reservoir", n_slots, True, task, 2, 1)
+            sizes = quotas("reservoir", n_slots, is_total=True, task=task, n_tasks=2, n_classes=1)
             parts.append(
-                select("reservoir", sizes, part, labels, 1, task, None, None, draws, torch.float64)
+                select(
+                    "reservoir",
+                    sizes,
+                    images=part,
+                    labels=labels,
+                    n_classes=1,
+                    task=task,
+                    features=None,
+                    order=None,
+                    stream=draws,
+                    dtype=torch.float64,
+                )
             )
         kept = keep(*(torch.cat([getattr(p, f) for p in parts]) for f in FIELDS), sizes)
         pixels = torch.cat([p.images for p in parts])[kept]
@@ -151,12 +173,18 @@ def test_reservoir_in_two_stages_equals_one_over_the_union(n_slots):
     draws = stream(3)
     labels = torch.cat([first.labels, second.labels])
     images = torch.cat([first.images, second.images])
-    rest = (N_CLASSES, 1, None, None)
-    parts = [
-        select("reservoir", {0: n_slots}, t.images, t.labels, *rest, draws, torch.float64)
-        for t in (first, second)
-    ]
-    whole = select("reservoir", {0: n_slots}, images, labels, *rest, stream(3), torch.float64)
+    choose = partial(
+        select,
+        "reservoir",
+        {0: n_slots},
+        n_classes=N_CLASSES,
+        task=1,
+        features=None,
+        order=None,
+        dtype=torch.float64,
+    )
+    parts = [choose(images=t.images, labels=t.labels, stream=draws) for t in (first, second)]
+    whole = choose(images=images, labels=labels, stream=stream(3))
     groups, priorities = (torch.cat([getattr(p, f) for p in parts]) for f in FIELDS)
     kept = keep(groups, priorities, {0: n_slots})
     ranked = kept[priorities[kept].argsort()]
@@ -267,8 +295,18 @@ def test_kmeans_centroids_fill_empty_clusters_with_the_farthest_samples(monkeypa
         "raysweep.learning.replay.selection._clusters", lambda *_: (distances.double(), cluster)
     )
     images = torch.tensor([[0], [50], [100], [200]], dtype=torch.uint8)
-    rest = (torch.zeros(4, dtype=torch.int64), 1, 1, torch.zeros(4, 1), None, stream())
-    chosen = select("kmeans_centroids", {0: 4}, images, *rest, torch.float64)
+    chosen = select(
+        "kmeans_centroids",
+        {0: 4},
+        images=images,
+        labels=torch.zeros(4, dtype=torch.int64),
+        n_classes=1,
+        task=1,
+        features=torch.zeros(4, 1),
+        order=None,
+        stream=stream(),
+        dtype=torch.float64,
+    )
     # Two means by size, then samples 1 (at 4 from its mean) and 3 (at 3).
     assert (chosen.images[:, 0] * 255).round().tolist() == [50, 200, 50, 200]
     assert chosen.priorities.tolist() == [0, 1, 2, 3]
@@ -326,7 +364,9 @@ def test_keep_takes_the_lowest_of_each_group_wherever_they_lie():
 def test_quotas_use_the_budget(selection):
     for budget, n_tasks, n_classes in product((0, 1, 7, 100, 1003), (1, 3, 10), (1, 2, 10)):
         for task in range(1, n_tasks + 1):
-            total = quotas(selection, budget, True, task, n_tasks, n_classes)
+            total = quotas(
+                selection, budget, is_total=True, task=task, n_tasks=n_tasks, n_classes=n_classes
+            )
             n_groups = {"reservoir": 1, "random": task}.get(selection, task * n_classes)
             assert list(total) == list(range(n_groups))
             if selection == "ring":
@@ -339,7 +379,16 @@ def test_quotas_use_the_budget(selection):
                 assert max(total.values()) - min(total.values()) <= 1
             if selection == "reservoir":
                 continue
-            each = list(quotas(selection, budget, False, task, n_tasks, n_classes).values())
+            each = list(
+                quotas(
+                    selection,
+                    budget,
+                    is_total=False,
+                    task=task,
+                    n_tasks=n_tasks,
+                    n_classes=n_classes,
+                ).values()
+            )
             n_each = len(each) // task
             assert len(each) == n_groups
             assert each == each[:n_each] * task
@@ -352,7 +401,8 @@ def test_quotas_of_a_total_budget_never_grow(selection):
     for budget, n_classes in product((0, 7, 100, 1003), (1, 2, 10)):
         for task in range(1, 10):
             now, later = (
-                quotas(selection, budget, True, t, 10, n_classes) for t in (task, task + 1)
+                quotas(selection, budget, is_total=True, task=t, n_tasks=10, n_classes=n_classes)
+                for t in (task, task + 1)
             )
             assert all(later[group] <= size for group, size in now.items())
 
@@ -362,5 +412,16 @@ def test_equal_samples_are_taken_from_the_lowest_index():
     labels = torch.zeros(6, dtype=torch.int64)
     features = torch.ones(6, 2)
     for selection in ("herding", "mean_of_features", "kmeans"):
-        rest = (1, 1, features, None, stream(), torch.float64)
-        assert samples(select(selection, {0: 4}, images, labels, *rest)) == [0, 1, 2, 3]
+        chosen = select(
+            selection,
+            {0: 4},
+            images=images,
+            labels=labels,
+            n_classes=1,
+            task=1,
+            features=features,
+            order=None,
+            stream=stream(),
+            dtype=torch.float64,
+        )
+        assert samples(chosen) == [0, 1, 2, 3]

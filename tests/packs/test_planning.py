@@ -155,14 +155,14 @@ SLOTS_AND_LANES = [
 @pytest.mark.parametrize(("n_slots", "max_lanes"), SLOTS_AND_LANES)
 def test_each_config_is_planned_exactly_once(n_slots: int, max_lanes: int | None) -> None:
     for configs in (PUBLISHED, *GRIDS[:8]):
-        plan = make_plan(configs, n_slots, max_lanes)
+        plan = make_plan(configs, n_slots, max_lanes=max_lanes)
         assert Counter(ids_of(plan)) == Counter(config.id for config in configs)
 
 
 @pytest.mark.parametrize(("n_slots", "max_lanes"), SLOTS_AND_LANES)
 def test_a_pack_is_one_key_and_no_wider_than_asked(n_slots: int, max_lanes: int | None) -> None:
     for configs in (PUBLISHED, *GRIDS[:8]):
-        for pack in make_plan(configs, n_slots, max_lanes).packs:
+        for pack in make_plan(configs, n_slots, max_lanes=max_lanes).packs:
             assert 1 <= len(pack.configs) <= (max_lanes or LANES_CPU[1])
             assert len({pack_key(config) for config in pack.configs}) == 1
 
@@ -200,7 +200,7 @@ def test_packs_start_with_the_longest() -> None:
 
 def test_plans_are_the_same_each_time() -> None:
     for configs in GRIDS[:10]:
-        assert make_plan(configs, 2, 4) == make_plan(configs, 2, 4)
+        assert make_plan(configs, 2, max_lanes=4) == make_plan(configs, 2, max_lanes=4)
 
 
 UNEQUAL = [

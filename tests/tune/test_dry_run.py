@@ -179,7 +179,15 @@ def said(
     capsys: pytest.CaptureFixture[str], packs: Sequence[Pack], gpu: float = 0, stored: Any = ()
 ) -> str:
     resources = Resources(cpu=1, gpu=gpu)
-    look_ahead(packs, SOURCES, Path("data"), resources, 2, stored, lambda _: None)
+    look_ahead(
+        packs,
+        SOURCES,
+        data=Path("data"),
+        resources=resources,
+        n_slots=2,
+        stored=stored,
+        say=lambda _: None,
+    )
     return capsys.readouterr().out
 
 

@@ -52,7 +52,12 @@ class Desk:
         self.writer = Writer(self.folder)
         self.progress = Progress(n_total=sum(sizes), n_slots=1, total_work=1.0)
         self.collector = Collector(
-            self.queue, {}, self.writer, self.progress, Screen(-1), Limits(max_seconds)
+            self.queue,
+            {},
+            writer=self.writer,
+            progress=self.progress,
+            screen=Screen(-1),
+            limits=Limits(max_seconds),
         )
 
     def start(self) -> tuple[Job, Any]:

@@ -216,7 +216,9 @@ def test_a_queue_takes_each_suggestion_once_and_fills_packs(tmp_path: Path, meth
     text = SMOOTH.replace("}}", "}, n_bottleneck: {choice: [4, 8]}}")
     space = space_of(tmp_path, text + "\nseeds: [0, 1]\n", method)
     kept: list[list[Parameters]] = []
-    queue = SearchQueue(searcher_of(method, space), space, [METRIC], 24, 8, kept.append)
+    queue = SearchQueue(
+        searcher_of(method, space), space, metrics=[METRIC], n_samples=24, pack=8, keep=kept.append
+    )
     packs: list[tuple[Config, ...]] = []
     while job := queue.next():
         packs.append(job.pack.configs)
@@ -235,7 +237,14 @@ def test_a_queue_takes_each_suggestion_once_and_fills_packs(tmp_path: Path, meth
 @pytest.mark.parametrize("values", [[4, 8, 16], [4]])
 def test_a_small_space_is_used_up_and_ends(tmp_path: Path, method: str, values: list[int]) -> None:
     space = space_of(tmp_path, f"space: {{n_bottleneck: {{choice: {values}}}}}", method)
-    queue = SearchQueue(searcher_of(method, space), space, [METRIC], 40, 4, lambda _: None)
+    queue = SearchQueue(
+        searcher_of(method, space),
+        space,
+        metrics=[METRIC],
+        n_samples=40,
+        pack=4,
+        keep=lambda _: None,
+    )
     while job := queue.next():
         for config in job.pack.configs:
             queue.tell({"config_id": config.id, "status": "finished", METRIC: 0.5})

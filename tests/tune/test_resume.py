@@ -144,7 +144,7 @@ def test_packs_that_are_too_large_now_are_planned_anew(tmp_path: Path) -> None:
         [checkpointed(tmp_path / str(i), *configs[i : i + 2]) for i in (0, 2)],
     )
     need = memory_bytes(Pack(tuple(configs[:2])))
-    assert len(paused_jobs(location, configs, 2, need, 4)) == 2
+    assert len(paused_jobs(location, configs, most=2, memory=need, limit=4)) == 2
     assert len(paused_jobs(location, configs, limit=3)) == 1
     assert paused_jobs(location, configs, limit=1) == []
     assert paused_jobs(location, configs, most=1) == []

@@ -69,7 +69,12 @@ class Bench:
         self.searcher = OptunaSearcher(space, "tpe", seed, ["average_accuracy"], ["max"])
         self.kept: list[Parameters] = []
         self.queue = SearchQueue(
-            self.searcher, space, ["average_accuracy"], n_samples, pack, self._keep
+            self.searcher,
+            space,
+            metrics=["average_accuracy"],
+            n_samples=n_samples,
+            pack=pack,
+            keep=self._keep,
         )
         self.rows: dict[str, Mapping[str, Any]] = {}
         self.jobs: list[Job] = []
@@ -126,10 +131,10 @@ def test_a_queue_gives_no_more_jobs_than_may_be_under_way(tmp_path: Path) -> Non
     bench.queue = SearchQueue(
         bench.searcher,
         bench.space,
-        ["average_accuracy"],
-        16,
-        2,
-        lambda _: None,
+        metrics=["average_accuracy"],
+        n_samples=16,
+        pack=2,
+        keep=lambda _: None,
         n_at_once=lambda: allowed[0],
     )
     one, two = bench.start(), bench.start()
@@ -262,7 +267,7 @@ def test_every_sampler_fills_packs_in_a_space_with_conditions(tmp_path: Path, sa
     space = space_of(tmp_path)
     metrics = ["average_accuracy"]
     searcher = OptunaSearcher(space, sampler, 3, metrics, ["max"])
-    queue = SearchQueue(searcher, space, metrics, 12, 4, lambda _: None)
+    queue = SearchQueue(searcher, space, metrics=metrics, n_samples=12, pack=4, keep=lambda _: None)
     while job := queue.next():
         for config in job.pack.configs:
             queue.tell(row(config, value(config)))
@@ -288,7 +293,15 @@ def test_a_diverged_suggestion_wins_by_no_metric(tmp_path: Path) -> None:
 def test_no_more_configurations_go_out_than_the_limit(tmp_path: Path) -> None:
     space = space_of(tmp_path, ONE + "seeds: [0, 1]\n")
     searcher = OptunaSearcher(space, "tpe", 0, ["average_accuracy"], ["max"])
-    queue = SearchQueue(searcher, space, ["average_accuracy"], 20, 4, lambda _: None, limit=5)
+    queue = SearchQueue(
+        searcher,
+        space,
+        metrics=["average_accuracy"],
+        n_samples=20,
+        pack=4,
+        keep=lambda _: None,
+        limit=5,
+    )
     sizes = []
     while job := queue.next():
         sizes.append(len(job.pack.configs))
@@ -305,7 +318,15 @@ def test_what_an_earlier_run_left_counts_to_the_limit(tmp_path: Path) -> None:
     left = first.start()
     assert left is not None
     searcher = OptunaSearcher(space, "tpe", 1, ["average_accuracy"], ["max"])
-    queue = SearchQueue(searcher, space, ["average_accuracy"], 20, 4, lambda _: None, limit=5)
+    queue = SearchQueue(
+        searcher,
+        space,
+        metrics=["average_accuracy"],
+        n_samples=20,
+        pack=4,
+        keep=lambda _: None,
+        limit=5,
+    )
     for parameters in first.kept:
         queue.resume(parameters, {})
     queue.go_on([Job(left.name, left.pack, is_paused=True)])

@@ -21,7 +21,7 @@ SHAPE = {"epochs": 2, "batch_size": 500, "encoder_widths": (20,), "rec_decoder_w
 def pack(**settings: Any) -> dict[str, Any]:
     base = {**SHAPE, "n_bottleneck": 5, "n_replay": 200, "beta_1": -0.1}
     configs = [Config(**{**base, **settings, "replay": kind}) for kind in ("none", "generative")]
-    return {TRIAL: trial_config("key", configs, 1, 0)}
+    return {TRIAL: trial_config("key", configs, cpu=1, gpu=0)}
 
 
 class Bare(PackTrainable):
@@ -215,7 +215,7 @@ def test_packs_that_were_set_aside_go_on_in_one_worker_with_their_rows(tmp_path:
         turns.append(results[-1]["turn"])
     assert turns[0] == turns[1]
     files = sorted((tmp_path / "aside").iterdir())
-    worker.reset({TRIAL: trial_config("joined", left, 1, 0, states=files)})
+    worker.reset({TRIAL: trial_config("joined", left, cpu=1, gpu=0, states=files)})
     results += train_to_end(worker)
     ids = {config.id for config in left}
 
@@ -232,7 +232,7 @@ def test_a_pack_whose_state_is_lost_or_cannot_be_written_trains_all_the_same(
 ) -> None:
     whole = rows_of(train_to_end(Bare(pack())))
     configs = [Config(**values) for values in json.loads(pack()[TRIAL]["pack"])]
-    lost = trial_config("key", configs, 1, 0, states=[tmp_path / "gone.pt"])
+    lost = trial_config("key", configs, cpu=1, gpu=0, states=[tmp_path / "gone.pt"])
     assert rows_of(train_to_end(Bare({TRIAL: lost}))) == whole
     (tmp_path / "file").write_text("")
     worker = Bare(pack())

@@ -49,12 +49,20 @@ def budget(config: Config, task: int) -> dict[int, int]:
     """Return the largest size of each group of samples after ``task`` tasks."""
     is_total = config.n_replay_scope == "total"
     selection = "random" if config.of_replay.generates else config.selection
-    return quotas(selection, config.n_replay, is_total, task, config.n_tasks - 1, config.n_classes)
+    return quotas(
+        selection,
+        config.n_replay,
+        is_total=is_total,
+        task=task,
+        n_tasks=config.n_tasks - 1,
+        n_classes=config.n_classes,
+    )
 
 
 def choose_samples(
     config: Config,
     task: int,
+    *,
     samples: Samples,
     dtype: torch.dtype,
     features: Tensor | None = None,
@@ -71,14 +79,14 @@ def choose_samples(
     chosen = select(
         config.selection,
         budget(config, task),
-        samples.images,
-        samples.labels,
-        config.n_classes,
-        task,
-        features,
-        order,
-        stream,
-        dtype,
+        images=samples.images,
+        labels=samples.labels,
+        n_classes=config.n_classes,
+        task=task,
+        features=features,
+        order=order,
+        stream=stream,
+        dtype=dtype,
     )
     labels = functional.one_hot(chosen.labels, config.n_classes).to(dtype)
     return Buffer(chosen.images, labels, chosen.groups, chosen.priorities)

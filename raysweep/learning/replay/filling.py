@@ -48,11 +48,15 @@ def choose(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
     samples = context.tasks[stage.task - 1].train
     order = _last_order(context, lanes[0], len(samples)) if config.selection == "ring" else None
     if stage.parent("model") is None:
-        chosen = choose_samples(config, stage.task, samples, context.dtype, order=order)
+        chosen = choose_samples(
+            config, stage.task, samples=samples, dtype=context.dtype, order=order
+        )
         return [chosen] * len(lanes)
     features = _features(context, stack_views([lane.model for lane in lanes]), samples)
     return [
-        choose_samples(lane.config, stage.task, samples, context.dtype, lane_features)
+        choose_samples(
+            lane.config, stage.task, samples=samples, dtype=context.dtype, features=lane_features
+        )
         for lane, lane_features in zip(lanes, features, strict=True)
     ]
 

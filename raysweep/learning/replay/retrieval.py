@@ -39,6 +39,7 @@ class VirtualStep:
         self,
         network: Network,
         weights: Weights,
+        *,
         parameters: Parameters,
         batch: Batch,
         lr: Tensor,
@@ -57,7 +58,14 @@ class VirtualStep:
         monitor = LossMonitor(names, torch.ones_like(weights.kl))
         classifier = replace(network, image_decoder=None)
         n_lanes = parameters.n_lanes
-        self._pass = Pass(classifier, alone, parameters, self._probe, monitor, n_free=n_lanes)
+        self._pass = Pass(
+            classifier,
+            alone,
+            parameters=parameters,
+            batch=self._probe,
+            monitor=monitor,
+            n_free=n_lanes,
+        )
         self._flat = torch.zeros_like(parameters.flat)
         self.views = parameters.layout.views(self._flat)
         # Parameters that the class loss does not reach keep their place.
@@ -128,6 +136,7 @@ class GeneratedInterference:
         self,
         context: Context,
         config: Config,
+        *,
         batches: Batches,
         network: Network,
         step: VirtualStep,

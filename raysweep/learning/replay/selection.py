@@ -37,7 +37,7 @@ class Selection:
 
 
 def quotas(
-    selection: str, n_replay: int, is_total: bool, task: int, n_tasks: int, n_classes: int
+    selection: str, n_replay: int, *, is_total: bool, task: int, n_tasks: int, n_classes: int
 ) -> dict[int, int]:
     """Return the largest size of each group after ``task`` (from 1), for all groups so far.
 
@@ -64,6 +64,7 @@ def quotas(
 def select(
     selection: str,
     quotas: Mapping[int, int],
+    *,
     images: Tensor,
     labels: Tensor,
     n_classes: int,

@@ -49,6 +49,7 @@ def _adam(  # type: ignore[no-untyped-def]
 def adam(
     flat: Tensor,
     grad: Tensor,
+    *,
     exp_avg: Tensor,
     exp_avg_sq: Tensor,
     rate: Tensor,

@@ -188,15 +188,15 @@ class Optimizer:
         adam(
             self.parameters.flat,
             self._clipped(is_frozen, frozen_end),
-            self.moments["exp_avg"],
-            self.moments["exp_avg_sq"],
-            rate,
-            root,
-            self._shrinkage() if self._rule.is_decoupled else self._columns["weight_decay"],
-            is_alive,
-            first_free,
-            BETAS,
-            ADAM_EPS,
+            exp_avg=self.moments["exp_avg"],
+            exp_avg_sq=self.moments["exp_avg_sq"],
+            rate=rate,
+            root=root,
+            decay=self._shrinkage() if self._rule.is_decoupled else self._columns["weight_decay"],
+            is_alive=is_alive,
+            first_free=first_free,
+            betas=BETAS,
+            eps=ADAM_EPS,
             is_decoupled=self._rule.is_decoupled,
         )
 
@@ -242,7 +242,19 @@ def has_kernel(device: torch.device) -> bool:
 
         x = torch.ones(1, 1, device=device)
         flags = torch.ones(1, dtype=torch.bool, device=device)
-        adam(x, x, x, x, x, x, x, flags, flags.long(), BETAS, ADAM_EPS)
+        adam(
+            x,
+            x,
+            exp_avg=x,
+            exp_avg_sq=x,
+            rate=x,
+            root=x,
+            decay=x,
+            is_alive=flags,
+            first_free=flags.long(),
+            betas=BETAS,
+            eps=ADAM_EPS,
+        )
     except Exception as error:  # noqa: BLE001 (no Triton, no compiler, an unknown card)
         add_warning(f"Adam runs as several kernels, which is slower; Triton's failed: {error}")
         return False

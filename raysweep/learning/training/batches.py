@@ -66,6 +66,7 @@ class Batches:
         self,
         context: Context,
         samples: Samples,
+        *,
         n_lanes: int,
         n_new: int,
         n_replay: int,

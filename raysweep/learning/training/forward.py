@@ -38,6 +38,7 @@ class Latent:
 def _through(
     views: Views,
     prefix: str,
+    *,
     x: Tensor,
     nonlinearity: str,
     is_last_linear: bool,
@@ -116,7 +117,9 @@ def encode(
     prefix = network.encoder
     widths = [views[f"{prefix}.{i}.bias"].size(-1) for i in range(count_layers(views, prefix))]
     masks = dropout_masks(noises or {}, lanes or {}, widths)
-    hidden = _through(views, prefix, x, network.nonlinearity, False, masks)
+    hidden = _through(
+        views, prefix, x=x, nonlinearity=network.nonlinearity, is_last_linear=False, masks=masks
+    )
     if f"{prefix}.mu.weight" not in views:
         first = next(iter(views.values()))
         return Latent(hidden if hidden.dim() == 3 else hidden.expand(len(first), -1, -1), None)
@@ -132,7 +135,7 @@ def decode(views: Views, z: Tensor, nonlinearity: str, prefix: str) -> Tensor:
 
     The sigmoid of ``rec_decoder``'s and ``vae_decoder``'s logits is the image.
     """
-    return _through(views, prefix, z, nonlinearity, is_last_linear=True)
+    return _through(views, prefix, x=z, nonlinearity=nonlinearity, is_last_linear=True)
 
 
 class Encoder:

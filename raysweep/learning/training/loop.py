@@ -185,12 +185,12 @@ class TrainGroup:
         batches = Batches(
             self.context,
             self.context.train_samples(self.stage),
-            len(self.lanes),
-            n_new,
-            n_replay,
-            self.is_classifier,
-            self._replay,
-            n_steps,
+            n_lanes=len(self.lanes),
+            n_new=n_new,
+            n_replay=n_replay,
+            is_classifier=self.is_classifier,
+            replay=self._replay,
+            n_steps=n_steps,
             noises=noises_of(self.stage, self._configs),
             has_images=self.weights.n_rec > 0,
             n_candidates=self._n_candidates,
@@ -202,11 +202,18 @@ class TrainGroup:
         n_free = max((k for k, freezes_it in enumerate(freezes, 1) if not freezes_it), default=0)
         return Step(
             batches,
-            Pass(self.network, self.weights, self.parameters, batches.batch, self._monitor, n_free),
-            self._monitor,
-            self.optimizer,
-            is_frozen,
-            frozen_end,
+            Pass(
+                self.network,
+                self.weights,
+                parameters=self.parameters,
+                batch=batches.batch,
+                monitor=self._monitor,
+                n_free=n_free,
+            ),
+            monitor=self._monitor,
+            optimizer=self.optimizer,
+            is_frozen=is_frozen,
+            frozen_end=frozen_end,
             has_graph=(
                 self.context.has_graphs
                 and self.context.device.type == "cuda"
@@ -239,11 +246,11 @@ class TrainGroup:
         step = VirtualStep(
             self.network,
             self.weights,
-            self.parameters,
-            batches.batch,
-            self.optimizer.lr_column,
-            is_frozen,
-            frozen_end,
+            parameters=self.parameters,
+            batch=batches.batch,
+            lr=self.optimizer.lr_column,
+            is_frozen=is_frozen,
+            frozen_end=frozen_end,
         )
         if config.retrieval == "mir":
             return Interference(batches, self._replay, self.network, self.parameters, step)
@@ -251,12 +258,12 @@ class TrainGroup:
         return GeneratedInterference(
             self.context,
             config,
-            batches,
-            self.network,
-            step,
-            stack_views([lane.model for lane in self.lanes]),
-            stack_views(generators),
-            self._mir_streams,
+            batches=batches,
+            network=self.network,
+            step=step,
+            classifiers=stack_views([lane.model for lane in self.lanes]),
+            generators=stack_views(generators),
+            streams=self._mir_streams,
         )
 
     def _averaging(self) -> Callable[[], None] | None:

@@ -52,6 +52,7 @@ class Plan:
 def make_plan(
     configs: Sequence[Config],
     n_slots: int = 1,
+    *,
     max_lanes: int | None = None,
     alone: Container[str] = (),
     memory: int | None = None,

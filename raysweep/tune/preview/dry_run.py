@@ -24,6 +24,7 @@ START_S = 10.0
 def look_ahead(
     packs: Sequence[Pack],
     sources: Mapping[str, Source],
+    *,
     data: Path,
     resources: Resources,
     n_slots: int,

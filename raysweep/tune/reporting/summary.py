@@ -18,6 +18,7 @@ _SHOWN = 10
 def describe_plan(
     sweep: Sweep,
     plan: Plan,
+    *,
     n_slots: int,
     n_done: int,
     resources: str,

@@ -60,6 +60,7 @@ class Collector(tune.Callback):
         self,
         queue: JobQueue,
         attempts: Mapping[str, int],
+        *,
         writer: Writer,
         progress: Progress,
         screen: Screen,

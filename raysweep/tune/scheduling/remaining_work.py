@@ -95,14 +95,29 @@ class RemainingWork:
         todo = sorted(missing, key=lambda config: config.id in failed)
         todo = todo if self.limit is None else todo[: self.limit - len(going_on)]
         n_slots, has_gpu = max(1, room.n_slots), room.resources.gpu > 0
-        return make_plan(todo, n_slots, self.sweep.pack, failed, room.memory, has_gpu=has_gpu)
+        return make_plan(
+            todo,
+            n_slots,
+            max_lanes=self.sweep.pack,
+            alone=failed,
+            memory=room.memory,
+            has_gpu=has_gpu,
+        )
 
     def describe(self, plan: Plan, room: Capacity, n_paused: int = 0) -> str:
         """Describe a plan."""
         stored = stored_stages(self.store.folder) if self.store else None
         n_done = len(self.sweep.configs) - len(self.missing)
         n_slots = max(1, room.n_slots)
-        return describe_plan(self.sweep, plan, n_slots, n_done, room.why, stored, n_paused)
+        return describe_plan(
+            self.sweep,
+            plan,
+            n_slots=n_slots,
+            n_done=n_done,
+            resources=room.why,
+            stored=stored,
+            n_paused=n_paused,
+        )
 
     def packs(self, room: Capacity) -> "tuple[JobQueue, Progress]":
         """Plan what is missing, and give the queue of its packs."""
@@ -126,7 +141,9 @@ class RemainingWork:
         lanes = lanes_of(self.sweep, room.memory)
         self.screen.detail(describe(self.sweep, known, lanes, room.n_slots, room.why))
         progress = self._progress(n_todo, 0.0, room)
-        queue = make_queue(self.sweep, known, self.folder, lanes, self.limit, progress)
+        queue = make_queue(
+            self.sweep, known, folder=self.folder, lanes=lanes, limit=self.limit, progress=progress
+        )
         queue.go_on(self._paused(room, lanes))
         return queue, progress
 
@@ -135,7 +152,9 @@ class RemainingWork:
         from raysweep.tune.scheduling.resume import paused_jobs
 
         location, failed = self.folder.location, self.ledger.failed(self.sweep)
-        jobs = paused_jobs(location, self.missing, lanes, room.memory, self.limit, failed)
+        jobs = paused_jobs(
+            location, self.missing, most=lanes, memory=room.memory, limit=self.limit, alone=failed
+        )
         if jobs:
             n_configs = sum(len(job.pack.configs) for job in jobs)
             self.screen.say(f"{n_configs} of them go on where the last run stopped")

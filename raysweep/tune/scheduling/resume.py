@@ -99,6 +99,7 @@ def _clear(folder: Path, names: set[str]) -> None:
 def paused_jobs(
     location: ResultsPath,
     missing: Sequence[Config],
+    *,
     most: int | None = None,
     memory: int | None = None,
     limit: int | None = None,

@@ -50,6 +50,7 @@ TRIAL = "trial"
 def trial_config(
     key: str,
     configs: Sequence[Config],
+    *,
     cpu: float = 1,
     gpu: float = 0,
     has_checkpoints: bool = True,
@@ -162,7 +163,7 @@ class PackTrainable(tune.Trainable):
         return PackRun(
             self._configs,
             self._source,
-            self._device,
+            device=self._device,
             store=self._store,
             has_averages=self._has_averages,
         )

@@ -56,16 +56,16 @@ def _fit(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
         return trial_config(
             job.name,
             job.pack.configs,
-            terms.resources.cpu,
-            terms.resources.gpu,
-            terms.has_checkpoints,
-            terms.store,
-            terms.max_seconds,
-            job.checkpoint,
-            collector.trace_of(job) if terms.has_checkpoints else None,
-            terms.has_averages,
-            job.states,
-            job.is_paused,
+            cpu=terms.resources.cpu,
+            gpu=terms.resources.gpu,
+            has_checkpoints=terms.has_checkpoints,
+            store=terms.store,
+            max_seconds=terms.max_seconds,
+            checkpoint=job.checkpoint,
+            hung=collector.trace_of(job) if terms.has_checkpoints else None,
+            has_averages=terms.has_averages,
+            states=job.states,
+            is_paused=job.is_paused,
         )
 
     amount = {"cpu": terms.resources.cpu, "gpu": terms.resources.gpu}

@@ -84,6 +84,7 @@ class SearchQueue(JobQueue):
         self,
         searcher: LearningSearcher,
         space: Space,
+        *,
         metrics: Sequence[str],
         n_samples: int,
         pack: int,

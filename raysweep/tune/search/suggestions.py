@@ -153,6 +153,7 @@ def _memory(config: Config, lanes: int) -> int:
 def make_queue(
     sweep: Sweep,
     known: EarlierSuggestions,
+    *,
     folder: ResultsFolder,
     lanes: int,
     limit: int | None,
@@ -176,13 +177,13 @@ def make_queue(
     queue = SearchQueue(
         searcher,
         sweep.space,
-        search.metrics,
-        n_samples,
-        lanes,
-        keep,
-        note,
-        limit,
-        progress.n_at_once,
+        metrics=search.metrics,
+        n_samples=n_samples,
+        pack=lanes,
+        keep=keep,
+        note=note,
+        limit=limit,
+        n_at_once=progress.n_at_once,
     )
     for parameters in known.ended:
         queue.know(parameters, known.rows)
