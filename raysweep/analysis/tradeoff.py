@@ -56,8 +56,8 @@ from raysweep.user_text.values import NULL_TEXT, show_value
 Draw = Literal["front", "line", "none"]
 """What is drawn over the points."""
 _ENTROPY = "replay_label_entropy"
-_NULL_COLOR, _NULL_MARKER = "#999999", "X"
-"""Where a colour bar has the numbers, null has no place on it."""
+_NULL_COLOR, _NULL_MARKER = COLORS[5], "X"
+"""Where a colour bar has the numbers, null has no place on it: a colour that it lacks."""
 
 
 @dataclass(frozen=True)
