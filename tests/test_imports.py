@@ -39,13 +39,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "_compat",
         "atomic",
         "statuses",
+        "user_text",
         "settings",
         "tables",
         "pandas",
         "rich",
         "typer",
     },
-    "monitor/loggers": {"errors", "atomic", "statuses", "tables", "mlflow", "tensorboard", "wandb"},
+    "monitor/loggers": {"errors", "atomic", "statuses", "user_text", "tables"}
+    | {"mlflow", "tensorboard", "wandb"},
     "tune": {
         "errors",
         "_compat",

@@ -9,6 +9,9 @@ import pandas as pd
 import typer
 
 from raysweep.errors import InputError
+from raysweep.tables.ranking import in_texts
+from raysweep.tables.schemas import setting_of
+from raysweep.user_text.values import printable
 
 Folders = Annotated[
     list[str],
@@ -68,28 +71,40 @@ def give_table(
     name = chosen_format(given_format, out, TABLE_FORMATS)
     writers: dict[str, Callable[[], Any]] = {
         "text": lambda: (as_text or _plain)(frame),
-        "csv": lambda: frame.to_csv(index=False),
-        "json": lambda: frame.to_json(orient="records", indent=1),
+        "csv": lambda: _with_whole_numbers(frame).to_csv(index=False),
+        "json": lambda: _with_whole_numbers(frame).to_json(orient="records", indent=1),
         "markdown": lambda: _markdown(frame),
     }
     content = str(writers[name]()).rstrip("\n") + "\n"
     if out is None:
-        print(content, end="")
+        print(printable(content), end="")
     else:
         write(content, out)
 
 
+def _with_whole_numbers(frame: pd.DataFrame) -> pd.DataFrame:
+    """Give whole settings the type that has nulls: pandas reads them as floats where some are."""
+    columns = {name: setting_of(str(name)) for name in frame if frame[name].dtype.kind == "f"}
+    return frame.astype(
+        {name: "Int64" for name, column in columns.items() if column and column.is_whole}
+    )
+
+
+def _in_texts(frame: pd.DataFrame) -> pd.DataFrame:
+    is_measure = {
+        str(name): frame[name].dtype.kind == "f" and setting_of(str(name)) is None for name in frame
+    }
+    return in_texts(frame, [name for name, is_it in is_measure.items() if is_it], ".4g")
+
+
 def _plain(frame: pd.DataFrame) -> str:
-    return frame.to_string(index=False, na_rep="-", float_format="{:.4g}".format)
+    return _in_texts(frame).to_string(index=False)
 
 
 def _markdown(frame: pd.DataFrame) -> str:
-    def cell(value: object) -> str:
-        if value is None or value is pd.NA or value != value:  # noqa: PLR0124 (NaN)
-            return "-"
-        text = f"{value:.4g}" if isinstance(value, float) else str(value)
-        return text.replace("|", "\\|")
-
     rows = [list(frame.columns), ["---"] * len(frame.columns)]
-    rows += [[cell(value) for value in row] for row in frame.itertuples(index=False)]
+    rows += [
+        [text.replace("|", "\\|") for text in row]
+        for row in _in_texts(frame).itertuples(index=False)
+    ]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows)

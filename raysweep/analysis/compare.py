@@ -20,14 +20,15 @@ import pandas as pd
 import typer
 
 from raysweep.analysis.command import Folders, Metric, Out, TableFormat, Where, give_table, run
-from raysweep.analysis.sweeps import Sweeps, levels, short, show_value
+from raysweep.analysis.sweeps import Sweeps, levels, short
 from raysweep.analysis.sweeps import metric as known_metric
 from raysweep.analysis.sweeps import setting as known_setting
 from raysweep.errors import InputError
 from raysweep.statuses import Status
 from raysweep.tables.columns import SETTING
-from raysweep.tables.ranking import is_lower_better, mean_over_seeds, metrics_of
+from raysweep.tables.ranking import in_texts, is_lower_better, mean_over_seeds, metrics_of
 from raysweep.tables.schemas import TABLES, column_of
+from raysweep.user_text.values import show_value
 
 _SEED = f"{SETTING}seed"
 _CIRCUMSTANCES = ("duration_s", "n_stored_stages", "attempt")
@@ -220,13 +221,10 @@ def _table(frame: pd.DataFrame) -> str:
 
 
 def _layout(frame: pd.DataFrame, by: Sequence[str]) -> str:
-    if not by:
-        return frame.to_string(index=False, float_format="{:.4f}".format, na_rep="-")
-    shown = frame.copy()
-    for name in by:
-        shown[name] = [show_value(value) for value in frame[name]]
-    shown.loc[shown.index[-1], [*by]] = ["all", *[""] * (len(by) - 1)]
-    return shown.to_string(index=False, float_format="{:.4f}".format, na_rep="-")
+    shown = in_texts(frame, ["first", "second", "difference", "ci95"])
+    if by:
+        shown.loc[shown.index[-1], [*by]] = ["all", *[""] * (len(by) - 1)]
+    return shown.to_string(index=False)
 
 
 def _no_pairs(pairs: Pairs, metric: str, differ: pd.DataFrame) -> str:

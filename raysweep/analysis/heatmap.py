@@ -36,6 +36,7 @@ from raysweep.analysis.sweeps import metric as known_metric
 from raysweep.errors import InputError
 from raysweep.statuses import Status
 from raysweep.tables.ranking import is_lower_better, mean_over_seeds
+from raysweep.user_text.values import NULL_TEXT
 
 _MEANINGS: dict[State, str] = {
     "partial": "k/n: k of n runs diverged; value: mean of the others",
@@ -107,7 +108,7 @@ def _cell_of(
     share = f"{n_diverged}/{n}"
     if math.isnan(mean):
         if n_diverged == 0:
-            return "null", mean, ("-",)
+            return "null", mean, (NULL_TEXT,)
         texts = mark_texts(row["mark"] if isinstance(row["mark"], str) else "")
         if n_diverged < n:
             texts = tuple(f"{share}\n{text}" for text in texts)

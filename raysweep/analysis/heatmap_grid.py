@@ -21,8 +21,9 @@ from matplotlib.patches import Patch, Polygon, Rectangle
 
 from raysweep.analysis.figures import COLOR_MAP, is_log, setting_words, style, with_minus
 from raysweep.analysis.panels import Layout, facet_columns, is_lowest, new_figure, set_title
-from raysweep.analysis.sweeps import levels, setting, short, show_value
+from raysweep.analysis.sweeps import levels, setting, short
 from raysweep.errors import InputError
+from raysweep.user_text.values import NULL_TEXT, show_value
 
 State = Literal["value", "partial", "diverged", "null", "absent"]
 LARGEST_PT, SMALLEST_PT = 8.0, 5.0
@@ -106,7 +107,7 @@ def grid_columns(
 
 
 def side(trials: pd.DataFrame, column: str) -> Axis:
-    """Return the axis of a setting: its values in ascending order, evenly spaced."""
+    """Return the axis of a setting: its values in ascending order, evenly spaced, null last."""
     ticks = [show_value(value) for value in levels(trials, column)]
     return Axis(setting_words(column), [with_minus(tick) for tick in ticks])
 
@@ -134,10 +135,10 @@ def place_cells(
 def _label(
     ax: Axes, sides: tuple[Axis, Axis], size_in: tuple[float, float], has: tuple[bool, bool]
 ) -> None:
-    """Label the axes that have labels; when space is short, label every n-th tick."""
+    """Label the axes that have labels; when space is short, label every n-th tick, and null."""
     cell_in = [size / len(side.ticks) for size, side in zip(size_in, sides, strict=True)]
     every = [max(1, math.ceil(_TICK_IN / room)) for room in cell_in]
-    columns, rows = (range(0, len(side.ticks), n) for side, n in zip(sides, every, strict=True))
+    columns, rows = (_written(side.ticks, n) for side, n in zip(sides, every, strict=True))
     ax.set_xticks(columns, [sides[0].ticks[i] for i in columns] if has[0] else [])
     ax.set_yticks(rows, [sides[1].ticks[i] for i in rows] if has[1] else [])
     if has[0]:
@@ -146,6 +147,14 @@ def _label(
             ax.tick_params(axis="x", rotation=90)
     if has[1]:
         ax.set_ylabel(sides[1].label)
+
+
+def _written(ticks: Sequence[str], every: int) -> list[int]:
+    """Choose the ticks to write: null stands at the end, and is no number between others."""
+    last = len(ticks) - 1
+    if ticks[last] != NULL_TEXT:
+        return list(range(0, len(ticks), every))
+    return [*(i for i in range(0, last, every) if last - i >= every), last]
 
 
 def color_scale(

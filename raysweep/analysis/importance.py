@@ -49,7 +49,7 @@ from raysweep.analysis.sweeps import metric as known_metric
 from raysweep.errors import InputError
 from raysweep.statuses import Status
 from raysweep.tables.columns import SETTING
-from raysweep.tables.ranking import summarise, varied_settings
+from raysweep.tables.ranking import in_texts, summarise, varied_settings
 
 DIVERGED = Status.DIVERGED.value
 """Stands for a metric: 1 for rows that diverged, 0 for those that finished."""
@@ -268,7 +268,7 @@ def show(
         if found.noise is None:
             lines.append("one seed a setting: how large noise is can't be seen")
         shown = table[["setting", "importance", "ci95", "n_values"]]
-        layout = shown.to_string(index=False, float_format="{:.4f}".format, na_rep="-")
+        layout = in_texts(shown, ["importance", "ci95"]).to_string(index=False)
         return "\n".join([*filter(None, lines), "", layout])
 
     give_table(found.table, out, table_format, as_text)

@@ -16,10 +16,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raysweep.analysis.figures import setting_words, with_minus
-from raysweep.analysis.sweeps import levels, setting, show_value
+from raysweep.analysis.sweeps import levels, setting
 from raysweep.errors import InputError
 from raysweep.tables.columns import SETTING
 from raysweep.tables.ranking import varied_settings
+from raysweep.user_text.values import show_value
 
 MOST_PANELS = 48
 _IN_A_ROW = 4
@@ -41,8 +42,7 @@ class Panel:
         """Return the panel's rows of a table with the facets' columns."""
         kept = np.ones(len(frame), dtype=bool)
         for column, value in self.keys.items():
-            is_same = frame[column].isna() if value is None else frame[column] == value
-            kept &= is_same.to_numpy(dtype=bool)
+            kept &= has_value(frame[column], value).to_numpy(dtype=bool)
         return frame[kept]
 
 
@@ -70,6 +70,11 @@ def facet_columns(trials: pd.DataFrame, names: Sequence[str], taken: Sequence[st
     if "sweep" not in [*taken, *columns] and trials["sweep"].nunique() > 1:
         columns.append("sweep")
     return columns
+
+
+def has_value(values: "pd.Series[Any]", value: object) -> "pd.Series[bool]":
+    """Tell where a column has a value of ``levels``: None is null."""
+    return values.isna() if value is None else values == value
 
 
 def layout(frame: pd.DataFrame, facets: Sequence[str]) -> Layout:

@@ -34,14 +34,14 @@ from raysweep.analysis.figures import (
     style,
     words,
 )
-from raysweep.analysis.sweeps import Sweeps, metric, show_value
+from raysweep.analysis.sweeps import Sweeps, metric
 from raysweep.errors import InputError
 from raysweep.statuses import Status
 from raysweep.tables.columns import SETTING
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import ranked, varied_settings
 from raysweep.tables.schemas import config_of, unit_of
-from raysweep.user_text.values import near
+from raysweep.user_text.values import near, printable, show_value
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,7 +106,9 @@ def choose(
     board = board[board["n_finished"] > 0]
     if board.empty:
         raise InputError(f"samples: expected finished configurations with {metric}, found none")
-    order = board.groupby(kinds, sort=False).cumcount().sort_values(kind="stable").index
+    order = (
+        board.groupby(kinds, sort=False, dropna=False).cumcount().sort_values(kind="stable").index
+    )
     best = board.loc[order[:n_configs], by].reset_index(names="_rank")
     rows = shown.reset_index(names="_row").merge(best, on=by)
     first = rows.sort_values(["_rank", f"{SETTING}seed"]).drop_duplicates("_rank")
@@ -148,8 +150,8 @@ def _row_of(trials: pd.DataFrame, given: str) -> Any:
 
 
 def _has_images(trials: pd.DataFrame) -> "pd.Series[bool]":
-    replays = (trials[f"{SETTING}replay"] != "none") & (trials[f"{SETTING}n_tasks"] > 1)
-    return replays | ((trials[f"{SETTING}model"] == "vib") & (trials["weight_rec"] > 0))
+    # The size of a buffer applies where there is one.
+    return trials[f"{SETTING}n_replay"].notna() | (trials["weight_rec"] > 0)
 
 
 def _nothing(row: "pd.Series[Any]") -> str:
@@ -172,7 +174,7 @@ def _block(
     title = ", ".join(
         f"{setting_words(name)} {show_value(row[SETTING + name])}".replace(" ", _NO_BREAK)
         for name in dict.fromkeys([*settings, "seed"])
-        if SETTING + name in row and not (config.model == "mlp" and name.startswith("beta_"))
+        if SETTING + name in row
     )
     sweep = store_of.local if store_of else None
     shown = examples.examples(config, data, sweep, n)
@@ -191,7 +193,8 @@ def _block(
         strips += _replay_strips(shown, shown.replayed, n)
     for pair in _spread(shown.reconstructed):
         strips += _pair(shown, pair)
-    if config.model == "vib" and config.replay == "generative" and not shown.reconstructed:
+    generates_itself = config.of_replay.generates and config.of_model.decodes_images
+    if shown.replayed is not None and generates_itself and config.loss_weights[0] == 0:
         lines.append("No weight on reconstruction (β₁ from 0 on): its decoder was never trained.")
     title = fill(f"{row['config_id']}: {title}", _TITLE_CHARS, break_on_hyphens=False)
     return _Block(title, lines, strips)
@@ -220,7 +223,7 @@ def _spread(items: Sequence[_Item]) -> list[_Item]:
 def _replay_strips(shown: "Examples", replayed: "Replayed", n: int) -> list[_Strip]:
     from raysweep.packs.examples import in_turn
 
-    made = "generated" if shown.config.replay == "generative" else "kept"
+    made = "generated" if shown.config.of_replay.generates else "kept"
     strips = []
     for task in _spread(np.unique(replayed.tasks).tolist()):
         members = np.flatnonzero(replayed.tasks == task)
@@ -238,8 +241,8 @@ def _replay_strips(shown: "Examples", replayed: "Replayed", n: int) -> list[_Str
 
 
 def _class_word(shown: "Examples") -> str:
-    """Return the word before the labels of split tasks: 0 and 1 are no digits."""
-    return "class " * (shown.config.tasks == "split_mnist")
+    """Return the word before labels that are no digits, such as 0 and 1 of split tasks."""
+    return "class " * shown.has_own_classes
 
 
 def _captions(labels: NDArray[np.float64], word: str) -> tuple[list[str], list[str]]:
@@ -259,7 +262,7 @@ def _captions(labels: NDArray[np.float64], word: str) -> tuple[list[str], list[s
 def _pair(shown: "Examples", pair: "Reconstructed") -> list[_Strip]:
     captions = [f"{_class_word(shown)}{label}" for label in pair.labels]
     decoder = f"VAE of task {pair.of_task}" if shown.config.has_vae else "VIB"
-    if not shown.config.has_vae and shown.config.experiment != "joint":
+    if not shown.config.has_vae and not shown.config.is_joint:
         decoder += f" after task {pair.of_task}"
     originals, images = (part.reshape(-1, *shown.shape) for part in (pair.originals, pair.images))
     return [
@@ -373,9 +376,8 @@ def show(
         location = places[str(row["sweep"])]
         print(f"training {row['config_id']} again", file=sys.stderr)
         block = _block(row, n, data, location, [*_TITLE, *varied])
-        print("\n  ".join([block.title, *block.lines]))
-        if not block.strips:
-            print(f"  {_nothing(row)}")
+        lines = [block.title, *block.lines, *([] if block.strips else [_nothing(row)])]
+        print(printable("\n  ".join(lines)))
         blocks.append(block)
     shown = [block for block in blocks if block.strips]
     if not shown:

@@ -15,7 +15,7 @@ from raysweep.tables.columns import SETTING
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import metrics_of
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
-from raysweep.user_text.values import near
+from raysweep.user_text.values import near, show_value
 
 
 class Sweeps:
@@ -126,13 +126,6 @@ def levels(trials: pd.DataFrame, column: str) -> list[object]:
     values = trials[column].drop_duplicates()
     found = sorted(values.dropna().tolist())
     return [*found, None] if values.isna().any() else found
-
-
-def show_value(value: object) -> str:
-    """Write a setting's value for people: 0.001 and not 0.0010000000000000002; - for null."""
-    if value is None or value is pd.NA or value != value:  # noqa: PLR0124 (NaN)
-        return "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def show_settings(row: "pd.Series[Any]", columns: Sequence[str]) -> str:

@@ -37,17 +37,27 @@ from raysweep.analysis.figures import (
     style,
     with_minus,
 )
-from raysweep.analysis.panels import Layout, Panel, averaged_over, new_figure, set_title
-from raysweep.analysis.sweeps import Sweeps, levels, metric, setting, show_value
+from raysweep.analysis.panels import (
+    Layout,
+    Panel,
+    averaged_over,
+    has_value,
+    new_figure,
+    set_title,
+)
+from raysweep.analysis.sweeps import Sweeps, levels, metric, setting
 from raysweep.errors import InputError
 from raysweep.statuses import Status
 from raysweep.tables.columns import SETTING
 from raysweep.tables.pareto import pareto_front
 from raysweep.tables.ranking import is_lower_better, varied_settings
+from raysweep.user_text.values import NULL_TEXT, show_value
 
 Draw = Literal["front", "line", "none"]
 """What is drawn over the points."""
 _ENTROPY = "replay_label_entropy"
+_NULL_COLOR, _NULL_MARKER = COLORS[5], "X"
+"""Where a colour bar has the numbers, null has no place on it: a colour that it lacks."""
 
 
 @dataclass(frozen=True)
@@ -185,9 +195,10 @@ class _Look:
     def groups(self, table: pd.DataFrame) -> list[tuple[pd.DataFrame, str | None, str]]:
         """Return the rows of each value with colour (None: by the colour bar) and marker."""
         if self.colors is not None:
-            return [(table, None, "o")]
+            is_null = table[self.column].isna()
+            return [(table[~is_null], None, "o"), (table[is_null], _NULL_COLOR, _NULL_MARKER)]
         return [
-            (table[table[self.column] == value], COLORS[i], MARKERS[i])
+            (table[has_value(table[self.column], value)], COLORS[i], MARKERS[i])
             for i, value in enumerate(self.values)
         ]
 
@@ -207,7 +218,7 @@ def _panel(ax: Axes, table: pd.DataFrame, pair: Pair, look: _Look) -> None:
         for is_complete, mine in rows.groupby("is_complete"):
             face = (
                 {"c": mine[look.column], "norm": look.colors.norm, "cmap": COLOR_MAP}
-                if (look.colors)
+                if look.colors is not None and color is None
                 else {"c": [color]}
                 if is_complete
                 else {"facecolors": "none", "edgecolors": color}
@@ -276,6 +287,11 @@ def _finish(
     name = setting_words(look.column)
     if look.colors is not None:
         drawn.colorbar(look.colors, ax=axes, aspect=30, pad=0.02).set_label(name)
+        if None in look.values:
+            label = f"{name} {NULL_TEXT}"
+            handles.append(
+                Line2D([], [], color=_NULL_COLOR, marker=_NULL_MARKER, ls="", label=label)
+            )
     if not table["is_complete"].all():
         handles.append(
             Line2D(

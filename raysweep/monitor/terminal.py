@@ -10,6 +10,7 @@ from rich.text import Text
 
 from raysweep.statuses import Status
 from raysweep.tables.schemas import label_of, unit_of
+from raysweep.user_text.values import NULL_TEXT
 
 WIDEST = 100
 """Columns that the picture takes at most."""
@@ -24,7 +25,7 @@ _SILENT_S = 60.0
 _BARS = "▁▂▃▄▅▆▇█"
 _USUAL = "average_accuracy"
 """The metric that needs no name where there is little room."""
-_ASCII = str.maketrans("█▓▚░·━─…▁▂▃▄▅▆▇", "#%/-.=-~_..-=+*")
+_ASCII = str.maketrans("█▓▚░·━─…▁▂▃▄▅▆▇" + NULL_TEXT, "#%/-.=-~_..-=+*-")
 
 
 class Part(NamedTuple):
@@ -312,7 +313,7 @@ def _workers(workers: Sequence[WorkerState], width: int, n_lines: int) -> list[T
 
 
 def _host(work: WorkerState, width: int) -> str:
-    name = (work.host or "-").partition(".")[0]
+    name = (work.host or NULL_TEXT).partition(".")[0]
     room = 20 if width >= _MEDIUM else 8 if width >= _NARROW else 6
     return name if len(name) <= room else f"{name[: room - 1]}…"
 

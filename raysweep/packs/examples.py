@@ -80,6 +80,11 @@ class Examples:
     replayed: Replayed | None
     reconstructed: tuple[Reconstructed, ...]
 
+    @property
+    def has_own_classes(self) -> bool:
+        """Whether labels count the classes of a task, and are not those of the source."""
+        return TASK_KINDS[self.config.tasks].relabels
+
 
 def examples(
     config: Config,

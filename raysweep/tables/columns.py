@@ -48,6 +48,11 @@ class Column:
         return bool(pa.types.is_floating(self.type) or pa.types.is_integer(self.type))
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it holds whole numbers."""
+        return bool(pa.types.is_integer(self.type))
+
+    @property
     def is_share(self) -> bool:
         """Whether it holds shares, from 0 to 1."""
         return self.bounds == (0.0, 1.0)

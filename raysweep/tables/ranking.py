@@ -1,7 +1,7 @@
 """The best configurations, by mean over seeds."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,7 +10,7 @@ from raysweep.errors import InputError
 from raysweep.statuses import Status
 from raysweep.tables.columns import SETTING, Direction
 from raysweep.tables.schemas import column_of
-from raysweep.user_text.values import near
+from raysweep.user_text.values import is_null, near, show_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -218,8 +218,18 @@ def format_leaderboard(board: "pd.DataFrame", metric: str = "average_accuracy") 
 def as_text(board: "pd.DataFrame", measures: Sequence[str]) -> str:
     """Lay rows out as text, numbered from 1; ``measures`` are columns of four decimals."""
     shown = board.set_axis(range(1, len(board) + 1), axis="index")
-    formats: dict[str, Callable[[float], str]] = {
-        str(name): "{:g}".format for name in shown if shown[name].dtype.kind == "f"
-    }
-    formats |= {name: "{:.4f}".format for name in measures if name in shown}
-    return shown.to_string(formatters=formats, na_rep="-")
+    return in_texts(shown, measures).to_string()
+
+
+def in_texts(frame: "pd.DataFrame", measures: Sequence[str], spec: str = ".4f") -> "pd.DataFrame":
+    """Write the values of a table for people, null as ``show_value`` does.
+
+    ``measures`` are columns of numbers to write by ``spec``.
+    """
+    shown = frame.astype(object)
+    for name in frame:
+        shown[name] = [
+            f"{value:{spec}}" if name in measures and not is_null(value) else show_value(value)
+            for value in frame[name]
+        ]
+    return shown

@@ -251,6 +251,12 @@ def column_of(name: str) -> Column | None:
     return _BY_NAME.get(name)
 
 
+def setting_of(name: str) -> Column | None:
+    """Return the column of a setting by its name, short or whole; None for anything else."""
+    column = _BY_NAME.get(name) or _BY_NAME.get(SETTING + name)
+    return column if column is not None and column.is_setting else None
+
+
 def label_of(name: str) -> str:
     """Return the name of any column in words, without its unit: ``average accuracy``."""
     column = column_of(name)

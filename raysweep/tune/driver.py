@@ -41,6 +41,7 @@ from raysweep.tune.search.suggestions import (
     lanes_of,
     modes_of,
 )
+from raysweep.user_text.values import printable
 
 if TYPE_CHECKING:
     from raysweep.tune.scheduling.queue import JobQueue
@@ -186,14 +187,15 @@ class _Driver:
                 f"all {len(self.sweep.configs)} configurations are done: nothing to train"
             )
             keeper.close()
-            print(conclude(self.sweep, self.folder, None))
+            print(printable(conclude(self.sweep, self.folder, None)))
             return ExitCode.ENDED
         try:
             progress = self._train(missing, ledger, sources, writer, known)
         finally:
             keeper.close()
         total_s = time.monotonic() - self.began
-        print(conclude(self.sweep, self.folder, progress, total_s=total_s, data_s=data_s))
+        done = conclude(self.sweep, self.folder, progress, total_s=total_s, data_s=data_s)
+        print(printable(done))
         return self._verdict(progress)
 
     def _work(self, ledger: Ledger) -> RemainingWork:

@@ -1,14 +1,20 @@
-"""Values that users write: how text becomes a number, and how a message shows what came."""
+"""Values that users write or read: text as a number, what came in a message, what is null."""
 
 import math
 import re
+import sys
 import unicodedata
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TextIO
 
 from raysweep.errors import InputError
 from raysweep.user_text.secret_names import secret_within
+
+NULL_TEXT = "\N{EN DASH}"
+"""How people are shown a value that is null, such as a setting that does not apply."""
+_MOST_WHOLE = 1e9
+"""Whole numbers below it are shown with all their digits."""
 
 
 def plain_number(value: Any) -> Any:
@@ -118,6 +124,40 @@ def show(value: object) -> str:
     odd = next((char for char in chars if ord(char) > 127), "")
     named = f" with U+{ord(odd):04X} {unicodedata.name(odd, '')}".rstrip() if odd else ""
     return (text if len(text) <= _N_SHOWN else f"{text[: _N_SHOWN - 3]}...") + named
+
+
+def is_null(value: object) -> bool:
+    """Return whether a value of a table is null: None, NaN, or what pandas has for it."""
+    is_nan = isinstance(value, float) and math.isnan(value)
+    return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
+
+
+def show_value(value: object) -> str:
+    """Write a value of a table for people: 0.001 and not 0.0010000000000000002, a dash for null.
+
+    Whole numbers are floats in pandas where others of their column are null: 1000.0 is 1000.
+    """
+    if is_null(value):
+        return NULL_TEXT
+    if not isinstance(value, float):
+        return str(value)
+    is_whole = value.is_integer() and abs(value) < _MOST_WHOLE
+    text = f"{value:g}"
+    return str(int(value)) if is_whole and "e" in text else text
+
+
+def printable(text: str, stream: TextIO | None = None) -> str:
+    """Return a text as a stream, standard output if none is given, can print it.
+
+    Where that knows no dash, such as ASCII, null is a hyphen, and what else can't be printed is
+    a question mark.
+    """
+    encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return text.replace(NULL_TEXT, "-").encode(encoding, "replace").decode(encoding)
+    return text
 
 
 def one_line(text: str) -> str:

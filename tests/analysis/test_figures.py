@@ -86,7 +86,7 @@ def test_a_heatmap_tells_all_kinds_of_cells_apart() -> None:
     assert states(figure, "diverged") == [(1, 1)]
     assert states(figure, "null") == [(2, 0)]
     assert sorted(states(figure, "absent")) == [(0, 1), (2, 1)]
-    assert set(texts(figure)) == {"0.850", "0.600\n1/2 div.", "task 2\nep. 3", "-"}
+    assert set(texts(figure)) == {"0.850", "0.600\n1/2 div.", "task 2\nep. 3", "\N{EN DASH}"}
     legend = figure.legends[0]
     assert len(legend.get_texts()) == 4
     assert [tick.get_text() for tick in figure.axes[0].get_xticklabels()] == [

@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 import shutil
 import struct
 import subprocess
@@ -24,10 +25,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata as hparams
 from wandb.proto import wandb_internal_pb2
 
+from raysweep.learning.config import Config
 from raysweep.monitor.loggers import log_writer
 from raysweep.monitor.loggers.log_writer import LogWriter
-from raysweep.monitor.loggers.logged_run import LoggedRun, run_of
+from raysweep.monitor.loggers.logged_run import SETTING_NAMES, LoggedRun, run_of
 from raysweep.monitor.loggers.mlflow import MlflowLogger
+from raysweep.monitor.loggers.tensorboard import TensorBoardLogger
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_epochs, read_trials
 
@@ -273,6 +276,7 @@ def test_no_logger_takes_torch_into_the_driver() -> None:
     script = f"""
 import sys, tempfile
 from pathlib import Path
+from raysweep.learning.config import Config
 from raysweep.monitor.loggers import log_writer
 from raysweep.monitor.loggers.logged_run import run_of
 folder = Path(tempfile.mkdtemp())
@@ -388,6 +392,62 @@ def test_a_run_of_a_failed_configuration_says_why() -> None:
     assert "host" not in made.texts
     assert made.metrics == {}
     assert abs(made.ended_s - time.time()) < 60  # none is known
+
+
+NOT_ALIKE = [
+    Config(experiment="joint"),
+    Config(model="comparison", replay="simple", n_replay=200),
+    Config(replay="none"),
+]
+
+
+def logged_runs(folder: Path) -> list[LoggedRun]:
+    """Write configurations to which other settings apply, and give what is logged of them."""
+    write_sweep(folder, [rows_of(config, False) for config in NOT_ALIKE])
+    return [run_of(row, []) for row in read_trials(folder).to_dict("records")]
+
+
+def test_a_setting_that_does_not_apply_is_not_logged(tmp_path: Path) -> None:
+    runs = {one.config_id: one for one in logged_runs(tmp_path / "sweep")}
+    for config in NOT_ALIKE:
+        made = runs[config.id]
+        assert set(made.settings) == set(config.applicable)
+        assert not re.search(r"None|nan|\N{EN DASH}", f"{made.name} {made.settings}")
+        whole = {name: v for name, v in config.applicable.items() if type(v) is int}
+        assert {name: made.settings[name] for name in whole} == whole
+        assert {type(made.settings[name]) for name in whole} == {int}
+    assert runs[NOT_ALIKE[1].id].name.startswith("model=comparison replay=simple lr=0.001 beta_2=")
+
+
+def test_tensorboard_names_the_settings_that_a_run_lacks_without_a_value(tmp_path: Path) -> None:
+    writer = TensorBoardLogger(tmp_path / "log", "sweep")
+    for one in logged_runs(tmp_path / "sweep"):
+        writer.log(one)
+    for config in NOT_ALIKE:
+        (file,) = (tmp_path / "log").glob(f"*{config.id}/*")
+        events = EventAccumulator(str(file))
+        events.Reload()
+        content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+        assert set(hparams.parse_session_start_info_plugin_data(content).hparams) == set(
+            config.applicable
+        )
+        content = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+        named = {of.name for of in hparams.parse_experiment_plugin_data(content).hparam_infos}
+        assert named == set(SETTING_NAMES) == set(Config.model_fields)
+
+
+def test_mlflow_has_no_parameter_for_what_does_not_apply(tmp_path: Path) -> None:
+    writer = MlflowLogger(tmp_path / "log", "sweep")
+    for one in logged_runs(tmp_path / "sweep"):
+        writer.log(one)
+    params = {
+        one.data.tags["config_id"]: one.data.params
+        for one in mlflow_runs(tmp_path / "log", "sweep")
+    }
+    assert {key: set(of) for key, of in params.items()} == {
+        config.id: set(config.applicable) for config in NOT_ALIKE
+    }
+    assert params[NOT_ALIKE[1].id]["n_replay"] == "200"
 
 
 def test_a_configuration_that_failed_and_ends_later_is_logged_anew(

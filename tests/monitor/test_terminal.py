@@ -147,6 +147,14 @@ def test_a_terminal_without_unicode_gets_ascii() -> None:
         line.plain.encode("ascii")
 
 
+def test_a_host_that_is_not_known_is_a_dash_and_a_hyphen_in_ascii() -> None:
+    unknown = replace(FULL, workers=[WorkerState(8, None)], notes=["beta_1 \N{EN DASH} failed"])
+    for is_ascii, dash in ((False, "\N{EN DASH}"), (True, "-")):
+        lines = [line.plain for line in lines_of(unknown, 80, 24, is_ascii)]
+        assert f"beta_1 {dash} failed" in lines
+        assert lines[-1].startswith(f"{dash} 8 configs")
+
+
 def test_durations_and_clocks_are_for_people() -> None:
     assert [show_duration(s) for s in (5, 65, 3660, 5 * 86400)] == [
         "5 s",

@@ -251,13 +251,14 @@ function drawParallel() {
   const done = groups.filter((group) => group.mean !== null);
   if (!done.length) { draw("parallel-chart", [], {}); return; }
   const dimensions = NAMES.map((name) => {
-    const { levels, codes } = D.settings[name];
-    const isLong = levels.length > 12;
+    const { levels, codes, null: nullAt } = D.settings[name];
+    const every = levels.length > 12 ? Math.ceil(levels.length / 10) : 1;
+    const written = levels.map((_, i) => i).filter((i) =>
+      i === nullAt || (i % every === 0 && (nullAt === null || nullAt - i >= every)));
     return {
       label: plain(name), values: done.map((group) => codes[group.rows[0]]),
       range: [0, Math.max(1, levels.length - 1)],
-      tickvals: levels.map((_, i) => i).filter((i) => !isLong || i % Math.ceil(levels.length / 10) === 0),
-      ticktext: levels.map(plain).filter((_, i) => !isLong || i % Math.ceil(levels.length / 10) === 0),
+      tickvals: written, ticktext: written.map((i) => plain(levels[i])),
     };
   });
   for (const metric of [...new Set([state.trade.x, state.trade.y, state.metric])].filter(Boolean)) {
@@ -288,7 +289,7 @@ function drawTime() {
     "divided among them; waiting and Ray's own time are not in it.";
   const rows = hosts.map(([host, n, s]) => element("tr", {},
     element("td", {}, host), element("td", { class: "number" }, String(n)),
-    element("td", { class: "number" }, s === null ? "–" : seconds(s))));
+    element("td", { class: "number" }, s === null ? D.null_text : seconds(s))));
   const heads = ["host", "configurations", "training time"].map((text, i) =>
     element("th", { scope: "col", class: i ? "number" : false }, text));
   $("hosts").replaceChildren(element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));

@@ -14,7 +14,7 @@ import pandas as pd
 
 from raysweep.analysis.figures import LOG_SPAN, rendered
 from raysweep.analysis.samples import choose, sample_figure
-from raysweep.analysis.sweeps import Sweeps, levels, short, show_value
+from raysweep.analysis.sweeps import Sweeps, levels, short
 from raysweep.errors import InputError
 from raysweep.statuses import ENDED
 from raysweep.tables.columns import SETTING
@@ -27,6 +27,7 @@ from raysweep.tables.ranking import (
     varied_settings,
 )
 from raysweep.tables.schemas import column_of
+from raysweep.user_text.values import NULL_TEXT, is_null, show_value
 
 _DIGITS = 5
 _CURVES = {"accuracy": "test_accuracy", "loss": "loss"}
@@ -46,6 +47,7 @@ def collect(sweeps: Sweeps, metric: str, n_samples: int = 0, data: Path | None =
         "metric": metric,
         "columns": _declared([*settings, *measured, *_CURVES.values()]),
         "log_span": LOG_SPAN,
+        "null_text": NULL_TEXT,
         # Student's 95 % interval of a mean of n values, in standard deviations.
         "half_width": [None, None, *(half_width_in_sd(n) for n in range(2, _most_seeds(trials)))],
         "statuses": ENDED,
@@ -97,17 +99,20 @@ def _declared(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _coded(trials: pd.DataFrame, name: str) -> dict[str, Any]:
-    """Return a setting's values in their order, as shown, and each row's place among them."""
+    """Return a setting's values in their order, as shown, and each row's place among them.
+
+    ``null`` is the place of null, the last, if any row has it; ``is_number`` is of the others.
+    """
     found = levels(trials, name)
     texts = [show_value(value) for value in found]
     if len(set(texts)) < len(texts):  # alike in six digits
-        texts = [f"{v:.15g}" if isinstance(v, float) else str(v) for v in found]
-    location = {None if v != v else v: i for i, v in enumerate(found)}  # noqa: PLR0124 (NaN)
-    numbers = [float(v) if isinstance(v, int | float) and v == v else None for v in found]  # noqa: PLR0124
+        texts = [f"{v:.15g}" if isinstance(v, float) else show_value(v) for v in found]
+    location = {value: i for i, value in enumerate(found)}
     return {
         "levels": texts,
-        "numbers": numbers if all(n is not None for n in numbers) else None,
-        "codes": [location[None if pd.isna(value) else value] for value in trials[name]],
+        "null": location.get(None),
+        "is_number": all(isinstance(v, int | float) for v in found if v is not None),
+        "codes": [location[None if is_null(value) else value] for value in trials[name]],
     }
 
 

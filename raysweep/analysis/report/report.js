@@ -13,7 +13,7 @@ const titled = (name) => words(name) + (D.columns[name]?.unit ? ` (${D.columns[n
 const plain = (text) =>
   String(text).replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 const show = (value, digits = 4) =>
-  value === null || value === undefined || Number.isNaN(value) ? "–"
+  value === null || value === undefined || Number.isNaN(value) ? D.null_text
     : Math.abs(value) >= 1e5 || (value !== 0 && Math.abs(value) < 1e-3)
       ? value.toExponential(2) : Number(value.toPrecision(digits)).toString();
 const lower = (metric) => D.columns[metric]?.is_lower_better ?? false;
@@ -50,6 +50,12 @@ for (let row = 0; row < N; row++) {
   KEYS[row] = NAMES.map((name) => D.settings[name].codes[row]).join("/");
 }
 const level = (name, row) => D.settings[name].levels[D.settings[name].codes[row]];
+
+// A row's place in the order of a setting's values; null where the setting does not apply to it.
+const placeOf = (name, row) => {
+  const { codes, null: nullAt } = D.settings[name];
+  return codes[row] === nullAt ? null : codes[row];
+};
 
 function textOf(row) {
   return NAMES.map((name) => `${name} ${level(name, row)}`).join(", ");
@@ -146,7 +152,7 @@ const COLUMNS = [
   ["n", "seeds", (g) => g.n, true], ["diverged", "diverged", (g) => g.diverged, true],
   ...NAMES.map((name) => [
     `s-${name}`, name,
-    (g) => D.settings[name].codes[g.rows[0]], D.settings[name].numbers !== null,
+    (g) => placeOf(name, g.rows[0]), D.settings[name].is_number,
   ]),
 ];
 

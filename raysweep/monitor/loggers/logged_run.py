@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raysweep.tables.columns import SETTING
-from raysweep.tables.schemas import TABLES
+from raysweep.tables.schemas import TABLES, setting_of
+from raysweep.user_text.values import is_null, show_value
 
 _KEYS = ("config_id", "stage", "epoch", "task")
 _NAMED = ("model", "replay", "lr", "beta_1", "beta_2", "seed")
@@ -15,6 +16,10 @@ _TEXTS = (
     *("status", "diverged_stage", "diverged_epoch", "diverged_step"),
     *("stopped_rung", "stopped_reason", "error", "host", "device"),
 )
+SETTING_NAMES = tuple(
+    column.name.removeprefix(SETTING) for column in TABLES["trials"].columns if column.is_setting
+)
+"""What ``LoggedRun.settings`` may have; it lacks what does not apply."""
 _LONGEST_TITLE = 150
 """Letters: the name of a run is the name of a folder, too."""
 
@@ -63,7 +68,9 @@ def run_of(trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> Log
     Stages stand in the order of their tasks, each after what generates for it.
     """
     settings = {
-        n.removeprefix(SETTING): _plain(v) for n, v in trial.items() if n.startswith(SETTING)
+        name.removeprefix(SETTING): _as_declared(name, value)
+        for name, value in trial.items()
+        if name.startswith(SETTING) and not is_null(value)
     }
     ordered = sorted(epochs, key=lambda row: (row["task"], row["stage"], row["epoch"]))
     steps = [
@@ -71,9 +78,9 @@ def run_of(trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> Log
         for row in ordered
     ]
     texts = {
-        name: _short(value) for name in _TEXTS if (value := _plain(trial.get(name))) is not None
+        name: show_value(value) for name in _TEXTS if (value := _plain(trial.get(name))) is not None
     }
-    title = " ".join(f"{name}={_short(settings[name])}" for name in _NAMED if name in settings)
+    title = " ".join(f"{name}={show_value(settings[name])}" for name in _NAMED if name in settings)
     ended_s = _seconds(trial.get("ended_at")) or time.time()  # null if its worker was lost
     return LoggedRun(
         config_id=trial["config_id"],
@@ -89,9 +96,15 @@ def run_of(trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> Log
 
 def _plain(value: Any) -> Any:
     """Return a value of a table as Python has it; None for null."""
-    if value is None or value != value:  # noqa: PLR0124 (NaN and NaT)
+    if is_null(value):
         return None
     return value.item() if hasattr(value, "item") else value
+
+
+def _as_declared(column: str, value: Any) -> Any:
+    """Give a setting as Python has it; pandas has whole numbers as floats where some are null."""
+    declared, plain = setting_of(column), _plain(value)
+    return int(plain) if declared is not None and declared.is_whole else plain
 
 
 def _numbers(row: Mapping[str, Any], skipped: Any) -> dict[str, float]:
@@ -102,10 +115,6 @@ def _numbers(row: Mapping[str, Any], skipped: Any) -> dict[str, float]:
         if name not in skipped and is_number and math.isfinite(value):
             found[str(name)] = float(value)
     return found
-
-
-def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _seconds(moment: Any) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raysweep.monitor.loggers.logged_run import METRIC_NAMES, LoggedRun
+from raysweep.monitor.loggers.logged_run import METRIC_NAMES, SETTING_NAMES, LoggedRun
 from raysweep.statuses import Status
 
 
@@ -43,17 +43,19 @@ def _summaries(run: LoggedRun) -> Iterator[tuple[int, Any]]:
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import summary_v2 as hparams
 
-    settings = {name: value for name, value in run.settings.items() if value is not None}
     # Its page shows the columns of the run it meets first, which may have diverged: each run names
     # those that it lacks, too.
     yield (
         0,
         hparams.hparams_config_pb(
-            [hparams.HParam(name) for name in run.settings],
+            [hparams.HParam(name) for name in SETTING_NAMES],
             [hparams.Metric(name) for name in METRIC_NAMES],
         ),
     )
-    yield 0, hparams.hparams_pb(settings, trial_id=run.name, start_time_secs=run.started_s)
+    yield (
+        0,
+        hparams.hparams_pb(dict(run.settings), trial_id=run.name, start_time_secs=run.started_s),
+    )
     for step, values in enumerate(run.epochs, 1):
         yield step, Summary(value=[_scalar(name, value) for name, value in values.items()])
     yield 0, Summary(value=[_scalar(name, value) for name, value in run.metrics.items()])

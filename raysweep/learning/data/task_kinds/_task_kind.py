@@ -25,6 +25,8 @@ class TaskKind:
     """The part of every stage that reads this kind's own settings; None where it has none."""
     class_words: ClassVar[str] = "all classes"
     """The classes of a task, in words."""
+    relabels: ClassVar[bool] = False
+    """Whether labels count the classes of a task, and are not those of the source."""
 
     def check(self, config: Settings) -> None:
         """Raise ``InputError`` for settings that do not go with it."""

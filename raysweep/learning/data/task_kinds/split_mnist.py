@@ -26,6 +26,7 @@ class Split(TaskKind):
 
     part = Part.SPLIT
     class_words = "two classes"
+    relabels = True
 
     def n_classes(self, shape: SourceShape) -> int:
         """Return 2: all tasks have the same two outputs."""
