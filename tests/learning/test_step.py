@@ -546,6 +546,7 @@ def set_rates(group: TrainGroup, rates: list[float]) -> None:
     group.optimizer.set_lr(rates)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adagrad", "sgd"])
 @pytest.mark.parametrize(
     ("stage", "settings"), (CAPTURED | RETRIEVED).values(), ids=CAPTURED | RETRIEVED
@@ -640,6 +641,7 @@ def tensor_places(step: Step) -> dict[str, int]:
     return places | {f"buffer {key}": t.data_ptr() for key, t in buffers.items()}
 
 
+@pytest.mark.slow
 def test_steps_that_are_no_longer_used_free_their_buffers_at_once(tiny: Source) -> None:
     group = open_group([configure()], tiny, "train_task_1")
     gc.collect()
