@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+import pytest
+from session_files import made_once
 
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 
@@ -53,6 +55,16 @@ def write(folder: Path, text: str = SMALL, name: str = "small.yaml") -> Path:
     file = folder / name
     file.write_text(text)
     return file
+
+
+def small_sweep(factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the small sweep, trained once a session; its tables stay as they are."""
+
+    def train(location: Path) -> None:
+        done = run(write(location))
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    return made_once(factory, "small", train) / "results" / "small"
 
 
 def tables(folder: Path | str) -> dict[str, pd.DataFrame]:

@@ -213,6 +213,7 @@ def test_joint_training_has_no_frames_and_says_what_was_not_measured() -> None:
     assert [text.get_text() for text in drawn.legends[0].get_texts()] == ["not measured"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("options", "ending"), [([], "svg"), (["--matrix"], "png")])
 def test_the_script_writes_curves_and_the_matrix(
     tmp_path: Path, options: list[str], ending: str

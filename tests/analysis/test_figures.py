@@ -346,6 +346,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return sweep_folder(location, {"trials": TRADES})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "ending"), [("heatmap", "png"), ("stability", "svg"), ("tradeoff", "pdf")]
 )
@@ -359,6 +360,7 @@ def test_a_script_writes_the_format_of_the_name(
     assert out.read_bytes().startswith(MAGIC[ending])
 
 
+@pytest.mark.slow
 def test_stability_prints_its_table(folder: Path) -> None:
     done = run_command("stability", folder, "--format", "csv")
     header, *lines = done.stdout.splitlines()

@@ -17,6 +17,8 @@ from raysweep.errors import InputError
 from raysweep.learning.config import Config
 from raysweep.tables.schemas import TABLES, config_columns
 
+pytestmark = pytest.mark.slow
+
 LR = [1e-4, 1e-3, 1e-2, 1e-1]
 BETA_2 = [0.0, 1e-3, 1e-2]
 KINDS = ["none", "simple", "generative"]

@@ -23,6 +23,8 @@ from selenium.webdriver.support.ui import Select, WebDriverWait
 from raysweep.tables.ranking import leaderboard, mean_over_seeds
 from raysweep.tables.reader import read_epochs, read_trials
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><b>bold</b> \' & \u2028'
 _BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

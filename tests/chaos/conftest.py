@@ -1,7 +1,7 @@
 """The chaos suite: real faults, and what must hold after each.
 
-bin/chaos            the short form
-bin/chaos --long     the long one, whose figures stand in docs/reliability.md
+bin/chaos            the short form, two tests at a time but for those that are marked ``alone``
+bin/chaos --long     the long one, one by one; its figures stand in docs/reliability.md
 """
 
 import json
@@ -17,9 +17,10 @@ from checks import Rows
 from hosts import why_not
 from loads import Load
 from runs import Run
+from session_files import locked, made_once, session_folder
 from sweep_runs import tables
 
-_FIGURES = pytest.StashKey["list[dict[str, Any]]"]()
+_FIGURE = "figure"
 _HERE = Path(__file__).parent
 T = TypeVar("T")
 
@@ -32,10 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker("chaos")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_FIGURES] = []
+    # At the end, so that nothing waits for the machine while there is other work.
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
 
 
 @dataclass(frozen=True)
@@ -62,16 +61,26 @@ def _nothing_left_behind() -> Iterator[None]:
     runs.end_all()
 
 
+@pytest.fixture(autouse=True)
+def _machine(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """Hold the machine, with other tests or, where a test is marked so, alone."""
+    is_alone = request.node.get_closest_marker("alone") is not None
+    with locked(session_folder(tmp_path_factory) / "machine", is_shared=not is_alone):
+        yield
+
+
 Note = Callable[..., None]
 
 
 @pytest.fixture
-def note(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Note:
+def note(request: pytest.FixtureRequest) -> Note:
     """Return a function that keeps a measured figure; a limit is reported, never asserted."""
 
     def keep(fault: str, load: Load | str, what: str, value: Any, limit: Any = None) -> None:
         figure = {"fault": fault, "load": str(load), "what": what, "value": value, "limit": limit}
-        pytestconfig.stash[_FIGURES].append(figure)
+        request.node.user_properties.append((_FIGURE, figure))
         if path := os.environ.get("RAYSWEEP_CHAOS_FIGURES"):
             with Path(path).open("a") as file:
                 file.write(json.dumps(figure) + "\n")
@@ -79,8 +88,16 @@ def note(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Note:
     return keep
 
 
-def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    figures = config.stash[_FIGURES]
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    # By way of the tests' reports, which come from other processes, too.
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    figures = [
+        figure
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, figure in report.user_properties
+        if name == _FIGURE
+    ]
     if figures and not os.environ.get("RAYSWEEP_CHAOS_FIGURES"):
         terminalreporter.section("figures")
         for figure in figures:
@@ -101,9 +118,13 @@ def undisturbed(form: Form, tmp_path_factory: pytest.TempPathFactory) -> Callabl
         if load.epochs not in done:
             n_seeds = max(load.n_seeds, largest.get(load.epochs, 0))
             whole = Load(n_seeds, load.epochs, pack=25)
-            run = Run(whole, tmp_path_factory.mktemp("undisturbed"))
-            assert run.wait(runs.HANG_S * form.pick(1, 10)) == 0, run.output
-            done[load.epochs] = tables(run.folder)
+
+            def train(location: Path) -> None:
+                run = Run(whole, location)
+                assert run.wait(runs.HANG_S * form.pick(1, 10)) == 0, run.output
+
+            location = made_once(tmp_path_factory, f"undisturbed_{whole.name}", train)
+            done[load.epochs] = tables(location / "results" / whole.name)
             assert len(done[load.epochs]["trials"]) == whole.n_configs
         return done[load.epochs]
 

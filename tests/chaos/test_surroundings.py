@@ -111,6 +111,7 @@ def _refused(run: Run, fault: str, note: Note) -> str:
     return line
 
 
+@pytest.mark.alone
 def test_a_wrong_or_missing_token_is_refused_in_one_line(
     root_and_namespaces: None, form: Form, note: Note, tmp_path: Path
 ) -> None:

@@ -11,6 +11,8 @@ import pytest
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 from tests.doc_blocks import ROOT, blocks_of, carry_out, run_python
 
+pytestmark = pytest.mark.slow
+
 DATA, EXTENDING = (ROOT / "docs" / name for name in ("own-data.md", "extending.md"))
 METRICS = ["average_accuracy", "forgetting", "first_task_accuracy_final", "loss"]
 

@@ -11,6 +11,8 @@ from nbclient import NotebookClient
 from raysweep.tables.reader import read_trials
 from tests.doc_blocks import ROOT, blocks_of, carry_out, difference, environment
 
+pytestmark = pytest.mark.slow
+
 PAGE = ROOT / "docs" / "tutorial.md"
 NOTEBOOK = ROOT / "docs" / "analysis.ipynb"
 

@@ -29,6 +29,8 @@ from tests.packs.test_lanes import (
     run_pack,
 )
 
+pytestmark = pytest.mark.slow
+
 Settings = dict[str, Any]
 
 SHORT: Settings = {"epochs": 1, "batch_size": 80, "n_replay": 90, "encoder_widths": (16, 12)}

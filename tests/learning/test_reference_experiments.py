@@ -16,6 +16,8 @@ from small_configs import configure
 
 from raysweep.learning.data.sources import Source
 
+pytestmark = pytest.mark.slow
+
 MLP = {"experiment": "replay", "n_tasks": 3, "model": "mlp"}
 SIMPLE = MLP | {"replay": "simple"}
 CONTINUAL = MLP | {"generator": "continual"}

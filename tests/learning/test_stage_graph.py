@@ -182,6 +182,7 @@ def test_the_random_grids_share_and_reach_every_kind_of_stage() -> None:
     assert {"train_joint", "train_generator_2", "fill_buffer_3", "train_task_4"} <= names
 
 
+@pytest.mark.slow
 def test_distinct_stages_equal_a_brute_force_count() -> None:
     for configs, max_lanes in itertools.product(GRIDS, (None, 3)):
         plan = make_plan(configs, n_slots=2, max_lanes=max_lanes)
@@ -411,6 +412,7 @@ def test_a_groups_epochs_are_those_of_each_of_its_configs() -> None:
                 assert len({epochs_of(config, group[0]) for config in pack.configs}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_megabytes", [60, 300])
 def test_packs_fit_into_the_memory_that_there_is(n_megabytes: int) -> None:
     for configs in GRIDS:

@@ -707,6 +707,7 @@ UPDATES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", UPDATES)
 @pytest.mark.parametrize(
     ("stage", "settings"), (CAPTURED | RETRIEVED).values(), ids=CAPTURED | RETRIEVED
@@ -804,6 +805,7 @@ def tensor_places(step: Step) -> dict[str, int]:
     return places | {f"buffer {key}": t.data_ptr() for key, t in buffers.items()}
 
 
+@pytest.mark.slow
 def test_steps_that_are_no_longer_used_free_their_buffers_at_once(tiny: Source) -> None:
     group = open_group([configure()], tiny, "train_task_1")
     gc.collect()

@@ -34,7 +34,7 @@ from raysweep.monitor.loggers.tensorboard import TensorBoardLogger
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_epochs, read_trials
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # of others' packages
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # of others' packages
 TEXT = (
     SMALL.replace("lr: 1e-3", "lr: {grid_search: [1e-3, 1000]}").replace(", generative]", "]")
     + "loggers: [tensorboard, mlflow, wandb]\n"

@@ -47,6 +47,7 @@ def written(folder: Path, n_lrs: int = 2, n_failed: int = 0) -> tuple[Path, list
     return folder, [trial for trial, _ in made]
 
 
+@pytest.mark.slow
 def test_a_running_a_killed_and_a_finished_sweep_are_told_apart(tmp_path: Path) -> None:
     file = write(tmp_path, ENDLESS)
     folder = tmp_path / "results" / "small"
@@ -89,6 +90,7 @@ def test_a_lock_that_was_left_behind_is_no_killed_driver(tmp_path: Path) -> None
     assert "ended without giving the folder back" in status(folder).stdout
 
 
+@pytest.mark.slow
 def test_an_object_store_tells_as_much(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in credentials().items():
         monkeypatch.setenv(name, value)

@@ -233,6 +233,7 @@ def in_terminal(words: list[str], columns: int, rows: int) -> tuple[int, str]:
     return code, content.decode(errors="replace")
 
 
+@pytest.mark.slow
 def test_a_sweep_in_a_narrow_terminal_shows_its_display_and_leaves_the_outcome(
     tmp_path: Path,
 ) -> None:
@@ -247,6 +248,7 @@ def test_a_sweep_in_a_narrow_terminal_shows_its_display_and_leaves_the_outcome(
     assert "12 configurations: 12 finished" in plain
 
 
+@pytest.mark.slow
 def test_a_pipe_gets_plain_lines(tmp_path: Path) -> None:
     done = run(write(tmp_path))
     assert "\x1b" not in done.stderr + done.stdout

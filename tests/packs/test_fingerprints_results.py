@@ -113,6 +113,7 @@ BASES: dict[str, dict[str, Any]] = {
     "vib, frozen decoder": VIB | {"n_tasks": 2, "freeze_encoder": True},
     "vib, continual decoder": VIB | {"n_tasks": 3, "replay_schedule": "exponential"},
 }
+QUICK = ("joint vib", "vib, rmsprop", "vib, frozen decoder")
 
 
 def varied(base: dict[str, Any], n_random: int = 12) -> Iterator[Config]:
@@ -174,7 +175,10 @@ def test_every_setting_is_changed() -> None:
     assert set(CHANGES) | NOT_CHANGED == set(Config.model_fields)
 
 
-@pytest.mark.parametrize("name", BASES)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in BASES],
+)
 def test_stages_of_one_fingerprint_give_the_same_bits(name: str, small: Source) -> None:
     found: dict[str, tuple[str, Config]] = {}
     n_shared = 0

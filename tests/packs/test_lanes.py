@@ -195,6 +195,7 @@ def test_lane_matches_its_solo_run(settings: dict[str, Any], small: Source) -> N
         assert_same(run_pack(company, small), alone)
 
 
+@pytest.mark.slow
 def test_lane_matches_its_solo_run_on_two_threads(small: Source) -> None:
     # The images of three lanes are split between the threads where a single lane's are not. Few
     # steps: threads that have to share a core wait long for each other.
@@ -305,6 +306,7 @@ def check_resume(configs: Sequence[Config], source: Source) -> None:
             assert_same(actual, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "adagrad", "rmsprop", "sgd"])
 @pytest.mark.parametrize("model", ["vib", "comparison"])
 def test_resumed_run_gives_the_rows_of_an_uninterrupted_one(

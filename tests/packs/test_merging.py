@@ -64,6 +64,7 @@ def check(
     assert_same(tables, alone)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_epochs", [1, 2, 3, 5])
 @pytest.mark.parametrize("model", ["vib", "comparison"])
 def test_lanes_of_several_runs_go_on_as_one_with_the_numbers_of_each_alone(

@@ -211,6 +211,7 @@ UNEQUAL = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_slots", range(1, 17))
 def test_no_slot_idles_at_the_end_longer_than_one_pack(n_slots: int) -> None:
     for configs in (PUBLISHED, *UNEQUAL, *GRIDS):

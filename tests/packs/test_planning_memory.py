@@ -16,6 +16,8 @@ from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import memory_bytes
 from raysweep.packs.run import PackRun
 
+pytestmark = pytest.mark.slow
+
 
 class Peak(TorchDispatchMode):
     """Notes the most bytes that tensors made within it took at once."""

@@ -31,6 +31,8 @@ from raysweep.tables.reader import read_accuracy, read_epochs, read_files, read_
 from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer
 
+pytestmark = pytest.mark.slow
+
 _NUMBERS = count()
 Patch = pytest.MonkeyPatch
 

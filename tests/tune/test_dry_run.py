@@ -32,6 +32,8 @@ from raysweep.tune.preview.measuring import Measured, measure
 from raysweep.tune.preview.table_size import n_bytes, n_rows
 from raysweep.tune.search.suggestions import EarlierSuggestions
 
+pytestmark = pytest.mark.slow
+
 ONE = Resources(cpu=1, gpu=0)
 SOURCES = {"mnist_5k": load_source("mnist_5k", Path())}
 DATA: dict[str, Any] = {"task_samples": 300, "n_tasks": 3}

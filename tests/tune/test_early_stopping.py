@@ -9,6 +9,8 @@ from sweep_runs import CIRCUMSTANCES, n_rows, run, start, tables, wait_until, wr
 
 from raysweep.tables.reader import read_trials
 
+pytestmark = pytest.mark.slow
+
 SPACE = """
 experiment: replay_vib
 data: {tasks: perm_mnist, source: mnist_5k, task_samples: 400}

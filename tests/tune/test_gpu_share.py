@@ -49,6 +49,7 @@ def test_the_smallest_card_and_the_fewest_processors_decide() -> None:
     assert resources.gpu == 0.5 and "24 GB" in said
 
 
+@pytest.mark.slow
 def test_without_a_gpu_packs_run_on_processors(tmp_path: Path) -> None:
     resources, _ = choose_share(AUTO, CONFIGS, [Node(4, 0)])
     assert resources == Resources(cpu=1, gpu=0)

@@ -34,6 +34,7 @@ TEXT = SMALL.replace("epochs: 2", "epochs: 4") + "pack: 4\n"
 FAULTS = ROOT / "tests" / "chaos" / "faults"
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_goes_on_with_the_epochs_that_it_had(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

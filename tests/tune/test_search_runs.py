@@ -16,6 +16,8 @@ from raysweep.tables.pareto import pareto_settings, read_pareto
 from raysweep.tables.reader import read_trials
 from raysweep.tables.schemas import config_of
 
+pytestmark = pytest.mark.slow
+
 TEXT = """
 experiment: replay_vib
 data: {tasks: perm_mnist, source: mnist_5k, task_samples: 200}

@@ -104,6 +104,7 @@ def test_a_planted_checkpoint_runs_nothing_and_the_pack_starts_over(tmp_path: Pa
     assert mark.exists()  # the trap works
 
 
+@pytest.mark.slow
 def test_planted_pickles_run_nothing_and_secrets_stay_out_of_the_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_planted_pickles_run_nothing_and_secrets_stay_out_of_the_results(
     assert TOKEN not in done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_a_secret_as_an_override_is_refused_and_not_shown(tmp_path: Path) -> None:
     done = run(write(tmp_path), f"space.api_key={SECRET}")
     assert done.returncode == 2

@@ -175,6 +175,7 @@ print("came back")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "hang",
     ["time.sleep(600)", "__import__('ctypes').PyDLL(None).sleep(600)"],

@@ -10,6 +10,8 @@ from raysweep.settings.sweep import load_sweep
 from raysweep.tables.ranking import leaderboard
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 
+pytestmark = pytest.mark.slow
+
 BOUNDS = """
 experiment: replay
 data: {tasks: split_mnist, n_tasks: 3, source: mnist_5k, task_samples: 300}
