@@ -114,6 +114,7 @@ BASES: dict[str, dict[str, Any]] = {
     "vib, continual decoder": VIB | {"n_tasks": 3, "replay_schedule": "exponential"},
 }
 QUICK = ("joint vib", "vib, rmsprop")
+"""Bases that are tried by `bin/test --fast`, too."""
 
 
 def varied(base: dict[str, Any], n_random: int = 12) -> Iterator[Config]:
