@@ -35,6 +35,15 @@ def _one_thread() -> Iterator[None]:
     torch.set_flush_denormal(False)  # a worker's setup switches it on
 
 
+@pytest.fixture
+def closed_figures() -> Iterator[None]:
+    """Close what a test has drawn."""
+    yield
+    from matplotlib import pyplot
+
+    pyplot.close("all")
+
+
 @pytest.fixture(params=[1, 2])
 def n_threads(request: pytest.FixtureRequest) -> Iterator[int]:
     """Run with one thread, then with two."""
@@ -65,6 +74,12 @@ def cut() -> Callable[..., Source]:
         )
 
     return keep
+
+
+@pytest.fixture(scope="session")
+def tiny(source: Source, cut: Callable[..., Source]) -> Source:
+    """Give 100 training and 20 test samples of mnist_5k, as many of each class."""
+    return cut(source, 100, 20)
 
 
 @pytest.fixture(scope="session")

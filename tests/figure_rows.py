@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
+from table_rows import frame_of
 
 from raysweep.learning.config import Config
 from raysweep.tables.folder import ResultsFolder
-from raysweep.tables.schemas import TABLES, config_columns
+from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer
 
 ROOT = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def diverged(stage: str, epoch: int, **values: Any) -> dict[str, Any]:
 
 def table(name: str, rows: Sequence[dict[str, Any]], sweep: str = "one") -> pd.DataFrame:
     """Return rows as the readers do, with the column ``sweep``."""
-    frame: pd.DataFrame = pa.Table.from_pylist([*rows], schema=TABLES[name].arrow).to_pandas()
+    frame = frame_of(rows, name)
     frame.insert(0, "sweep", sweep)
     return frame
 

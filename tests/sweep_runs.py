@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from session_files import made_once
 
+from raysweep.settings.space import Space
+from raysweep.settings.sweep import load_sweep
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +57,13 @@ def write(folder: Path, text: str = SMALL, name: str = "small.yaml") -> Path:
     file = folder / name
     file.write_text(text)
     return file
+
+
+def space_of(folder: Path, text: str) -> Space:
+    """Return the space of a search that is written to a folder."""
+    space = load_sweep(write(folder, text)).space
+    assert space is not None
+    return space
 
 
 def small_sweep(factory: pytest.TempPathFactory) -> Path:

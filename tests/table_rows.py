@@ -1,9 +1,26 @@
 """Rows of a table, and reading them while they are written."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import pandas as pd
+import pyarrow as pa
+
+from raysweep.learning.config import Config
+from raysweep.tables.schemas import TABLES, config_columns
 from raysweep.tables.writer import Writer
+
+
+def frame_of(rows: Sequence[dict[str, Any]], table: str = "trials") -> pd.DataFrame:
+    """Return rows of a table as the readers do."""
+    frame: pd.DataFrame = pa.Table.from_pylist([*rows], schema=TABLES[table].arrow).to_pandas()
+    return frame
+
+
+def trial_row(config: Config, status: str = "finished", **more: Any) -> dict[str, Any]:
+    """Return the row of ``trials`` of a configuration that ended at its first attempt."""
+    return {**config_columns(config), "status": status, "attempt": 1, **more}
 
 
 def accuracy_rows(first: int, n: int, value: float = 0.5) -> list[dict[str, object]]:

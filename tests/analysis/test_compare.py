@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pytest
 from small_configs import configure
+from table_rows import frame_of
 
 from raysweep.analysis import compare
 from raysweep.analysis.compare import (
@@ -20,7 +20,7 @@ from raysweep.analysis.compare import (
     unequal,
 )
 from raysweep.errors import InputError
-from raysweep.tables.schemas import TABLES, config_columns
+from raysweep.tables.schemas import config_columns
 
 T_OF_2 = 4.302652729911275  # two-sided 95 % point of Student's t with 2 degrees of freedom
 
@@ -34,8 +34,7 @@ def table(*cells: Cell, **common: Any) -> pd.DataFrame:
         status = "diverged" if value is None else "finished"
         columns = config_columns(configure(**(common | settings)))
         rows.append({**columns, "status": status, "average_accuracy": value, "forgetting": value})
-    frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=TABLES["trials"].arrow).to_pandas()
-    return frame
+    return frame_of(rows)
 
 
 def seeds(values: list[float | None], **settings: Any) -> list[Cell]:

@@ -1,9 +1,7 @@
 """Learning curves and accuracy matrices: what their lines, bands, marks and cells say."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,6 +22,8 @@ from tests.figure_rows import (
     table,
 )
 
+pytestmark = pytest.mark.usefixtures("closed_figures")
+
 SEEDS = {  # test accuracy by lr and seed, in two epochs of task 1
     (0.1, 0): [0.2, 0.4],
     (0.1, 1): [0.4, 0.6],
@@ -43,12 +43,6 @@ EPOCHS = [
     *epoch_rows(LOST, "train_task_2", [0.7, None]),
 ]
 MATRIX = {(0, 1): 0.1, (0, 2): 0.1, (1, 1): 0.9, (1, 2): 0.2, (2, 1): 0.5, (2, 2): 0.8}
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 @pytest.fixture

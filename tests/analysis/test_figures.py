@@ -2,7 +2,7 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from raysweep.analysis.stage_names import stage_order, stage_words
 from raysweep.errors import InputError
 from tests.figure_rows import diverged, row, run_command, sweep_folder, table
 
+pytestmark = pytest.mark.usefixtures("closed_figures")
+
 ROWS = [
     *(row(beta_1=-0.1, beta_2=0.01, seed=i, average_accuracy=a) for i, a in enumerate([0.8, 0.9])),
     row(beta_1=0.1, beta_2=0.01, seed=0, average_accuracy=0.6),
@@ -32,12 +34,6 @@ ROWS = [
     row("failed", beta_1=1, beta_2=0.01, seed=0, error="broken"),
 ]
 """A cell of each kind: a mean, one seed of two lost, both lost, failed; the other two never run."""
-
-
-@pytest.fixture(autouse=True)
-def _closed() -> Iterator[None]:
-    yield
-    plt.close("all")
 
 
 def texts(figure: Figure, axes: int = 0) -> list[str]:

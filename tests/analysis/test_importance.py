@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import pytest
 from matplotlib import pyplot as plt
 from sklearn.ensemble import RandomForestRegressor
+from table_rows import frame_of
 
 from raysweep.analysis import importance as script
 from raysweep.analysis.importance import figure, importance
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
-from raysweep.tables.schemas import TABLES, config_columns
+from raysweep.tables.schemas import config_columns
 
 pytestmark = pytest.mark.slow
 
@@ -40,8 +40,7 @@ def table(n_seeds: int = 2) -> pd.DataFrame:
         for kind in KINDS
         for seed in range(n_seeds)
     ]
-    frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=TABLES["trials"].arrow).to_pandas()
-    return frame
+    return frame_of(rows)
 
 
 def with_outcome(n_seeds: int = 2, noise: float = 0.0) -> pd.DataFrame:

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 import torch
 from small_configs import configure
+from table_rows import frame_of
 
 from raysweep.analysis import samples
 from raysweep.analysis.samples import choose, sample_figure
@@ -59,8 +60,7 @@ def outcome(small: Source) -> Callable[..., dict[str, Any]]:
 
 
 def table(*rows: dict[str, Any]) -> pd.DataFrame:
-    frame: pd.DataFrame = pa.Table.from_pylist([*rows], schema=TABLES["trials"].arrow).to_pandas()
-    return frame
+    return frame_of(rows)
 
 
 def row_of(config: Config, **more: Any) -> dict[str, Any]:
@@ -125,6 +125,7 @@ KINDS: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", KINDS, ids=str)
 def test_training_again_gives_the_numbers_of_any_pack(
     settings: dict[str, Any], outcome: Callable[..., dict[str, Any]]
@@ -206,6 +207,7 @@ def test_what_is_shown_is_what_the_next_task_replays(
     assert shown.labels.sum(1) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_reconstructions_stand_beside_the_digits_they_are_of(small: Source) -> None:
     wide = {"encoder_widths": (100,), "rec_decoder_widths": (100,), "n_bottleneck": 20}
     config = configure(replay="generative", beta_1=-1.0, beta_2=0.0, epochs=40, **wide)
@@ -434,6 +436,7 @@ def test_what_has_no_images_is_an_error_of_one_line(
         sample_figure(table({**config_columns(lost), **outcome(lost)}).iloc[0])
 
 
+@pytest.mark.slow
 def test_the_command_writes_one_figure_of_the_chosen(
     outcome: Callable[..., dict[str, Any]],
     tmp_path: Path,

@@ -181,12 +181,14 @@ def drawn_lanes(seed: int, n_steps: int, dtype: torch.dtype) -> list[Lane]:
 ENDS = [[640], [256, 512, 640], [7, 300, 301, 640], [255, 600, 640], [1, 2, 258, 640]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [F32, F64], ids=str)
 @pytest.mark.parametrize("seed", range(len(ENDS)))
 def test_lanes_of_all_rules_die_where_a_plain_loop_says(seed: int, dtype: torch.dtype) -> None:
     run_tally(drawn_lanes(seed, 640, dtype), ENDS[seed], dtype)
 
 
+@pytest.mark.slow
 def test_drawn_losses_try_each_rule() -> None:
     lanes = [lane for seed in range(len(ENDS)) for lane in drawn_lanes(seed, 640, F64)]
     died = [(lane, step) for lane in lanes if (step := buried_at(lane.losses, lane.rule))]
@@ -388,6 +390,7 @@ def pack_of_rules(losses_of: Callable[..., Any]) -> dict[Config, tuple[Any, ...]
     }
 
 
+@pytest.mark.slow
 def test_lanes_with_rules_of_their_own_end_in_one_pack_as_alone_where_a_loop_says(
     losses_of: Callable[..., Any], small: Source
 ) -> None:
@@ -427,6 +430,7 @@ def factors_of(losses: dict[str, list[Any]]) -> list[float]:
     return sorted({round(0.999 * ratio, 4) for ratio in ratios if 0.999 * ratio > 1.001})
 
 
+@pytest.mark.slow
 def test_rules_are_carried_over_epochs_and_through_a_resume(
     losses_of: Callable[..., Any], small: Source
 ) -> None:

@@ -312,6 +312,7 @@ def test_gradient_that_is_left_over_in_a_frozen_encoder_does_not_count(
         their.check(optimizer.lane(k))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "is_frozen", [None, [False, True, False, True, False]], ids=["free", "frozen"]
 )
@@ -471,6 +472,7 @@ def test_state_without_a_momentum_buffer_is_taken_only_where_that_is_zero(kind: 
 # --- to the last bit ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("n_threads")
 @pytest.mark.parametrize(
     "is_frozen", [[False] * 5, [False, True, False, True, False]], ids=["free", "frozen"]

@@ -17,6 +17,8 @@ from small_configs import configure
 from raysweep.learning.data.sources import Source
 from raysweep.packs.run import PackRun
 
+pytestmark = pytest.mark.slow
+
 VIB = {"model": "vib", "beta_1": -0.02, "beta_2": 0.01}
 COMPARISON = {"model": "comparison", "beta_2": 0.01}
 CASES: dict[str, dict[str, Any]] = {

@@ -137,6 +137,7 @@ def test_generative_mir_climbs_the_gain_from_noise(small: Source, shell: float) 
         assert (images(z) - images(start)).abs().max() > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     [

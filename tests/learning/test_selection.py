@@ -134,6 +134,7 @@ def test_reservoir_keeps_the_largest_draws(quota):
     assert chosen.priorities.tolist() == [-u[i] for i in samples(chosen)]
 
 
+@pytest.mark.slow
 def test_reservoir_keeps_every_sample_of_two_tasks_equally_often():
     n_seeds, n_slots, n, n_second = 3000, 5, 12, 8
     counts = np.zeros(n + n_second)

@@ -271,6 +271,7 @@ def values_and_gradients(function: Callable[..., Tensor], inputs: Sequence[Tenso
     return [output.detach(), *(grad for grad in grads if grad is not None)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("n_threads")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_lane_of_each_operation_equals_itself_alone_to_the_last_bit(shape: tuple[int, int]) -> None:
@@ -310,6 +311,7 @@ LAYERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("n_threads")
 @pytest.mark.parametrize("is_shared", [True, False], ids=["shared input", "own input"])
 @pytest.mark.parametrize("layer", LAYERS, ids=str)

@@ -37,12 +37,6 @@ F32, F64 = torch.float32, torch.float64
 NONLINEARITIES = ("relu", "leaky_relu", "elu", "tanh", "sigmoid")
 
 
-@pytest.fixture(scope="module")
-def tiny(source: Source, cut: Callable[..., Source]) -> Source:
-    """Return 100 training and 20 test samples of mnist_5k, as many of each class."""
-    return cut(source, 100, 20)
-
-
 def configure(**settings: Any) -> Config:
     """Make a configuration with small widths; the last batch of an epoch is not full."""
     odd: dict[str, Any] = {
@@ -1055,6 +1049,7 @@ def traces(group: TrainGroup, n_steps: int) -> dict[str, list[Tensor]]:
     return rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_threads", [1, 3])
 @pytest.mark.parametrize(
     "shape", ["odd", "one sample", "no hidden layers, normalised", "class decoder, full batches"]

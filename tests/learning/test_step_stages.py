@@ -1,6 +1,5 @@
 """The step of the later stages against its definition: means, softplus, continual, joint."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -83,12 +82,6 @@ STAGES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def tiny(source: Source, cut: Callable[..., Source]) -> Source:
-    """Return 100 training and 20 test samples of mnist_5k, as many of each class."""
-    return cut(source, 100, 20)
-
-
 def train_three_steps(configs: list[Any], source: Source, stage: str) -> None:
     """Hold each of the first steps and the last, which is not full, against the definition."""
     group = open_group(configs, source, stage)
@@ -142,6 +135,7 @@ def test_continual_decoder_beside_any_frozen_encoders_follows_the_definition(
         train_three_steps(configs, tiny, "train_task_2")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_threads", [1, 3])
 @pytest.mark.parametrize("shape", ["odd", "one sample", "class decoder, full batches"])
 @pytest.mark.parametrize(

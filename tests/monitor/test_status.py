@@ -173,6 +173,7 @@ def test_the_best_so_far_is_drawn_from_the_rows(tmp_path: Path) -> None:
     assert snapshot.history[0][0] == pytest.approx((first - BEGIN).total_seconds())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", [None, "min", "max"])
 def test_the_best_is_that_of_the_metric_that_is_searched_for(
     tmp_path: Path, mode: str | None

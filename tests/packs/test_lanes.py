@@ -184,6 +184,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", CASES.values(), ids=CASES)
 def test_lane_matches_its_solo_run(settings: dict[str, Any], small: Source) -> None:
     # SGD on summed losses needs a smaller step, and RMSprop's first steps are long.

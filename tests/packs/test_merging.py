@@ -96,6 +96,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETTINGS)
 def test_all_that_a_lane_carries_comes_along(name: str, small: Source) -> None:
     first, second = (

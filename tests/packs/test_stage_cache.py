@@ -35,6 +35,8 @@ from raysweep.settings.yaml_text import dump_yaml
 from raysweep.tables.reader import read_epochs, read_trials
 from raysweep.tune.scheduling.trainable import TRIAL, PackTrainable, trial_config
 
+pytestmark = pytest.mark.slow
+
 Rows = dict[str, list[dict[str, Any]]]
 """A run's rows by table."""
 
@@ -624,7 +626,6 @@ def advances(run: PackRun) -> list[Rows]:
     return reports
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("n_before", [0, 2, 5])
 @pytest.mark.parametrize("model", ["vib", "comparison"])
 def test_a_run_restored_with_another_store_gives_the_rows_of_an_uninterrupted_one(
@@ -730,7 +731,6 @@ assert store.failure is None, store.failure
 """
 
 
-@pytest.mark.slow
 def test_two_writers_at_once_leave_whole_entries(tmp_path: Path) -> None:
     writers = [
         subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stderr=subprocess.PIPE)
@@ -918,7 +918,6 @@ space:
 """
 
 
-@pytest.mark.slow
 def test_more_replay_weights_in_a_finished_sweep_train_second_tasks_only(tmp_path: Path) -> None:
     file = write(tmp_path, SWEEP)
     grid = "space.replay_weight={grid_search: [0.5, 0.1, 0.9]}"

@@ -15,13 +15,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from table_rows import trial_row
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
 from raysweep.tables import checksums, writer
 from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials, statuses
-from raysweep.tables.schemas import TABLES, config_columns
+from raysweep.tables.schemas import TABLES
 from raysweep.tables.writer import Writer
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
@@ -36,9 +37,8 @@ N_WRITES = 20
 
 
 def rows_of(config: Config) -> dict[str, list[dict[str, object]]]:
-    trial = {**config_columns(config), "status": "finished", "attempt": 1}
     return {
-        "trials": [trial | {"average_accuracy": config.lr, "host": "h"}],
+        "trials": [trial_row(config, average_accuracy=config.lr, host="h")],
         "epochs": [
             {"config_id": config.id, "stage": "train_task_1", "epoch": epoch, "loss": epoch / 3}
             for epoch in range(1, 6)
@@ -104,6 +104,7 @@ def assert_exact_or_named(
     return False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_folded", [True, False])
 @pytest.mark.parametrize("table", TABLES)
 def test_a_file_cut_at_any_of_its_last_bytes_is_named(
@@ -117,6 +118,7 @@ def test_a_file_cut_at_any_of_its_last_bytes_is_named(
         assert assert_exact_or_named(tmp_path, table, path, content[:n_bytes], whole), n_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_folded", [True, False])
 @pytest.mark.parametrize("table", TABLES)
 def test_a_bit_flipped_anywhere_is_named_or_harmless(
@@ -262,6 +264,7 @@ def read_while_written(folder: Path, n_reads: int) -> int:
     return int(acknowledged.value)
 
 
+@pytest.mark.slow
 def test_no_read_fails_or_misses_a_row_while_a_sweep_is_written(tmp_path: Path) -> None:
     assert read_while_written(tmp_path / "sweep", N_READS) > N_WRITES
 

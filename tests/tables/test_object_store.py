@@ -18,7 +18,7 @@ import pyarrow.fs
 import pytest
 from gs_server import gs_credentials, serve_gs
 from s3_server import KEY, SECRET, S3Server, StoreServer, credentials, serve
-from table_rows import accuracy_rows, read_while_flushed
+from table_rows import accuracy_rows, read_while_flushed, trial_row
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
@@ -28,7 +28,6 @@ from raysweep.tables.object_store import StoreError
 from raysweep.tables.pareto import pareto_settings, read_pareto, write_pareto
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_accuracy, read_epochs, read_files, read_trials, statuses
-from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer
 
 pytestmark = pytest.mark.slow
@@ -80,7 +79,7 @@ def folder(address: str) -> Iterator[ResultsFolder]:
 
 
 def trial(status: str = "finished", **settings: object) -> dict[str, object]:
-    return {**config_columns(Config.model_validate(settings)), "status": status, "attempt": 1}
+    return trial_row(Config.model_validate(settings), status)
 
 
 def values(address: str) -> dict[str, float]:

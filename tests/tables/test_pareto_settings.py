@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sweep_runs import write
+from table_rows import frame_of, trial_row
 
 from raysweep.analysis import leaderboard as script
 from raysweep.errors import InputError
@@ -20,7 +20,7 @@ from raysweep.settings.sweep import Sweep, load_sweep
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.pareto import pareto_settings, read_pareto
 from raysweep.tables.reader import read_trials
-from raysweep.tables.schemas import TABLES, config_columns
+from raysweep.tables.schemas import TABLES
 from raysweep.tables.writer import Writer
 from raysweep.tune.reporting.summary import conclude
 
@@ -37,12 +37,7 @@ seeds: [0, 1]
 
 
 def row(config: Config, values: dict[str, float | None], status: str = "finished") -> Any:
-    return {**config_columns(config), "status": status, "attempt": 1, **values}
-
-
-def table(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=TABLES["trials"].arrow).to_pandas()
-    return frame
+    return trial_row(config, status, **values)
 
 
 def expected_front(
@@ -77,6 +72,7 @@ sweeps = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(derandomize=True, deadline=None, database=None, max_examples=60)
 @given(
     sweeps,
@@ -97,7 +93,7 @@ def test_the_front_of_settings_is_what_the_definition_says(
     modes = given_modes and given_modes[: len(metrics)]
     usual = ["max" if name == "average_accuracy" else "min" for name in metrics]
     expected = expected_front(rows, metrics, modes or usual, 2)
-    front = pareto_settings(table(rows), metrics, modes, n_seeds=2)
+    front = pareto_settings(frame_of(rows), metrics, modes, n_seeds=2)
     means = [tuple(values) for values in front[[*metrics]].to_numpy()]
     assert dict(zip(front["config/lr"], means, strict=True)) == expected
     assert len(front) == len(expected)
@@ -113,7 +109,7 @@ def test_without_a_number_of_seeds_it_is_the_most_that_a_sweep_has() -> None:
             for lr, mine in values.items()
             for seed, value in enumerate(mine)
         ]
-        return table(found).assign(sweep=sweep)
+        return frame_of(found).assign(sweep=sweep)
 
     one = rows("one", {0.1: [0.5, 0.5], 0.2: [1.0]})
     assert pareto_settings(one, METRICS[:2])["config/lr"].tolist() == [0.1]
@@ -126,7 +122,7 @@ def test_without_a_number_of_seeds_it_is_the_most_that_a_sweep_has() -> None:
 
 
 def test_settings_that_are_no_metrics_or_modes_are_refused() -> None:
-    trials = table([row(Config(), {"average_accuracy": 0.5, "forgetting": 0.5})])
+    trials = frame_of([row(Config(), {"average_accuracy": 0.5, "forgetting": 0.5})])
     with pytest.raises(InputError, match="did you mean forgetting"):
         pareto_settings(trials, ["average_accuracy", "forgeting"])
     with pytest.raises(InputError, match="modes: expected max or min for each of"):

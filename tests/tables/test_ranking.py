@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 import pytest
+from table_rows import frame_of
 
 from raysweep.analysis import leaderboard as script
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
 from raysweep.tables.ranking import format_leaderboard, leaderboard, summarise
-from raysweep.tables.schemas import TABLES, config_columns
+from raysweep.tables.schemas import config_columns
 
 # Two-sided 95 % points of Student's t, as printed in textbooks, by degrees of freedom.
 T_TABLE = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 9: 2.262, 30: 2.042, 120: 1.980}
@@ -32,8 +32,7 @@ def trials(
             status = "diverged" if value is None else "finished"
             columns = config_columns(Config(lr=lr, seed=seed))
             rows.append({**columns, "status": status, metric: value})
-    frame: pd.DataFrame = pa.Table.from_pylist(rows, schema=TABLES["trials"].arrow).to_pandas()
-    return frame
+    return frame_of(rows)
 
 
 @pytest.mark.parametrize("df", T_TABLE)

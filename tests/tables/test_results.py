@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from table_rows import accuracy_rows, read_while_flushed
+from table_rows import accuracy_rows, frame_of, read_while_flushed, trial_row
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
@@ -17,10 +17,6 @@ from raysweep.tables.ranking import leaderboard
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials, statuses
 from raysweep.tables.schemas import TABLES, config_columns
 from raysweep.tables.writer import Writer
-
-
-def trial(config: Config, status: str = "finished", **more: object) -> dict[str, object]:
-    return {**config_columns(config), "status": status, "attempt": 1, **more}
 
 
 @pytest.fixture
@@ -81,7 +77,7 @@ def test_a_clock_set_back_does_not_bring_old_rows_back(
     for clock, status in ((2_000, "failed"), (1_000, "finished")):
         monkeypatch.setattr("raysweep.tables.writer.time.time_ns", lambda: clock)  # noqa: B023
         writer = Writer(folder)
-        writer.add("trials", [trial(config, status)])
+        writer.add("trials", [trial_row(config, status)])
         writer.flush()
     assert statuses(folder.path)[config.id][0] == "finished"
 
@@ -90,7 +86,7 @@ def test_parts_of_a_later_run_come_after_those_of_an_earlier_one(folder: Results
     config = Config()
     for status in ("failed", "finished"):
         writer = Writer(folder)
-        writer.add("trials", [trial(config, status)])
+        writer.add("trials", [trial_row(config, status)])
         writer.flush()
     assert statuses(folder.path) == {config.id: ("finished", 1)}
 
@@ -108,7 +104,7 @@ def test_a_crash_between_fold_and_removal_of_parts_doubles_nothing(folder: Resul
 
 def test_pandas_alone_opens_the_folded_tables(folder: ResultsFolder) -> None:
     writer = Writer(folder)
-    writer.add("trials", [trial(Config(lr=lr)) for lr in (1e-3, 1e-2)])
+    writer.add("trials", [trial_row(Config(lr=lr)) for lr in (1e-3, 1e-2)])
     writer.fold()
     frame = pd.read_parquet(folder.path / "trials.parquet")
     assert list(frame.columns) == [column.name for column in TABLES["trials"].columns]
@@ -149,7 +145,7 @@ def test_a_table_of_an_older_version_gains_null_columns(folder: ResultsFolder) -
     old = pa.table({"config_id": ["a"], "status": ["finished"]})
     pq.write_table(old, folder.path / "trials.parquet")
     writer = Writer(folder)
-    writer.add("trials", [trial(Config())])
+    writer.add("trials", [trial_row(Config())])
     writer.fold()
     frame = read_trials(folder.path).set_index("config_id")
     assert frame.loc["a", "status"] == "finished"
@@ -205,7 +201,7 @@ def test_every_setting_has_its_column() -> None:
 def boards_trials() -> pd.DataFrame:
     def row(lr: float, seed: int, accuracy: float | None, status: str) -> dict[str, object]:
         config = Config(lr=lr, seed=seed)
-        return trial(config, status, average_accuracy=accuracy)
+        return trial_row(config, status, average_accuracy=accuracy)
 
     rows = [
         row(1e-3, 0, 0.8, "finished"),
@@ -217,7 +213,7 @@ def boards_trials() -> pd.DataFrame:
         row(1.0, 0, None, "diverged"),
         row(1.0, 1, None, "diverged"),
     ]
-    return pa.Table.from_pylist(rows, schema=TABLES["trials"].arrow).to_pandas()
+    return frame_of(rows)
 
 
 def test_leaderboard_ranks_by_the_mean_over_seeds_not_by_a_lucky_one() -> None:

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from table_rows import trial_row
 
 from raysweep.learning.config import Config
 from raysweep.monitor.terminal import PARTS
 from raysweep.statuses import ENDED, Status
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.reader import read_trials, statuses
-from raysweep.tables.schemas import TABLES, config_columns
+from raysweep.tables.schemas import TABLES
 from raysweep.tables.writer import Writer
 
 
@@ -28,7 +29,7 @@ def test_tables_hold_plain_text(tmp_path: Path) -> None:
     writer = Writer(folder)
     configs = [Config(seed=seed) for seed in range(len(ENDED))]
     for config, status in zip(configs, ENDED, strict=True):
-        writer.add("trials", [{**config_columns(config), "status": status, "attempt": 1}])
+        writer.add("trials", [trial_row(config, status)])
     writer.fold()
     column = pq.read_table(folder.path / "trials.parquet")["status"]
     assert column.type == pa.string()

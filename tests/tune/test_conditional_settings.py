@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_runs import write
+from sweep_runs import space_of, write
 
 from raysweep.errors import InputError
 from raysweep.learning import stage_parts
@@ -31,19 +31,13 @@ space:
 """
 
 
-def space_of(folder: Path, text: str = TEXT) -> Space:
-    space = load_sweep(write(folder, text)).space
-    assert space is not None
-    return space
-
-
 def searcher_of(space: Space, sampler: str = "tpe") -> OptunaSearcher:
     return OptunaSearcher(space, sampler, 0, ["average_accuracy"], ["max"])
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "nsga2"])
 def test_only_settings_that_apply_are_suggested(tmp_path: Path, sampler: str) -> None:
-    space = space_of(tmp_path)
+    space = space_of(tmp_path, TEXT)
     searcher = searcher_of(space, sampler)
     assert space.has_conditions
     groups = set()
@@ -60,7 +54,7 @@ def test_only_settings_that_apply_are_suggested(tmp_path: Path, sampler: str) ->
 
 
 def test_a_suggestion_with_conditions_comes_back_from_what_was_kept(tmp_path: Path) -> None:
-    space = space_of(tmp_path)
+    space = space_of(tmp_path, TEXT)
     first, later = searcher_of(space), searcher_of(space)
     for i in range(12):
         parameters = first.suggest(f"s{i}")
@@ -71,7 +65,7 @@ def test_a_suggestion_with_conditions_comes_back_from_what_was_kept(tmp_path: Pa
 
 
 def test_too_many_or_too_few_parameters_are_of_another_space(tmp_path: Path) -> None:
-    space = space_of(tmp_path)
+    space = space_of(tmp_path, TEXT)
     given: dict[str, Any] = {"lr": 1e-2, "model": "comparison", "replay": "none"}
     assert space.fits(given)
     assert not space.fits(given | {"beta_1": -0.5})

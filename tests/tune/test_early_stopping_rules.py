@@ -313,6 +313,7 @@ def test_rungs_brackets_and_cutoffs_are_those_of_ray_tune(
     assert all(any(bracket.values()) for bracket in ours._brackets)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", [METRIC, "class_loss"])
 @pytest.mark.parametrize("grace_period", [1, 4])
 def test_the_median_rule_decides_as_ray_tunes(grace_period: int, metric: str) -> None:

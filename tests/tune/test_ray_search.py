@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_runs import write
+from sweep_runs import space_of, write
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
@@ -42,11 +42,8 @@ def method(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def space_of(folder: Path, text: str, method: str) -> Space:
-    search = f"search: {{method: {method}, n_samples: 40}}\n"
-    space = load_sweep(write(folder, search + text)).space
-    assert space is not None
-    return space
+def space_by(folder: Path, text: str, method: str) -> Space:
+    return space_of(folder, f"search: {{method: {method}, n_samples: 40}}\n{text}")
 
 
 def searcher_of(method: str, space: Space, seed: int = 0, mode: str = "max") -> RaySearcher:
@@ -72,7 +69,7 @@ def ask_and_tell(searcher: RaySearcher, n: int, sign: int = 1) -> list[float]:
 def test_later_suggestions_are_better_and_the_seed_decides_them(
     tmp_path: Path, method: str
 ) -> None:
-    space = space_of(tmp_path, SMOOTH, method)
+    space = space_by(tmp_path, SMOOTH, method)
     values = ask_and_tell(searcher_of(method, space), 100)
     assert statistics.median(values[-30:]) > statistics.median(values[:20])
     assert max(values[20:]) > max(values[:20])
@@ -90,7 +87,7 @@ def grid(n: int) -> list[Parameters]:
 
 
 def test_what_earlier_runs_left_is_knowledge(tmp_path: Path, method: str) -> None:
-    space = space_of(tmp_path, SMOOTH, method)
+    space = space_by(tmp_path, SMOOTH, method)
 
     def suggested(known: list[Parameters], seed: int) -> float:
         searcher = searcher_of(method, space, seed)
@@ -105,7 +102,7 @@ def test_what_earlier_runs_left_is_knowledge(tmp_path: Path, method: str) -> Non
 
 
 def test_every_kind_of_distribution_gives_its_own_values(tmp_path: Path, method: str) -> None:
-    space = space_of(tmp_path, KINDS, method)
+    space = space_by(tmp_path, KINDS, method)
     (domains,) = space.domains
     searcher = searcher_of(method, space)
     found: dict[str, set[Any]] = {name: set() for name in domains}
@@ -130,7 +127,7 @@ def test_every_kind_of_distribution_gives_its_own_values(tmp_path: Path, method:
 
 def test_points_that_are_told_come_back_as_they_were(tmp_path: Path, method: str) -> None:
     # A searcher that is made anew suggests what it is told of: each kind has to survive the way.
-    space = space_of(tmp_path, KINDS, method)
+    space = space_by(tmp_path, KINDS, method)
     source = searcher_of(method, space)
     given = [source.suggest(f"s{i}") for i in range(20)]
     ends = {"beta_1": 0.5, "lr": 1e-4, "weight_decay": 1.0, "batch_size": 199, "n_replay": 400}
@@ -144,7 +141,7 @@ def test_points_that_are_told_come_back_as_they_were(tmp_path: Path, method: str
 
 
 def test_repeated_suggestions_come_first_and_are_learned_from(tmp_path: Path, method: str) -> None:
-    space = space_of(tmp_path, SMOOTH, method)
+    space = space_by(tmp_path, SMOOTH, method)
     searcher = searcher_of(method, space)
     best, other = {"lr": 0.05, "beta_2": 0.85}, {"lr": 2e-4, "beta_2": 0.1}
     for name, parameters in (("a", best), ("b", other)):
@@ -193,7 +190,7 @@ def test_what_was_given_up_counts_as_the_worst_so_far(
         made.append(Told(space, points, seed))
         return made[-1]
 
-    space = space_of(tmp_path, SMOOTH, "hyperopt")
+    space = space_by(tmp_path, SMOOTH, "hyperopt")
     searcher = RaySearcher(space, make, 7, METRIC, mode)
     for name in "abcde":
         searcher.suggest(name)
@@ -214,7 +211,7 @@ def test_what_was_given_up_counts_as_the_worst_so_far(
 
 def test_a_queue_takes_each_suggestion_once_and_fills_packs(tmp_path: Path, method: str) -> None:
     text = SMOOTH.replace("}}", "}, n_bottleneck: {choice: [4, 8]}}")
-    space = space_of(tmp_path, text + "\nseeds: [0, 1]\n", method)
+    space = space_by(tmp_path, text + "\nseeds: [0, 1]\n", method)
     kept: list[list[Parameters]] = []
     queue = SearchQueue(
         searcher_of(method, space), space, metrics=[METRIC], n_samples=24, pack=8, keep=kept.append
@@ -236,7 +233,7 @@ def test_a_queue_takes_each_suggestion_once_and_fills_packs(tmp_path: Path, meth
 
 @pytest.mark.parametrize("values", [[4, 8, 16], [4]])
 def test_a_small_space_is_used_up_and_ends(tmp_path: Path, method: str, values: list[int]) -> None:
-    space = space_of(tmp_path, f"space: {{n_bottleneck: {{choice: {values}}}}}", method)
+    space = space_by(tmp_path, f"space: {{n_bottleneck: {{choice: {values}}}}}", method)
     queue = SearchQueue(
         searcher_of(method, space),
         space,

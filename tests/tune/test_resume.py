@@ -12,6 +12,7 @@ from checkpoints import passed_through_a_file
 from ray import tune
 from small_configs import configure
 from sweep_runs import ROOT, SMALL, assert_same_tables, n_rows, run, start, wait_until, write
+from table_rows import trial_row
 
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
@@ -22,7 +23,6 @@ from raysweep.packs.run import PackRun
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_epochs
-from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer
 from raysweep.tune.scheduling.queue import Job
 from raysweep.tune.scheduling.resume import PAUSED, keep_states, paused_jobs
@@ -116,13 +116,13 @@ def test_states_of_what_a_run_had_nothing_to_do_with_stay(tmp_path: Path) -> Non
     assert keep_states(location, [checkpointed(tmp_path / "one", a, b, c)]) == 1
     # A run of a alone, as by --limit 1, which ends b's row before it is stopped.
     writer = Writer(folder)
-    writer.add("trials", [{**config_columns(b), "status": "finished", "attempt": 1}])
+    writer.add("trials", [trial_row(b)])
     writer.flush()
     assert keep_states(location, [Job(a.id, Pack((a,)))]) == 0
     (job,) = paused_jobs(location, [a, b, c])
     assert job.pack.configs == (a, c)  # a had not got to a state of its own
     for config in (a, c):
-        writer.add("trials", [{**config_columns(config), "status": "finished", "attempt": 1}])
+        writer.add("trials", [trial_row(config)])
     writer.flush()
     assert keep_states(location, []) == 0
     assert not (tmp_path / "sweep" / PAUSED).exists()
@@ -222,6 +222,7 @@ def test_a_worker_goes_on_from_the_state_of_an_earlier_run(tmp_path: Path) -> No
     assert rows_of(results + rest) == rows_of(train_to_end(Bare(pack())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "value"),
     [("code", "another"), ("torch", "1.0"), ("data", "others"), ("keeps", {"stages": True})],

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_runs import write
+from sweep_runs import space_of, write
 
 from raysweep.learning.config import Config
 from raysweep.packs.pack import pack_key
@@ -41,12 +41,6 @@ ONE = """
 search: {method: optuna, n_samples: 40}
 space: {lr: {loguniform: [1e-4, 1e-1]}, beta_2: {uniform: [0, 1]}}
 """
-
-
-def space_of(folder: Path, text: str = TEXT) -> Space:
-    space = load_sweep(write(folder, text)).space
-    assert space is not None
-    return space
 
 
 def value(config: Config) -> float:
@@ -103,7 +97,7 @@ class Bench:
 
 
 def test_packs_are_full_and_of_one_shape_and_each_suggestion_runs_once(tmp_path: Path) -> None:
-    bench = Bench(space_of(tmp_path), n_samples=50, pack=8)
+    bench = Bench(space_of(tmp_path, TEXT), n_samples=50, pack=8)
     bench.run()
     ids = Counter(c.id for job in bench.jobs for c in job.pack.configs)
     assert len(ids) == 50
@@ -189,7 +183,7 @@ def test_a_suggestion_is_told_the_mean_over_its_seeds(tmp_path: Path) -> None:
 
 
 def test_parameters_come_back_from_configurations(tmp_path: Path) -> None:
-    space = space_of(tmp_path)
+    space = space_of(tmp_path, TEXT)
     bench = Bench(space, n_samples=30, pack=5)
     bench.run()
     for config in bench.queue.configs.values():
@@ -201,7 +195,7 @@ def test_parameters_come_back_from_configurations(tmp_path: Path) -> None:
 
 
 def test_a_later_run_goes_on_with_what_was_suggested_and_learned(tmp_path: Path) -> None:
-    space = space_of(tmp_path)
+    space = space_of(tmp_path, TEXT)
     first = Bench(space, n_samples=40, pack=4)
     first.run(n_jobs=4)
     running = first.start()  # of a driver that is killed now
@@ -230,7 +224,7 @@ def test_a_later_run_goes_on_with_what_was_suggested_and_learned(tmp_path: Path)
 
 
 def test_packs_that_an_earlier_run_left_come_first_and_once(tmp_path: Path) -> None:
-    space = space_of(tmp_path)
+    space = space_of(tmp_path, TEXT)
     first = Bench(space, n_samples=40, pack=4)
     first.run(n_jobs=2)
     left = first.start()
@@ -264,7 +258,7 @@ def test_a_small_space_ends_when_it_is_used_up(tmp_path: Path) -> None:
 def test_every_sampler_fills_packs_in_a_space_with_conditions(tmp_path: Path, sampler: str) -> None:
     if sampler == "cmaes":
         pytest.importorskip("cmaes")
-    space = space_of(tmp_path)
+    space = space_of(tmp_path, TEXT)
     metrics = ["average_accuracy"]
     searcher = OptunaSearcher(space, sampler, 3, metrics, ["max"])
     queue = SearchQueue(searcher, space, metrics=metrics, n_samples=12, pack=4, keep=lambda _: None)
@@ -427,7 +421,7 @@ seeds: [0, 1]
 
 def test_an_emptied_folder_knows_of_no_suggestion(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
-    known = known_of(ResultsPath.of(tmp_path / "sweep"), space_of(tmp_path), False, STAYS)
+    known = known_of(ResultsPath.of(tmp_path / "sweep"), space_of(tmp_path, TEXT), False, STAYS)
     assert known.n_suggested == 0
 
 

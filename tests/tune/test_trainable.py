@@ -71,6 +71,7 @@ def test_a_reused_worker_forgets_a_pack_that_was_not_finished() -> None:
     assert rows_of(train_to_end(reused)) == rows_of(train_to_end(Bare(pack())))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_before", range(1, 6))
 def test_a_restored_worker_goes_on_as_if_nothing_had_happened(
     tmp_path: Path, n_before: int
