@@ -196,11 +196,12 @@ def leaderboard(
 
 
 def _repeats(trials: "pd.DataFrame", name: str, earlier: list[str]) -> bool:
-    """Return whether a setting only renames the values of an earlier one."""
+    """Return whether a setting only renames the values of an earlier one, where it applies."""
+    rows = trials[trials[name].notna()]
     return any(
-        len(trials[[name, other]].drop_duplicates())
-        == trials[name].nunique(dropna=False)
-        == trials[other].nunique(dropna=False)
+        len(rows[[name, other]].drop_duplicates())
+        == rows[name].nunique()
+        == rows[other].nunique(dropna=False)
         for other in earlier
     )
 

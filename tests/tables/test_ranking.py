@@ -15,7 +15,7 @@ from table_rows import frame_of
 from raysweep.analysis import leaderboard as script
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
-from raysweep.tables.ranking import format_leaderboard, leaderboard, summarise
+from raysweep.tables.ranking import format_leaderboard, leaderboard, summarise, varied_settings
 from raysweep.tables.schemas import config_columns
 
 # Two-sided 95 % points of Student's t, as printed in textbooks, by degrees of freedom.
@@ -192,3 +192,20 @@ def test_the_command_line_ends_with_2_and_one_line(tmp_path: Path) -> None:
     assert shown.returncode == 2
     assert shown.stderr.startswith("error: ")
     assert shown.stderr.count("\n") == 1
+
+
+def frame_with(settings: list[dict[str, Any]]) -> pd.DataFrame:
+    rows = [config_columns(Config.model_validate(setting)) for setting in settings]
+    return frame_of([{**row, "status": "finished", "average_accuracy": 0.5} for row in rows])
+
+
+def test_a_setting_that_another_leaves_without_use_has_not_varied() -> None:
+    # Null beside one value is the other setting's doing, and what is told by it repeats it.
+    kinds = [{"replay": "none"}, {"replay": "simple"}, {"replay": "generative"}]
+    both = [{"model": model, **kind} for model in ("vib", "comparison") for kind in kinds]
+    assert varied_settings(frame_with(kinds)) == ["config/replay"]
+    assert varied_settings(frame_with(both)) == ["config/model", "config/replay"]
+    more = [*both, {"model": "vib", "replay": "simple", "n_replay": 7}]
+    assert varied_settings(frame_with(more)) == ["config/model", "config/replay", "config/n_replay"]
+    betas = [*both, {"model": "vib", "replay": "none", "beta_1": -0.5}]
+    assert varied_settings(frame_with(betas)) == ["config/model", "config/beta_1", "config/replay"]
