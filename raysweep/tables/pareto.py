@@ -86,7 +86,10 @@ def pareto_settings(
     """
     front = pareto_front(_complete_settings(trials, metrics, n_seeds), metrics, modes)
     is_ascending = [mode == Direction.LOWER for mode in _modes(metrics, modes)]
-    return front.sort_values([*metrics], ascending=is_ascending, kind="stable", ignore_index=True)
+    front = front.sort_values([*metrics], ascending=is_ascending, kind="stable", ignore_index=True)
+    # Of rows without nulls the types that the stored table has: whole numbers are whole again.
+    stored: pd.DataFrame = _to_arrow(front).to_pandas()
+    return stored
 
 
 def _complete_settings(
