@@ -23,9 +23,9 @@ DASH = "\N{EN DASH}"
 KINDS: list[tuple[float, dict[str, Any]]] = [
     (0.9, {"experiment": "joint"}),
     (0.8, {"replay": "simple", "n_replay": 1000, "freeze_encoder": True}),
-    (0.7, {"replay": "simple", "n_replay": 1_000_000, "freeze_encoder": False}),
-    (0.6, {"replay": "none", "freeze_encoder": True}),
-    (0.5, {"replay": "none", "model": "comparison"}),
+    (0.7, {"replay": "simple", "n_replay": 1_000_000, "freeze_encoder": True}),
+    (0.6, {"replay": "none", "freeze_encoder": False}),
+    (0.5, {"replay": "none", "model": "comparison", "freeze_encoder": True}),
 ]
 """Of joint training replay, its size and freezing are null; without replay the size is."""
 
@@ -79,7 +79,7 @@ def test_the_leaderboard_has_a_dash_where_a_setting_does_not_apply() -> None:
     text = format_leaderboard(leaderboard(trials()))
     assert cells(text, "replay") == [DASH, "simple", "simple", "none", "none"]
     assert cells(text, "n_replay") == [DASH, "1000", "1000000", DASH, DASH]
-    assert cells(text, "freeze_encoder") == [DASH, "True", "False", "True", "False"]
+    assert cells(text, "freeze_encoder") == [DASH, "True", "True", "False", "True"]
     assert not re.search(r"nan|none\b.*None|<NA>|\.0\b", text, re.IGNORECASE)
 
 
@@ -107,7 +107,7 @@ def test_in_csv_and_json_null_is_empty_and_whole_numbers_are_whole(
     found = pd.read_csv(tmp_path / "board.csv", dtype=str, keep_default_na=False)
     assert found["n_replay"].tolist() == ["", "1000", "1000000", "", ""]
     assert found["replay"].tolist() == ["", "simple", "simple", "none", "none"]
-    assert found["freeze_encoder"].tolist() == ["", "True", "False", "True", "False"]
+    assert found["freeze_encoder"].tolist() == ["", "True", "True", "False", "True"]
     assert DASH not in text
     script.show([folder], out=tmp_path / "board.json")
     rows = json.loads((tmp_path / "board.json").read_text())
