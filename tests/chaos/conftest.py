@@ -1,6 +1,6 @@
 """The chaos suite: real faults, and what must hold after each.
 
-bin/chaos            the short form, two tests at a time but for those that are marked ``alone``
+bin/chaos            the short form
 bin/chaos --long     the long one, one by one; its figures stand in docs/reliability.md
 """
 
