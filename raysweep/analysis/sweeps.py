@@ -6,7 +6,6 @@ Settings are the columns ``config/...``; where a user names one, ``lr`` is as go
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import Any
 
 import pandas as pd
 
@@ -15,7 +14,7 @@ from raysweep.tables.columns import SETTING
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import metrics_of
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
-from raysweep.user_text.values import near, show_value
+from raysweep.user_text.values import near
 
 
 class Sweeps:
@@ -126,8 +125,3 @@ def levels(trials: pd.DataFrame, column: str) -> list[object]:
     values = trials[column].drop_duplicates()
     found = sorted(values.dropna().tolist())
     return [*found, None] if values.isna().any() else found
-
-
-def show_settings(row: "pd.Series[Any]", columns: Sequence[str]) -> str:
-    """Write some settings of a row: ``lr 0.001, replay simple``."""
-    return ", ".join(f"{short(column)} {show_value(row[column])}" for column in columns)

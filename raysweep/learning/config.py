@@ -35,10 +35,15 @@ def partial(values: Mapping[str, Any]) -> Settings:
     """Return settings of which some are given, unchecked: the others are the experiment's own."""
     experiment = values.get("experiment", Settings.model_fields["experiment"].default)
     settings = Settings.model_construct(**{**defaults_of(experiment), **values})
+    _resolve_auto(settings)
+    return settings
+
+
+def _resolve_auto(settings: Settings) -> None:
+    """Replace each `auto` by what it stands for."""
     for name, value in meanings_of_auto(settings).items():
         if getattr(settings, name) == "auto":
             object.__setattr__(settings, name, value)
-    return settings
 
 
 class Config(Settings):
@@ -57,9 +62,7 @@ class Config(Settings):
 
     def model_post_init(self, context: Any, /) -> None:
         """Resolve `auto` and hold the settings against each other."""
-        for name, value in meanings_of_auto(self).items():
-            if getattr(self, name) == "auto":
-                object.__setattr__(self, name, value)
+        _resolve_auto(self)
         check_together(self)
 
     @property
