@@ -29,6 +29,8 @@ from raysweep.tables.columns import Direction
 from raysweep.tables.pareto import format_pareto, pareto_leaderboard
 from raysweep.tables.ranking import format_leaderboard, leaderboard
 
+DEFAULT_METRIC = "average_accuracy"
+
 
 def show(
     folders: Folders,
@@ -53,21 +55,40 @@ def show(
     Several metrics give the Pareto front.
     """
     trials = Sweeps(folders, where).trials
-    metrics = [known_metric(trials, name) for name in metric or ["average_accuracy"]]
+    metrics = metric or [DEFAULT_METRIC]
+    board = rank(trials, metrics, mode or None, n)
+    if len(metrics) == 1:
+        give_table(board, out, table_format, partial(format_leaderboard, metric=metrics[0]))
+        return
+    n_more = board.attrs["n_more"]
+    as_text = partial(format_pareto, metrics=metrics, modes=mode or None, n_more=n_more)
+    give_table(board, out, table_format, as_text)
+
+
+def rank(
+    trials: pd.DataFrame, metrics: Sequence[str], modes: Sequence[str] | None = None, n: int = 10
+) -> pd.DataFrame:
+    """Rank settings by one metric, or return the Pareto front of several: up to ``n`` rows.
+
+    ``modes`` has ``max`` or ``min`` for each metric (None: as is usual for it). How many settings
+    of a front were left out is in ``attrs["n_more"]``. Raises ``InputError`` for metrics that
+    are unknown or were not measured.
+    """
+    metrics = [known_metric(trials, name) for name in metrics]
     if len(set(metrics)) < len(metrics):
         raise InputError(f"--metric: expected each metric once, got {', '.join(metrics)}")
-    if mode and (len(mode) != len(metrics) or not set(mode) <= set(Direction)):
+    if modes and (len(modes) != len(metrics) or not set(modes) <= set(Direction)):
+        given = ", ".join(modes)
         raise InputError(
-            f"--mode: expected max or min for each of {len(metrics)} metrics, got {', '.join(mode)}"
+            f"--mode: expected max or min for each of {len(metrics)} metrics, got {given}"
         )
     _expect_measured(trials, metrics)
     if len(metrics) == 1:
-        board = leaderboard(trials, metrics[0], n, mode[0] if mode else None)
-        give_table(board, out, table_format, partial(format_leaderboard, metric=metrics[0]))
-        return
-    front = pareto_leaderboard(trials, metrics, mode or None)
-    as_text = partial(format_pareto, metrics=metrics, modes=mode or None, n_more=len(front) - n)
-    give_table(front.head(n), out, table_format, as_text)
+        return leaderboard(trials, metrics[0], n, modes[0] if modes else None)
+    front = pareto_leaderboard(trials, metrics, modes)
+    board = front.head(n)
+    board.attrs["n_more"] = len(front) - n
+    return board
 
 
 def _expect_measured(trials: pd.DataFrame, metrics: Sequence[str]) -> None:

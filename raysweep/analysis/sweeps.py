@@ -4,8 +4,9 @@ DataFrames have the columns of docs/tables.md and before them ``sweep``, the nam
 Settings are the columns ``config/...``; where a user names one, ``lr`` is as good as ``config/lr``.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 
@@ -20,11 +21,16 @@ from raysweep.user_text.values import near
 class Sweeps:
     """The tables of sweeps, each read when it is first asked for; ``where`` filters trials.
 
-    Only rows of configurations that have ended are given. Raises ``InputError`` for a folder that
+    ``ids`` are the configurations to keep (None: all). Only rows of configurations that have ended are given. Raises ``InputError`` for a folder that
     is no sweep's, a damaged table, a mistake in ``where``, and where no row is left.
     """
 
-    def __init__(self, folders: Sequence[str], where: str | None = None) -> None:
+    def __init__(
+        self,
+        folders: Sequence[str | Path | ResultsPath],
+        where: str | None = None,
+        ids: Collection[str] | None = None,
+    ) -> None:
         self.places = [ResultsPath.of(folder) for folder in folders]
         names = [location.name for location in self.places]
         self.names = [
@@ -32,11 +38,14 @@ class Sweeps:
             for name, location in zip(names, self.places, strict=True)
         ]
         self._where = where
+        self._ids = ids
 
     @cached_property
     def trials(self) -> pd.DataFrame:
         """Rows of ``trials``."""
         frame = self._read(read_trials)
+        if self._ids is not None:
+            frame = frame[frame["config_id"].isin(self._ids)].reset_index(drop=True)
         if frame.empty:
             raise InputError(
                 f"{_listed(self.places)}: expected configurations that have ended, found none yet"

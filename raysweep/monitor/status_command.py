@@ -10,11 +10,9 @@ from rich.live import Live
 
 from raysweep.errors import InputError
 from raysweep.monitor.snapshot import SweepStatus
-from raysweep.monitor.terminal import WIDEST, Display, Snapshot, lines_of, show_status
+from raysweep.monitor.terminal import TALLEST, WIDEST, Display, Snapshot, lines_of, show_status
 
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-_TALLEST = 200
-"""Lines of a picture that may scroll away."""
 
 
 @_APP.command()
@@ -50,7 +48,7 @@ def _print(console: Console, snapshot: Snapshot) -> None:
     if not sys.stdout.isatty():
         console.width = WIDEST
     is_ascii = console.options.ascii_only
-    for line in lines_of(snapshot, min(WIDEST, console.width), _TALLEST, is_ascii):
+    for line in lines_of(snapshot, min(WIDEST, console.width), TALLEST, is_ascii):
         console.print(line, soft_wrap=True)
 
 

@@ -14,6 +14,8 @@ from raysweep.user_text.values import NULL_TEXT
 
 WIDEST = 100
 """Columns that the picture takes at most."""
+TALLEST = 200
+"""Lines of a picture that may scroll away."""
 _NARROW = 56
 _MEDIUM = 80
 _TALL = 14
@@ -88,6 +90,10 @@ class Snapshot:
     history: Sequence[tuple[float, float]] = ()
     workers: Sequence[WorkerState] = ()
     notes: Sequence[str] = field(default=())
+
+    def __str__(self) -> str:
+        """Return the lines that ``raysweep status`` prints."""
+        return "\n".join(line.plain.rstrip() for line in lines_of(self, WIDEST, TALLEST))
 
     @property
     def n_ended(self) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from pyarrow import fs
 
 from raysweep.atomic import TEMPORARY
-from raysweep.errors import InputError
+from raysweep.errors import InputError, RaysweepError
 from raysweep.tables.locks import LOCK, FileLock, Lease, Lock, Say, clear_probes
 from raysweep.tables.paths import ResultsPath, copy_all, delete_all
 from raysweep.tables.reader import OURS
@@ -22,7 +22,7 @@ from raysweep.tables.schemas import TABLES
 _SCRATCH = ".tune"
 
 
-class WriteError(Exception):
+class WriteError(RaysweepError):
     """Say in one line that the results can't be written: where and why."""
 
     def __init__(self, location: object, error: OSError | str) -> None:

@@ -11,12 +11,13 @@ from typing import Annotated
 import typer
 
 from raysweep.errors import InputError, NothingRunsError
-from raysweep.settings.sweep import MAX_CONFIGS
+from raysweep.settings.sweep import MAX_CONFIGS, load_sweep
 from raysweep.tables.folder import resume_command
 from raysweep.tables.paths import ResultsPath
-from raysweep.tune.driver import run_sweep
-from raysweep.tune.options import ExitCode, Options
+from raysweep.tune.driver import plan_sweep, run_sweep
+from raysweep.tune.options import ExitCode, Options, Outcome
 from raysweep.tune.signals import second_signal
+from raysweep.user_text.values import printable
 
 _MODULE = "python -m raysweep.tune"
 _COMMAND = "RAYSWEEP_COMMAND"
@@ -77,27 +78,31 @@ def tune(
     budget, 4 nothing could run; 130 or 143 after a second ctrl-c or SIGTERM.
     """
     command = (*shlex.split(os.environ.get(_COMMAND, _MODULE)), *sys.argv[1:])
+    resume = f"go on with: {resume_command(command)}"
     signal.signal(signal.SIGTERM, _interrupt)
     code: int
     try:
+        sweep = load_sweep(file, overrides or (), max_configs=max_configs)
         options = Options(
-            file=file,
-            overrides=tuple(overrides or ()),
             results=ResultsPath.of(results),
             name=name or file.stem,
-            is_dry_run=dry_run,
             is_fresh=fresh,
             limit=limit,
             address=address,
             n_nodes=wait_for_nodes,
             wait_s=wait_s,
-            max_configs=max_configs,
             is_without_token=without_token,
             data=data,
             verbosity=-1 if quiet else int(verbose),
             command=command,
+            resume=resume,
         )
-        code = run_sweep(options)
+        if dry_run:
+            plan_sweep(sweep, options, lambda text: print(text, flush=True))
+            code = ExitCode.ENDED
+        else:
+            outcome, _ = run_sweep(sweep, options)
+            code = _print_outcome(outcome)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.BAD_INPUT
@@ -105,10 +110,20 @@ def tune(
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.NOTHING_RAN
     except KeyboardInterrupt:
-        print(f"interrupted; go on with: {resume_command(command)}", file=sys.stderr)
+        print(f"interrupted; {resume}", file=sys.stderr)
         signum = second_signal()
         code = 128 + signum if signum else ExitCode.INTERRUPTED
     sys.exit(int(code))
+
+
+def _print_outcome(outcome: Outcome) -> ExitCode:
+    """Print how a run ended; return the exit code."""
+    if outcome.summary:
+        print(printable(outcome.summary), flush=True)
+    if outcome.message:
+        text = f"error: {outcome.message}" if outcome.is_error else outcome.message
+        print(text, file=sys.stderr if outcome.is_error else sys.stdout)
+    return outcome.code
 
 
 def _interrupt(signum: int, frame: types.FrameType | None) -> None:

@@ -1,10 +1,9 @@
 """The driver: from a search space to tables, by way of Ray."""
 
 import contextlib
-import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,35 +12,37 @@ from raysweep.errors import InputError, NothingRunsError
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source, data_folder, is_local
 from raysweep.monitor.loggers.log_writer import FOLDER, LogWriter, check_installed
+from raysweep.packs.pack import Pack
+from raysweep.packs.planning.estimates import memory_bytes
 from raysweep.packs.stage_cache.entries import STORE, StageCache, stored_stages
 from raysweep.settings.execution import Resources
-from raysweep.settings.sweep import load_sweep
+from raysweep.settings.sweep import Sweep
 from raysweep.settings.yaml_text import dump_yaml
-from raysweep.tables.folder import ResultsFolder, WriteError, check_name, resume_command
+from raysweep.tables.folder import ResultsFolder, WriteError, check_name
 from raysweep.tables.reader import statuses
 from raysweep.tables.writer import Writer
 from raysweep.tune.cluster.nodes import this_machine
 from raysweep.tune.cluster.starting import ClusterOptions, connect
-from raysweep.tune.options import ExitCode, Options
+from raysweep.tune.options import ExitCode, Options, Outcome
 from raysweep.tune.preview.dry_run import look_ahead, packs_of_search
+from raysweep.tune.preview.sweep_plan import SweepPlan
 from raysweep.tune.reporting.exit_status import exit_status
 from raysweep.tune.reporting.manifest import Manifest
 from raysweep.tune.reporting.progress import Progress
 from raysweep.tune.reporting.screen import Screen
 from raysweep.tune.reporting.status_file import StatusFile
-from raysweep.tune.reporting.summary import conclude
+from raysweep.tune.reporting.summary import conclude, lay_out
 from raysweep.tune.run_sources import load_sources
 from raysweep.tune.scheduling.budgets import End, Meter
 from raysweep.tune.scheduling.ledger import Ledger, stays
 from raysweep.tune.scheduling.remaining_work import Capacity, RemainingWork
 from raysweep.tune.search.suggestions import (
     EarlierSuggestions,
-    describe,
     known_of,
     lanes_of,
     modes_of,
+    search_lines,
 )
-from raysweep.user_text.values import printable
 
 if TYPE_CHECKING:
     from raysweep.tune.scheduling.queue import JobQueue
@@ -53,30 +54,47 @@ ASIDE = "aside"
 """Folder of the states of packs that lost half of their lanes, among Ray Tune's files."""
 
 
-def run_sweep(options: Options) -> ExitCode:
-    """Run what a sweep lacks; raise ``InputError`` for what the user can mend."""
-    driver = _Driver(options)
+def run_sweep(sweep: Sweep, options: Options) -> tuple[Outcome, Sweep]:
+    """Run what a sweep lacks; return how it ended, and the sweep with all that was suggested.
+
+    Raises ``InputError`` for what the user can mend and ``NothingRunsError`` where nothing could
+    run.
+    """
+    driver = _Driver(sweep, options)
     try:
-        return driver.dry_run() if options.is_dry_run else driver.run()
+        return driver.run(), driver.sweep
     except (InputError, NothingRunsError, KeyboardInterrupt):
         raise
     except WriteError as error:
-        return driver.stop(str(error))
+        return driver.stop(str(error)), driver.sweep
     except Exception as error:  # noqa: BLE001 (said in one line, kept in a log)
         summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        return driver.stop(f"the driver stopped: {summary}", traceback.format_exc())
+        return driver.stop(f"the driver stopped: {summary}", traceback.format_exc()), driver.sweep
     finally:
-        driver.screen.close()
-        driver.folder.close()
+        driver.close()
+
+
+def plan_sweep(
+    sweep: Sweep, options: Options, show: Callable[[str], None] = lambda _: None
+) -> SweepPlan:
+    """Return what ``run_sweep`` would do, and by a few steps of it how long it would take.
+
+    ``show`` is given the lines of the plan as they become known. Raises as ``run_sweep``.
+    """
+    driver = _Driver(sweep, options)
+    try:
+        return driver.dry_run(show)
+    finally:
+        driver.close()
 
 
 class _Driver:
     """One run of the command: its sweep, its folder, what is done and what is shown."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, sweep: Sweep, options: Options) -> None:
         self.options = options
         self.began = time.monotonic()
-        self.sweep = load_sweep(options.file, options.overrides, max_configs=options.max_configs)
+        self.sweep = sweep
         self.folder = ResultsFolder(options.results / check_name(options.name))
         self.location = self.folder.location
         self.store = self._stage_store()
@@ -115,15 +133,19 @@ class _Driver:
         is_new = self.options.is_fresh or not self.location.exists()
         return Ledger({} if is_new else statuses(self.location))
 
-    def stop(self, reason: str, trace: str = "") -> ExitCode:
-        """Print in a line why the run ended early and how to resume it; log a traceback."""
+    def stop(self, reason: str, trace: str = "") -> Outcome:
+        """Return in a line why the run ended early and how to resume it; log a traceback."""
         self.screen.close()
         if trace:
             with contextlib.suppress(OSError):
                 reason += f" (see {self.folder.write_log('driver.log', trace)})"
-        resume = resume_command(self.options.command)
-        print(f"error: {reason}; rows written are kept, go on with: {resume}", file=sys.stderr)
-        return ExitCode.INTERRUPTED
+        message = f"{reason}; rows written are kept, {self.options.resume}"
+        return Outcome(ExitCode.INTERRUPTED, message=message, is_error=True)
+
+    def close(self) -> None:
+        """Take the display away and give the folder back."""
+        self.screen.close()
+        self.folder.close()
 
     def _know(self) -> EarlierSuggestions | None:
         """Look up what was suggested before, where results decide what is tried next."""
@@ -135,8 +157,8 @@ class _Driver:
         self.sweep = replace(self.sweep, configs=tuple(known.configs(self.sweep.space)))
         return known
 
-    def dry_run(self) -> ExitCode:
-        """Print what would run, and by a few steps of it how long it would take."""
+    def dry_run(self, show: Callable[[str], None]) -> SweepPlan:
+        """Return what would run, and by a few steps of it how long it would take."""
         known, ledger, nodes = self._know(), self._ledger(), [this_machine()]
         wanted = ledger.missing(self.sweep) if known is None else self.sweep.examples
         data = data_folder(self.options.data)
@@ -144,28 +166,48 @@ class _Driver:
         sources = self._load_sources([c for c in wanted if is_local(c.source, data)])
         room = Capacity.of(self.sweep, wanted, nodes)
         n_slots = max(1, room.n_slots)
+        packs: Sequence[Pack]
         if known is None:
             work = self._work(ledger)
             plan = work.plan(room)
-            packs = plan.packs
-            print(work.describe(plan, room), flush=True)
+            packs, n_stages, lines = plan.packs, plan.n_run_stages, work.describe(plan, room)
         else:
             lanes = lanes_of(self.sweep, room.memory)
-            packs = packs_of_search(self.sweep, known, lanes, self._limit)
-            print(describe(self.sweep, known, lanes, n_slots, room.why), flush=True)
-        stored = stored_stages(self.store.folder) if self.store else ()
-        look_ahead(
+            packs, n_stages = packs_of_search(self.sweep, known, lanes, self._limit), None
+            lines = search_lines(self.sweep, known, lanes, n_slots, room.why)
+        show(lay_out(lines))
+        outlook = look_ahead(
             packs,
             sources,
             data=data,
             resources=room.resources,
             n_slots=n_slots,
-            stored=stored,
+            stored=stored_stages(self.store.folder) if self.store else (),
             say=self.screen.say,
         )
-        return ExitCode.ENDED
+        if outlook.lines:
+            show(lay_out(outlook.lines))
+        _, n_all = self._counts(ledger.missing(self.sweep))
+        return SweepPlan(
+            name=self.options.name,
+            n_configs=n_all,
+            n_done=len(ledger.ended(self.sweep)),
+            n_todo=sum(len(pack.configs) for pack in packs),
+            n_packs=len(packs),
+            n_at_once=min(n_slots, len(packs)),
+            n_stages=n_stages,
+            memory_bytes=max(map(memory_bytes, packs), default=0),
+            seconds=outlook.seconds,
+            cpu_hours=outlook.cpu_h,
+            gpu_hours=outlook.gpu_h,
+            n_rows=outlook.n_rows,
+            table_bytes=outlook.n_bytes,
+            text=lay_out({**lines, **outlook.lines}),
+            _configs=self.sweep.configs,
+            _statuses={c.id: ledger.status(c) for c in self.sweep.configs},
+        )
 
-    def run(self) -> ExitCode:
+    def run(self) -> Outcome:
         """Train what is missing."""
         # Data and settings are held against each other before anything is written.
         self._know()
@@ -187,16 +229,14 @@ class _Driver:
                 f"all {len(self.sweep.configs)} configurations are done: nothing to train"
             )
             keeper.close()
-            print(printable(conclude(self.sweep, self.folder, None)))
-            return ExitCode.ENDED
+            return Outcome(ExitCode.ENDED, conclude(self.sweep, self.folder, None))
         try:
             progress = self._train(missing, ledger, sources, writer, known)
         finally:
             keeper.close()
         total_s = time.monotonic() - self.began
         done = conclude(self.sweep, self.folder, progress, total_s=total_s, data_s=data_s)
-        print(printable(done))
-        return self._verdict(progress)
+        return replace(self._outcome(progress), summary=done)
 
     def _work(self, ledger: Ledger) -> RemainingWork:
         return RemainingWork(
@@ -316,7 +356,7 @@ class _Driver:
             has_averages=self.sweep.early_stopping is not None,
         )
 
-    def _verdict(self, progress: Progress) -> ExitCode:
+    def _outcome(self, progress: Progress) -> Outcome:
         n_unasked = 0
         if self._suggested is not None:
             n_unasked = self._suggested.n_unasked(self.sweep.search.n_samples)
@@ -328,6 +368,4 @@ class _Driver:
         if is_limit and not why.common_error:
             name = "--limit" if self._limit == self.options.limit else "max_configs"
             why = End(f"{name} {self._limit} reached")
-        return exit_status(
-            self.sweep, self.location, n_unasked, why, resume_command(self.options.command)
-        )
+        return exit_status(self.sweep, self.location, n_unasked, why, self.options.resume)

@@ -1,4 +1,4 @@
-"""What the command line says, and what the command tells its caller."""
+"""How a run is asked for, and what it tells its caller."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -19,20 +19,37 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """The command line; ``verbosity`` is -1 (quiet), 0 or 1."""
+    """How to run a search space; ``verbosity`` is -1 (quiet), 0 or 1.
 
-    file: Path
-    overrides: tuple[str, ...]
+    ``command`` is kept in the manifest; ``resume`` tells people how to continue, such as ``go on
+    with: COMMAND``.
+    """
+
     results: ResultsPath
     name: str
-    is_dry_run: bool
     is_fresh: bool
     limit: int | None
     address: str | None
     n_nodes: int | None
     wait_s: float
-    max_configs: int
     is_without_token: bool
     data: Path | None
     verbosity: int
     command: tuple[str, ...]
+    resume: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended.
+
+    ``summary`` has the best settings, counts and tables; ``message`` one line on what is missing
+    or failed and how to continue, empty if all is done. ``is_error`` says that the run stopped
+    because of an error, ``is_interrupted`` that the user stopped it.
+    """
+
+    code: ExitCode
+    summary: str = ""
+    message: str = ""
+    is_error: bool = False
+    is_interrupted: bool = False

@@ -1,6 +1,10 @@
 """Signals that end a run: a first one in order, a second one at once."""
 
+import signal
+import threading
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class StopRun(Exception):  # noqa: N818 (no error: the user's wish)
@@ -17,6 +21,26 @@ def end_at_once(signum: int, frame: types.FrameType | None) -> None:
     """
     _second_signals.append(signum)
     raise KeyboardInterrupt
+
+
+def can_handle_signals() -> bool:
+    """Return whether this thread may set signal handlers: Python lets only the main thread."""
+    return threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def handlers_restored() -> Iterator[None]:
+    """Put the handlers of SIGINT and SIGTERM back afterwards; forget earlier second signals."""
+    _second_signals.clear()
+    if not can_handle_signals():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def second_signal() -> int | None:

@@ -30,6 +30,7 @@ from raysweep.tune.preview import dry_run
 from raysweep.tune.preview.dry_run import hours, look_ahead, packs_of_search
 from raysweep.tune.preview.measuring import Measured, measure
 from raysweep.tune.preview.table_size import n_bytes, n_rows
+from raysweep.tune.reporting.summary import lay_out
 from raysweep.tune.search.suggestions import EarlierSuggestions
 
 pytestmark = pytest.mark.slow
@@ -177,11 +178,9 @@ def test_gpu_hours_are_the_share_of_a_gpu_times_the_hours_of_packs() -> None:
     assert hours([1800, 5400], ONE) == (2, 0)
 
 
-def said(
-    capsys: pytest.CaptureFixture[str], packs: Sequence[Pack], gpu: float = 0, stored: Any = ()
-) -> str:
+def said(packs: Sequence[Pack], gpu: float = 0, stored: Any = ()) -> str:
     resources = Resources(cpu=1, gpu=gpu)
-    look_ahead(
+    outlook = look_ahead(
         packs,
         SOURCES,
         data=Path("data"),
@@ -190,40 +189,40 @@ def said(
         stored=stored,
         say=lambda _: None,
     )
-    return capsys.readouterr().out
+    return lay_out(outlook.lines)
 
 
 def test_hours_and_time_on_slots_are_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     packs = packs_of({"seed": 0}, {"seed": 1}, {"seed": 2})
     known = Measured((3600.0, 1800.0, 1800.0), "NVIDIA H100", 2, 1)
     monkeypatch.setattr(dry_run, "measure", lambda *_: known)
-    text = said(capsys, packs, gpu=0.5)
+    text = said(packs, gpu=0.5)
     # 3600 s beside 1800 s + 1800 s, and Ray's 10 s.
     assert "about 1 h 00 min on 2 slots" in text
     assert "2 CPU-hours, 1 GPU-hours" in text
     assert "1 of 2 shapes, one pack at a time, on NVIDIA H100; packs that share a GPU" in text
     assert "not taken off" not in text
     stored = {packs[2].groups[0][0].fingerprint}
-    assert "from the stage cache is not taken off" in said(capsys, packs, stored=stored)
+    assert "from the stage cache is not taken off" in said(packs, stored=stored)
 
 
 def test_an_error_in_training_takes_the_place_of_the_time(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*_: object) -> Measured:
         raise RuntimeError("out of\nmemory")
 
     monkeypatch.setattr(dry_run, "measure", fail)
-    time, tables = said(capsys, packs_of({})).splitlines()
+    time, tables = said(packs_of({})).splitlines()
     reason = "no estimate: the steps that were to tell failed: RuntimeError: out of memory"
     assert time.removeprefix("time").strip() == reason
     assert said_rows(tables)["trials"] == 1
 
 
-def test_nothing_to_do_is_not_measured(capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, []) == ""
+def test_nothing_to_do_is_not_measured() -> None:
+    assert said([]) == ""
 
 
 def test_data_that_is_not_here_gives_a_line_and_no_download(tmp_path: Path) -> None:

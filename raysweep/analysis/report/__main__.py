@@ -12,9 +12,8 @@ from typing import Annotated
 import typer
 
 from raysweep.analysis.command import Folders, Where, run, write
-from raysweep.analysis.report.collect import collect
-from raysweep.analysis.report.page import page
-from raysweep.analysis.sweeps import Sweeps, metric
+from raysweep.analysis.report.page import report_page
+from raysweep.analysis.sweeps import Sweeps
 
 
 def report(
@@ -35,8 +34,8 @@ def report(
 ) -> None:
     """Write one HTML file with all that sweeps found; also while they run."""
     sweeps = Sweeps(folders, where)
-    collected = collect(sweeps, metric(sweeps.trials, metric_name), samples, data)
-    write(page(collected), out or Path(f"{sweeps.places[0].name}.html"))
+    text = report_page(sweeps, metric_name, samples, data)
+    write(text, out or Path(f"{sweeps.places[0].name}.html"))
 
 
 if __name__ == "__main__":

@@ -3,9 +3,24 @@
 import html
 import json
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from plotly.offline import get_plotlyjs
+
+from raysweep.analysis.report.collect import collect
+from raysweep.analysis.sweeps import Sweeps
+from raysweep.analysis.sweeps import metric as known_metric
+
+
+def report_page(sweeps: Sweeps, metric: str, n_samples: int = 3, data: Path | None = None) -> str:
+    """Write the whole report of sweeps: HTML that needs no network.
+
+    It begins with ``metric`` and shows images of the ``n_samples`` best configurations, for which
+    it needs the data (``data``: its folder, None: as usual). Raises ``InputError`` for an unknown
+    metric.
+    """
+    return page(collect(sweeps, known_metric(sweeps.trials, metric), n_samples, data))
 
 
 def page(collected: Any) -> str:

@@ -4,7 +4,8 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from raysweep.tune.cluster.nodes import (
     this_machine,
     wait_for_nodes,
 )
+from raysweep.tune.signals import can_handle_signals
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -145,7 +147,8 @@ def _start(joining: ClusterOptions, options: dict[str, Any], is_local: bool) -> 
     try:
         _refuse_silence(options["address"])
         context = ray.init(**options)
-        signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which aborts
+        if can_handle_signals():
+            signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which aborts
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         reason = " ".join(str(error).split())[:200]
         if is_local:
@@ -163,39 +166,77 @@ def _start(joining: ClusterOptions, options: dict[str, Any], is_local: bool) -> 
 
 @contextmanager
 def connect(joining: ClusterOptions, say: Callable[[str], None]) -> Iterator[Cluster]:
-    """Start Ray on this machine, or join a running cluster; give what it has.
+    """Start Ray on this machine, or join a running cluster; yield what it has.
 
-    Unless ``is_verbose``, Ray prints nothing. Raises ``InputError`` where there is no cluster, or
-    one that lets anyone in; ``NothingRunsError`` where Ray can't start, nodes do not come, or have
-    other versions.
+    A Ray that this process already uses stays as it is, and running. Unless ``is_verbose``, Ray
+    prints nothing. Raises ``InputError`` where there is no cluster, or one that lets anyone in;
+    ``NothingRunsError`` where Ray can't start, nodes do not come, or have other versions.
     """
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    is_local = joining.address is None and "RAY_ADDRESS" not in os.environ
-    prepare_token(is_local, joining.is_without_token)
-    options = _options(joining)
-    if is_local:
-        _note_small_memory(options["object_store_memory"], say)
-    dashboard = _start(joining, options, is_local)
-    import ray
-
-    try:
-        if is_local:  # as a dry run has it
-            here = this_machine()
-            memories = (here.memory, here.gpu_memory)
-            nodes = [Node(node.n_cpus, node.n_gpus, *memories) for node in nodes_up()]
-            yield Cluster(nodes, sees_scratch=True, dashboard=dashboard)
+    with _environment(_QUIET):
+        if is_ray_running():
+            if joining.address is not None:
+                raise InputError(
+                    f"--address: expected none, since Ray already runs in this process, got "
+                    f"{joining.address!r}; leave it out, or call ray.shutdown() first"
+                )
+            yield _describe(joining, say, dashboard=None)
             return
-        if joining.n_nodes:
-            wait_for_nodes(joining.n_nodes, joining.resources, joining.wait_s, say)
-        answers = ask_nodes(joining.scratch)
-        if not joining.is_without_token:
-            refuse_open({a.host: a.has_token for a in answers}, options["address"])
-        refuse_other_versions(answers)
-        cards = [a.gpu_memory for a in answers if a.gpu_memory]
-        card = min(cards, default=None)
-        nodes = [n._replace(gpu_memory=card if n.n_gpus else None) for n in nodes_up()]
-        is_seen = len(answers) == len(nodes) and all(a.sees for a in answers)
-        yield Cluster(nodes, is_seen, dashboard)
+        is_local = joining.address is None and "RAY_ADDRESS" not in os.environ
+        prepare_token(is_local, joining.is_without_token)
+        options = _options(joining)
+        if is_local:
+            _note_small_memory(options["object_store_memory"], say)
+        dashboard = _start(joining, options, is_local)
+        import ray
+
+        try:
+            if is_local:  # as a dry run has it
+                here = this_machine()
+                memories = (here.memory, here.gpu_memory)
+                nodes = [Node(node.n_cpus, node.n_gpus, *memories) for node in nodes_up()]
+                yield Cluster(nodes, sees_scratch=True, dashboard=dashboard)
+            else:
+                yield _describe(joining, say, dashboard, refuse_without=options["address"])
+        finally:
+            ray.shutdown()
+
+
+def is_ray_running() -> bool:
+    """Return whether this process is already connected to Ray, without importing it."""
+    ray = sys.modules.get("ray")
+    return ray is not None and bool(ray.is_initialized())
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables that are not set, for a while."""
+    added = [name for name in values if name not in os.environ]
+    os.environ.update({name: values[name] for name in added})
+    try:
+        yield
     finally:
-        ray.shutdown()
+        for name in added:
+            os.environ.pop(name, None)
+
+
+def _describe(
+    joining: ClusterOptions,
+    say: Callable[[str], None],
+    dashboard: str | None,
+    refuse_without: str | None = None,
+) -> Cluster:
+    """Ask the nodes of a running cluster what they have.
+
+    ``refuse_without`` is the address of a cluster that must ask for a token, None for any.
+    """
+    if joining.n_nodes:
+        wait_for_nodes(joining.n_nodes, joining.resources, joining.wait_s, say)
+    answers = ask_nodes(joining.scratch)
+    if refuse_without is not None and not joining.is_without_token:
+        refuse_open({a.host: a.has_token for a in answers}, refuse_without)
+    refuse_other_versions(answers)
+    cards = [a.gpu_memory for a in answers if a.gpu_memory]
+    card = min(cards, default=None)
+    nodes = [n._replace(gpu_memory=card if n.n_gpus else None) for n in nodes_up()]
+    is_seen = len(answers) == len(nodes) and all(a.sees for a in answers)
+    return Cluster(nodes, is_seen, dashboard)

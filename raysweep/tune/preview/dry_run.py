@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
 from raysweep.monitor.terminal import show_duration
 from raysweep.packs.pack import Pack
@@ -13,12 +13,28 @@ from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import Sweep
 from raysweep.tune.preview.measuring import Measured, measure
 from raysweep.tune.preview.table_size import n_bytes, n_rows
-from raysweep.tune.reporting.summary import lay_out
 from raysweep.tune.search.suggestions import EarlierSuggestions, pack_like
 
 START_S = 10.0
 """Start and end of a sweep on one machine beside its packs: Ray, a worker, torch in it
 (docs/performance.md: a sweep of one configuration less its training took 9.9 s)."""
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """How long packs will take, by a few steps of training, and what they will write.
+
+    ``seconds`` of wall time, ``cpu_h`` and ``gpu_h`` are None where nothing could be measured;
+    ``lines`` say the same to people, and why there is no estimate. ``n_rows`` are rows to come by
+    table, ``n_bytes`` the size of the tables they make.
+    """
+
+    seconds: float | None = None
+    cpu_h: float | None = None
+    gpu_h: float | None = None
+    n_rows: Mapping[str, int] = field(default_factory=dict)
+    n_bytes: int = 0
+    lines: Mapping[str, str] = field(default_factory=dict)
 
 
 def look_ahead(
@@ -30,31 +46,36 @@ def look_ahead(
     n_slots: int,
     stored: Container[str],
     say: Callable[[str], None],
-) -> None:
-    """Print how long packs will take, by a few steps of training, and what they will write.
+) -> Outlook:
+    """Measure a few steps of packs to tell how long they will take; count what they will write.
 
-    In place of the time it says why there is none: data that is not in ``sources`` (a dry run
-    downloads nothing into the folder ``data``), or an error in training. ``stored`` has the
+    There is no estimate of the time for data that is not in ``sources`` (a dry run downloads
+    nothing into the folder ``data``), or after an error in training. ``stored`` has the
     fingerprints in the stage cache.
     """
     if not packs:
-        return
-    lines = {}
+        return Outlook()
+    outlook = Outlook()
     if missing := {pack.configs[0].source for pack in packs} - set(sources):
         names = ", ".join(sorted(missing))
-        lines["time"] = f"no estimate: a dry run downloads nothing, and {data} lacks {names}"
+        lines = {"time": f"no estimate: a dry run downloads nothing, and {data} lacks {names}"}
     else:
         say("training a few steps of each shape, to tell how long all will take")
         try:
-            lines = _time(measure(packs, sources, resources), resources, n_slots)
+            measured = measure(packs, sources, resources)
         except Exception as error:  # noqa: BLE001 (said in one line: the plan stands without it)
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            lines["time"] = f"no estimate: the steps that were to tell failed: {reason}"
+            lines = {"time": f"no estimate: the steps that were to tell failed: {reason}"}
+        else:
+            outlook = _timed(measured, resources, n_slots)
+            lines = {**_time(outlook, len(packs), n_slots), "measured": _how(measured, resources)}
     stages = (stage for pack in packs for group in pack.groups for stage in group)
     if "measured" in lines and any(stage.fingerprint in stored for stage in stages):
         lines["measured"] += "; what comes from the stage cache is not taken off"
-    lines["tables"] = _tables([config for pack in packs for config in pack.configs])
-    print(lay_out(lines))
+    configs = [config for pack in packs for config in pack.configs]
+    rows, size = n_rows(configs), n_bytes(configs)
+    lines["tables"] = _tables(rows, size)
+    return replace(outlook, n_rows=rows, n_bytes=size, lines=lines)
 
 
 def hours(seconds: Sequence[float], resources: Resources) -> tuple[float, float]:
@@ -63,11 +84,23 @@ def hours(seconds: Sequence[float], resources: Resources) -> tuple[float, float]
     return resources.cpu * total_h, resources.gpu * total_h
 
 
-def _time(measured: Measured, resources: Resources, n_slots: int) -> dict[str, str]:
+def _timed(measured: Measured, resources: Resources, n_slots: int) -> Outlook:
     packs_s, _ = simulate(measured.seconds, n_slots)
     cpu_h, gpu_h = hours(measured.seconds, resources)
-    n_used = min(n_slots, len(measured.seconds))
+    return Outlook(packs_s + START_S, cpu_h, gpu_h)
+
+
+def _time(outlook: Outlook, n_packs: int, n_slots: int) -> dict[str, str]:
+    assert outlook.seconds is not None and outlook.cpu_h is not None and outlook.gpu_h is not None
+    n_used = min(n_slots, n_packs)
     slots = "1 slot" if n_used == 1 else f"{n_used} slots"
+    return {
+        "time": f"about {show_duration(outlook.seconds)} on {slots}, {START_S:.0f} s of it for "
+        f"Ray's start; {_show(outlook.cpu_h)} CPU-hours, {_show(outlook.gpu_h)} GPU-hours"
+    }
+
+
+def _how(measured: Measured, resources: Resources) -> str:
     how = f"steps of {measured.n_measured} of {measured.n_shapes} shapes, one pack at a time, on "
     if resources.gpu and measured.device == "cpu":
         how += "this machine's CPU: torch sees no GPU here, and one would take less"
@@ -77,21 +110,15 @@ def _time(measured: Measured, resources: Resources, n_slots: int) -> dict[str, s
         how += "; packs that share a GPU take turns, so it may be longer"
     if measured.n_measured < measured.n_shapes:
         how += "; the others by their estimated cost"
-    return {
-        "time": f"about {show_duration(packs_s + START_S)} on {slots}, {START_S:.0f} s of it for "
-        f"Ray's start; {_show(cpu_h)} CPU-hours, {_show(gpu_h)} GPU-hours",
-        "measured": how,
-    }
+    return how
 
 
 def _show(amount_h: float) -> str:
     return "under 0.001" if 0 < amount_h < 0.001 else f"{amount_h:.3g}"
 
 
-def _tables(configs: Sequence[Config]) -> str:
-    rows = n_rows(configs)
-    counts = ", ".join(f"{rows[name]:,} of {name}" for name in reversed(rows))
-    size = n_bytes(configs)
+def _tables(rows: Mapping[str, int], size: int) -> str:
+    counts = ", ".join(f"{rows[name]:,} of {name}" for name in reversed(tuple(rows)))
     shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
     return f"rows to come: {counts}; about {shown}"
 

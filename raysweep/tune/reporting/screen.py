@@ -9,16 +9,21 @@ from rich.live import Live
 from rich.text import Text
 
 from raysweep.monitor.terminal import Display
+from raysweep.tune.reporting.notebook import CellOutput, is_notebook
 from raysweep.tune.reporting.progress import Progress
 
 _PLAIN_EVERY_S = 30.0
 _LIVE_EVERY_S = 0.25
+_CELL_EVERY_S = 1.0
 _NOTEBOOK = "JPY_PARENT_PID"
 """Environment variable of what a notebook runs: it looks like a terminal and shows only lines."""
 
 
 class Screen:
-    """Shows a display that changes on a terminal, a line every 30 s elsewhere, nothing if quiet."""
+    """Shows a display that changes on a terminal and in a notebook, a line every 30 s elsewhere.
+
+    ``verbosity`` is -1 (show nothing), 0 or 1.
+    """
 
     def __init__(self, verbosity: int) -> None:
         self._verbosity = verbosity
@@ -31,26 +36,37 @@ class Screen:
             and _NOTEBOOK not in os.environ
         )
         self._live: Live | None = None
+        self._cell = CellOutput() if verbosity >= 0 and is_notebook() else None
         self._shown = time.monotonic()
 
     def say(self, text: str) -> None:
         """Print a line of what is going on (not if quiet)."""
         if self._verbosity >= 0:
-            self._console.print(Text(text))
+            self._print(text)
 
     def detail(self, text: str) -> None:
         """Print a line only if verbose."""
         if self._verbosity > 0:
+            self._print(text)
+
+    def _print(self, text: str) -> None:
+        if self._cell:
+            self._cell.add(text)
+        else:
             self._console.print(Text(text))
 
     def update(self, progress: Progress) -> None:
         """Show the progress if it is time to."""
         if self._verbosity < 0:
             return
-        every_s = _LIVE_EVERY_S if self._is_live else _PLAIN_EVERY_S
+        every_s = (
+            _LIVE_EVERY_S if self._is_live else _CELL_EVERY_S if self._cell else _PLAIN_EVERY_S
+        )
         if time.monotonic() - self._shown < every_s:
             return
-        if not self._is_live:
+        if self._cell:
+            self._cell.show(Display(progress.snapshot()))
+        elif not self._is_live:
             self._console.print(Text(progress.line()))
         else:
             if self._live is None:
@@ -60,7 +76,9 @@ class Screen:
         self._shown = time.monotonic()
 
     def close(self) -> None:
-        """Take the display away."""
+        """Take the display away; the lines stay."""
         if self._live is not None:
             self._live.stop()
             self._live = None
+        if self._cell:
+            self._cell.show(None)

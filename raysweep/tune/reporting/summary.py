@@ -15,7 +15,7 @@ from raysweep.tune.reporting.progress import Progress
 _SHOWN = 10
 
 
-def describe_plan(
+def plan_lines(
     sweep: Sweep,
     plan: Plan,
     *,
@@ -24,7 +24,7 @@ def describe_plan(
     resources: str,
     stored: Container[str] | None = None,
     n_paused: int = 0,
-) -> str:
+) -> dict[str, str]:
     """Describe what would run: configurations, packs, stages, memory, ``resources`` as they are.
 
     ``n_paused`` configurations go on beside the plan. ``stored`` has the fingerprints in the stage
@@ -35,7 +35,7 @@ def describe_plan(
     n_left_out = len(sweep.configs) - n_done - n_todo - n_paused
     largest, together = memory_of(plan, n_slots)
     sizes = [len(pack.configs) for pack in plan.packs] or [0]
-    lines = {
+    return {
         "configurations": f"{len(sweep.configs)} in all, {n_done} done, {n_todo} to do"
         + (f", {n_paused} go on where the last run stopped" if n_paused else "")
         + (f", {n_left_out} left for later by --limit" if n_left_out else "")
@@ -51,7 +51,6 @@ def describe_plan(
         "resources": resources,
         **limits(sweep),
     }
-    return lay_out(lines)
 
 
 def limits(sweep: Sweep) -> dict[str, str]:

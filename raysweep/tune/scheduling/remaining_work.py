@@ -20,9 +20,9 @@ from raysweep.tune.cluster.gpu_share import choose_share
 from raysweep.tune.cluster.nodes import Node, memory_a_pack, n_slots_of
 from raysweep.tune.reporting.progress import Progress
 from raysweep.tune.reporting.screen import Screen
-from raysweep.tune.reporting.summary import describe_plan
+from raysweep.tune.reporting.summary import lay_out, plan_lines
 from raysweep.tune.scheduling.ledger import Ledger
-from raysweep.tune.search.suggestions import EarlierSuggestions, describe, lanes_of, make_queue
+from raysweep.tune.search.suggestions import EarlierSuggestions, lanes_of, make_queue, search_lines
 
 if TYPE_CHECKING:
     from raysweep.tune.scheduling.queue import Job, JobQueue
@@ -104,12 +104,12 @@ class RemainingWork:
             has_gpu=has_gpu,
         )
 
-    def describe(self, plan: Plan, room: Capacity, n_paused: int = 0) -> str:
+    def describe(self, plan: Plan, room: Capacity, n_paused: int = 0) -> dict[str, str]:
         """Describe a plan."""
         stored = stored_stages(self.store.folder) if self.store else None
         n_done = len(self.sweep.configs) - len(self.missing)
         n_slots = max(1, room.n_slots)
-        return describe_plan(
+        return plan_lines(
             self.sweep,
             plan,
             n_slots=n_slots,
@@ -129,7 +129,7 @@ class RemainingWork:
         work, n_planned = sum(map(cost, packs)), sum(len(pack.configs) for pack in packs)
         n_paused = sum(len(job.pack.configs) for job in paused)
         if plan.packs or not paused:
-            self.screen.detail(self.describe(plan, room, n_paused))
+            self.screen.detail(lay_out(self.describe(plan, room, n_paused)))
         queue = JobQueue(plan.packs)
         queue.go_on(paused)
         return queue, self._progress(n_planned, work, room)
@@ -139,7 +139,8 @@ class RemainingWork:
     ) -> "tuple[SearchQueue, Progress]":
         """Return a queue that asks for suggestions, up to ``n_todo`` configurations of them."""
         lanes = lanes_of(self.sweep, room.memory)
-        self.screen.detail(describe(self.sweep, known, lanes, room.n_slots, room.why))
+        lines = search_lines(self.sweep, known, lanes, room.n_slots, room.why)
+        self.screen.detail(lay_out(lines))
         progress = self._progress(n_todo, 0.0, room)
         queue = make_queue(
             self.sweep, known, folder=self.folder, lanes=lanes, limit=self.limit, progress=progress

@@ -18,7 +18,7 @@ from raysweep.settings.execution import Resources
 from raysweep.tune.scheduling.collector import Collector
 from raysweep.tune.scheduling.queue import Job, JobQueue, QueueSearcher
 from raysweep.tune.scheduling.trainable import PackTrainable, trial_config
-from raysweep.tune.signals import StopRun, end_at_once
+from raysweep.tune.signals import StopRun, can_handle_signals, end_at_once
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,21 @@ def run_packs(queue: JobQueue, terms: TrialOptions, collector: Collector) -> Non
     Raises ``WriteError`` where the tables could not be written, ``NothingRunsError`` where a node
     has other versions of the packages than the driver.
     """
-    for name in ("ray", "ray.tune", "ray.train"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    with _stop_on_signals(collector):
+    with _quiet_loggers("ray", "ray.tune", "ray.train"), _stop_on_signals(collector):
         _fit(queue, terms, collector)
+
+
+@contextmanager
+def _quiet_loggers(*names: str) -> Iterator[None]:
+    """Let loggers print nothing for a while."""
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _fit(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
@@ -118,6 +129,9 @@ def _stop_on_signals(collector: Collector) -> Iterator[None]:
         collector.is_stopping = True
         print("stopping, rows are kept; again to stop at once", file=sys.stderr, flush=True)
 
+    if not can_handle_signals():
+        yield
+        return
     stopping: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.signal(number, stop) for number in stopping}
     try:

@@ -21,7 +21,7 @@ from raysweep.tables.ranking import usual_mode
 from raysweep.tables.reader import read_arrow
 from raysweep.tables.schemas import TABLES, config_of
 from raysweep.tune.reporting.progress import Progress
-from raysweep.tune.reporting.summary import lay_out, limits
+from raysweep.tune.reporting.summary import limits
 from raysweep.user_text.values import near
 
 if TYPE_CHECKING:
@@ -223,9 +223,9 @@ class Estimate:
         self._progress.total_work = self._cost * max(self._progress.n_total, self._n) / self._n
 
 
-def describe(
+def search_lines(
     sweep: Sweep, known: EarlierSuggestions, lanes: int, n_slots: int, resources: str
-) -> str:
+) -> dict[str, str]:
     """Describe what a search would do, as far as it is known beforehand."""
     assert sweep.space is not None
     search, n_seeds = sweep.search, len(sweep.space.seeds)
@@ -234,7 +234,7 @@ def describe(
     )
     sampler = f" ({search.sampler})" if search.method == "optuna" else ""
     sizes = [_memory(config, lanes) for config in sweep.examples]
-    lines = {
+    return {
         "search": f"{search.method}{sampler} for {wanted}",
         "configurations": f"{search.n_samples} suggestions x {n_seeds} seeds: "
         f"{search.n_samples * n_seeds} in all, {len(known.ended) * n_seeds} done",
@@ -245,4 +245,3 @@ def describe(
         "resources": resources,
         **limits(sweep),
     }
-    return lay_out(lines)

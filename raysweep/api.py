@@ -1,0 +1,275 @@
+"""Running search spaces from Python: what ``import raysweep`` gives."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from raysweep.errors import InputError, RaysweepError, SweepStoppedError
+from raysweep.settings.grid import TOP_KEYS
+from raysweep.settings.plain_values import plain_space
+from raysweep.settings.sweep import MAX_CONFIGS, Sweep, load_sweep, sweep_from, sweep_of
+from raysweep.settings.yaml_text import dump_yaml
+from raysweep.shipped import find_space
+from raysweep.sweep_results import SweepResults
+from raysweep.tables.paths import ResultsPath
+from raysweep.tune.driver import plan_sweep, run_sweep
+from raysweep.tune.options import Options
+from raysweep.tune.preview.sweep_plan import SweepPlan
+from raysweep.tune.signals import handlers_restored
+from raysweep.user_text.values import near
+
+SearchSpace = str | PathLike[str] | Mapping[str, Any]
+_OPTIONS = ("results", "name", "fresh", "limit", "address", "wait_for_nodes", "wait_s") + (
+    "without_token", "refuse_above", "data_folder", "verbose", "quiet", "measure"
+)  # fmt: skip
+_NAMES = {"data": "data_folder", "max-configs": "refuse_above"}
+"""Options of the command that are called otherwise here: these are keys of a search space."""
+_SAME_CALL = "run the same call again to continue"
+
+
+def run(
+    search_space: SearchSpace,
+    *,
+    results: str | PathLike[str] = "results",
+    name: str | None = None,
+    fresh: bool = False,
+    limit: int | None = None,
+    address: str | None = None,
+    wait_for_nodes: int | None = None,
+    wait_s: float = 600.0,
+    without_token: bool = False,
+    refuse_above: int = MAX_CONFIGS,
+    data_folder: str | PathLike[str] | None = None,
+    verbose: bool = False,
+    quiet: bool = False,
+    **changes: Any,
+) -> SweepResults:
+    """Train what is missing of a search space on Ray, and return its results.
+
+    Every configuration is trained exactly once: the same call again trains only what is missing,
+    and continues packs that were interrupted. Progress is shown in the notebook's cell or on
+    stderr. Ray is shut down at the end, unless this process was already using it.
+
+    Args:
+        search_space: A YAML file, the name of a shipped search space such as ``"vib"``, YAML text
+            (with line breaks), or a dict of the same form.
+        results: Folder of all sweeps, or an address in an object store (``s3://BUCKET/sweeps``).
+        name: Name of this sweep's folder; by default the file's name, ``"sweep"`` for a dict.
+        fresh: Start over. Earlier results are moved aside, not deleted.
+        limit: Train at most this many configurations now.
+        address: Ray cluster to join (``HOST:PORT`` or ``"auto"``); by default ``RAY_ADDRESS``,
+            else the Ray that this process uses, else one is started on this machine.
+        wait_for_nodes: Start once this many nodes can run a pack.
+        wait_s: Seconds to wait for them.
+        without_token: Allow a Ray cluster on which anyone may run code.
+        refuse_above: Refuse search spaces with more configurations than this.
+        data_folder: Folder of the data sets; by default ``RAYSWEEP_DATA``, else ``"data"``.
+        verbose: Show more.
+        quiet: Show nothing.
+        **changes: Keys of the search space to change: ``space={"lr": 1e-3}`` sets ``space.lr`` and
+            leaves the rest of ``space:`` as it is, ``seeds=[0, 1]`` replaces a key.
+
+    Returns:
+        The results so far. Configurations that diverged or failed are rows
+        (``SweepResults.failed``), not exceptions.
+
+    Raises:
+        InputError: A mistake that you can correct, in one line.
+        NothingRunsError: No configuration could run, such as a cluster without room for one.
+        SweepStoppedError: Something stopped the sweep early. What was written is kept.
+        KeyboardInterrupt: You interrupted it (a notebook's stop button, ctrl-c). What was written
+            is kept, and the same call continues.
+    """
+    with _in_python_words(), handlers_restored():
+        sweep, options = _asked(
+            search_space,
+            changes,
+            refuse_above,
+            results=results,
+            name=name,
+            fresh=fresh,
+            limit=limit,
+            address=address,
+            wait_for_nodes=wait_for_nodes,
+            wait_s=wait_s,
+            without_token=without_token,
+            data_folder=data_folder,
+            verbosity=-1 if quiet else int(verbose),
+        )
+        outcome, _ = run_sweep(sweep, options)
+        if outcome.is_error:
+            raise SweepStoppedError(outcome.message)
+        if outcome.is_interrupted:
+            raise KeyboardInterrupt(outcome.message)
+        return SweepResults(options.results / options.name, options.data)
+
+
+def plan(
+    search_space: SearchSpace,
+    *,
+    results: str | PathLike[str] = "results",
+    name: str | None = None,
+    fresh: bool = False,
+    limit: int | None = None,
+    refuse_above: int = MAX_CONFIGS,
+    data_folder: str | PathLike[str] | None = None,
+    measure: bool = True,
+    **changes: Any,
+) -> SweepPlan:
+    """Return what ``run`` would do with the same arguments; nothing is trained or written.
+
+    Args:
+        search_space: As for ``run``.
+        results: As for ``run``: what is done there counts as done.
+        name: As for ``run``.
+        fresh: As for ``run``.
+        limit: As for ``run``.
+        refuse_above: As for ``run``.
+        data_folder: As for ``run``. Nothing is downloaded.
+        measure: Train a few steps of each shape, a minute at most, to estimate the time.
+        **changes: As for ``run``.
+
+    Raises:
+        InputError: A mistake that you can correct, in one line.
+    """
+    with _in_python_words():
+        sweep, options = _asked(
+            search_space,
+            changes,
+            refuse_above,
+            results=results,
+            name=name,
+            fresh=fresh,
+            limit=limit,
+            data_folder=data_folder,
+            verbosity=-1,
+        )
+        return plan_sweep(sweep, options, is_measured=measure)
+
+
+def load(folder: str | PathLike[str], *, data_folder: str | PathLike[str] | None = None) -> SweepResults:
+    """Return the results of a sweep by its folder, finished or not, also while it runs.
+
+    Args:
+        folder: The sweep's folder, such as ``"results/vib"``, or its address in an object store.
+        data_folder: Folder of the data sets, for images in the report.
+
+    Raises:
+        InputError: There is no sweep in this folder.
+    """
+    with _in_python_words():
+        found = SweepResults(_place(folder), _path(data_folder))
+        _ = found.status  # for its checks
+        return found
+
+
+def _asked(
+    search_space: SearchSpace,
+    changes: Mapping[str, Any],
+    refuse_above: int,
+    *,
+    results: str | PathLike[str],
+    name: str | None,
+    fresh: bool,
+    limit: int | None,
+    data_folder: str | PathLike[str] | None,
+    verbosity: int,
+    address: str | None = None,
+    wait_for_nodes: int | None = None,
+    wait_s: float = 600.0,
+    without_token: bool = False,
+) -> tuple[Sweep, Options]:
+    """Read and check a search space and the options of a call."""
+    for option, number in (("limit", limit), ("wait_for_nodes", wait_for_nodes)):
+        if number is not None and number < 1:
+            raise InputError(f"{option}: expected a whole number from 1, got {number}")
+    sweep, stem = _read(search_space, _overrides(changes), refuse_above)
+    place, name = _place(results), name or stem
+    file = place / name / "sweep.yaml"
+    options = Options(
+        results=place,
+        name=name,
+        is_fresh=fresh,
+        limit=limit,
+        address=address,
+        n_nodes=wait_for_nodes,
+        wait_s=wait_s,
+        is_without_token=without_token,
+        data=_path(data_folder),
+        verbosity=verbosity,
+        # The search space as resolved: what the call was may not fit on a command line.
+        command=("raysweep", "run", str(file), "--name", name, "--results", str(place)),
+        resume=_SAME_CALL,
+    )
+    return sweep, options
+
+
+def _read(
+    search_space: SearchSpace, overrides: list[str], refuse_above: int
+) -> tuple[Sweep, str]:
+    """Return a search space, and the name of its sweep if none is given."""
+    if isinstance(search_space, Mapping):
+        return sweep_of("search space", search_space, overrides, max_configs=refuse_above), "sweep"
+    if isinstance(search_space, str) and "\n" in search_space:
+        text = search_space.encode()
+        return sweep_from("search space", text, overrides, max_configs=refuse_above), "sweep"
+    if not isinstance(search_space, str | PathLike):
+        raise InputError(
+            f"search space: expected a file, the name of a shipped search space, YAML text or a "
+            f"dict, got {type(search_space).__name__}"
+        )
+    file = find_space(Path(search_space), is_quiet=True)
+    return load_sweep(file, overrides, max_configs=refuse_above), file.stem
+
+
+def _overrides(changes: Mapping[str, Any]) -> list[str]:
+    """Write changes of a search space as the command line does: ``space.lr=1e-3``."""
+    for key, value in changes.items():
+        if key not in TOP_KEYS:
+            hint = near(key, [*TOP_KEYS, *_OPTIONS])
+            raise InputError(f"expected an option or a key of a search space, got {key!r}{hint}")
+        if key == "data" and isinstance(value, str | PathLike):
+            raise InputError(
+                f"data: expected settings such as {{'source': 'mnist'}}, got {str(value)!r}; "
+                f"the data folder is data_folder={str(value)!r}"
+            )
+    plain = plain_space(changes)
+    return [
+        f"{path}={dump_yaml(value).removesuffix('...\n').strip()}"
+        for key, given in plain.items()
+        for path, value in (
+            [(f"{key}.{name}", inner) for name, inner in given.items()]
+            if isinstance(given, dict)
+            else [(key, given)]
+        )
+    ]
+
+
+def _place(folder: str | PathLike[str]) -> ResultsPath:
+    if not isinstance(folder, str | PathLike):
+        raise InputError(f"results: expected a folder, got {type(folder).__name__}")
+    return ResultsPath.of(folder if isinstance(folder, str) else Path(folder))
+
+
+def _path(folder: str | PathLike[str] | None) -> Path | None:
+    return None if folder is None else Path(folder)
+
+
+@contextmanager
+def _in_python_words() -> Iterator[None]:
+    """Name arguments where a message names options: ``--data`` is ``data_folder`` here."""
+    try:
+        yield
+    except RaysweepError as error:
+        error.args = tuple(map(_translated, error.args))
+        raise
+
+
+def _translated(message: Any) -> Any:
+    def word(match: re.Match[str]) -> str:
+        return _NAMES.get(match[1], match[1].replace("-", "_"))
+
+    return re.sub(r"(?<![\w-])--([a-z][a-z-]*[a-z])", word, message)

@@ -1,0 +1,184 @@
+"""The results of one sweep, as an object for notebooks and scripts."""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import pandas as pd
+
+from raysweep.analysis.leaderboard import DEFAULT_METRIC, rank
+from raysweep.analysis.report.page import report_page
+from raysweep.analysis.sweeps import Sweeps
+from raysweep.errors import InputError
+from raysweep.monitor.snapshot import SweepStatus
+from raysweep.monitor.terminal import Snapshot
+from raysweep.settings.sweep import Sweep, sweep_from
+from raysweep.statuses import Status
+from raysweep.tables.paths import ResultsPath
+from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
+from raysweep.tune.scheduling.ledger import stays
+from raysweep.tune.search.suggestions import known_of
+
+_SHOWN = 5
+
+
+class SweepResults:
+    """The results of a sweep: finished, interrupted, or running at this moment.
+
+    Tables are read from the folder whenever they are asked for, so they grow while the sweep runs;
+    keep one in a variable to work on it. They hold the configurations of the search space as it
+    was last run: rows of earlier versions of it are left out (``raysweep.results.read_trials``
+    returns all).
+
+    >>> sweep = raysweep.load("results/small")
+    >>> sweep.trials["status"].value_counts().to_dict()
+    {'finished': 12}
+    >>> best = sweep.leaderboard("forgetting", n=3)
+    >>> list(best.columns)[:4]
+    ['mean', 'sd', 'ci95', 'seeds']
+    >>> len(sweep.failed)
+    0
+    """
+
+    def __init__(self, location: ResultsPath, data: Path | None = None) -> None:
+        self._location = location
+        self._data = data
+        self._read: tuple[bytes, Sweep] | None = None
+
+    @property
+    def folder(self) -> Path | str:
+        """The sweep's folder: a path, or an address in an object store."""
+        return self._location.local or str(self._location)
+
+    @property
+    def trials(self) -> pd.DataFrame:
+        """One row per configuration that has ended (docs: Tables)."""
+        return self._current(read_trials(self._location))
+
+    @property
+    def epochs(self) -> pd.DataFrame:
+        """One row per configuration, stage and epoch."""
+        return self._current(read_epochs(self._location))
+
+    @property
+    def accuracy(self) -> pd.DataFrame:
+        """One row per configuration, task learned and task tested."""
+        return self._current(read_accuracy(self._location))
+
+    @property
+    def failed(self) -> pd.DataFrame:
+        """The rows of ``trials`` that failed, with the reason in ``error``.
+
+        Diverged configurations did not fail; the next run trains failed ones again.
+        """
+        trials = self.trials
+        return trials[trials["status"] == Status.FAILED].reset_index(drop=True)
+
+    @property
+    def status(self) -> Snapshot:
+        """How far the sweep is; ``print(sweep.status)`` shows what ``raysweep status`` does."""
+        return SweepStatus.at(self._location).snapshot()
+
+    def leaderboard(
+        self,
+        metric: str | Sequence[str] = DEFAULT_METRIC,
+        n: int = 10,
+        *,
+        mode: str | Sequence[str] | None = None,
+        where: str | None = None,
+    ) -> pd.DataFrame:
+        """Rank settings by their mean over seeds; of several metrics, return the Pareto front.
+
+        Args:
+            metric: A metric of ``trials``, or several.
+            n: The most rows to return.
+            mode: ``"max"`` or ``"min"`` for each metric; by default as is usual for it.
+            where: Only rows that meet a condition in pandas' query syntax: ``"lr < 0.1"``.
+
+        Returns:
+            For one metric ``mean``, ``sd``, ``ci95`` (half-width of Student's 95 % interval of
+            the mean over seeds; null for one seed), ``seeds`` (finished / all) and the settings
+            that differ between rows.
+
+        Raises:
+            InputError: An unknown metric or setting, or no row to rank.
+        """
+        metrics = [metric] if isinstance(metric, str) else list(metric)
+        modes = [mode] if isinstance(mode, str) else list(mode) if mode is not None else None
+        trials = Sweeps([self._location], where, self._ids()).trials
+        return rank(trials, metrics, modes, n).drop(columns="sweep", errors="ignore")
+
+    def report(
+        self,
+        file: str | PathLike[str] | None = None,
+        *,
+        metric: str = DEFAULT_METRIC,
+        n_samples: int = 3,
+        where: str | None = None,
+    ) -> Path:
+        """Write a report: one HTML file that needs no network.
+
+        Args:
+            file: File to write; by default ``NAME.html`` in the current folder.
+            metric: The metric that it begins with.
+            n_samples: How many of the best configurations to show replayed images of.
+            where: Only rows that meet a condition in pandas' query syntax.
+
+        Returns:
+            The file's path.
+        """
+        sweeps = Sweeps([self._location], where, self._ids())
+        page = report_page(sweeps, metric, n_samples, self._data)
+        path = Path(file) if file is not None else Path(f"{self._location.name}.html")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+        return path
+
+    def __repr__(self) -> str:
+        try:
+            return f"<SweepResults {self.folder}: {_counts(self.status)}>"
+        except InputError:
+            return f"<SweepResults {self.folder}>"
+
+    def _repr_html_(self) -> str | None:
+        """Show counts and the best settings in a notebook."""
+        try:
+            counts = _counts(self.status)
+            metric, _ = self._sweep().search.objective
+            best = self.leaderboard(metric, _SHOWN).rename(columns={"mean": metric})
+        except InputError:
+            return None
+        title = pd.Series([f"{self.folder}: {counts}"]).to_frame()
+        head = title.to_html(header=False, index=False, border=0)
+        return head + best.to_html(index=False, float_format="{:.4g}".format, na_rep="–")
+
+    def _sweep(self) -> Sweep:
+        """Return the search space that was last run."""
+        file = self._location / "sweep.yaml"
+        try:
+            content = file.read_bytes()
+        except OSError as error:
+            reason = error.strerror or "no such file"
+            raise InputError(
+                f"{file}: expected the search space of a sweep, got: {reason}; "
+                f"raysweep.results.read_trials reads the tables without it"
+            ) from None
+        if self._read is None or self._read[0] != content:
+            self._read = content, sweep_from(str(file), content)
+        return self._read[1]
+
+    def _ids(self) -> frozenset[str]:
+        sweep = self._sweep()
+        configs: Sequence[object] = sweep.configs
+        if sweep.space is not None:
+            known = known_of(self._location, sweep.space, False, stays(sweep))
+            configs = known.configs(sweep.space)
+        return frozenset(config.id for config in configs)  # type: ignore[attr-defined]
+
+    def _current(self, frame: pd.DataFrame) -> pd.DataFrame:
+        return frame[frame["config_id"].isin(self._ids())].reset_index(drop=True)
+
+
+def _counts(status: Snapshot) -> str:
+    counts = [f"{n} {name}" for name, n in status.parts.items() if n]
+    return ", ".join(counts) or "nothing has ended yet"
