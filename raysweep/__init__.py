@@ -1,9 +1,9 @@
 """Large grids of small continual-learning experiments, trained in stacks on Ray.
 
-    import raysweep
+import raysweep
 
-    sweep = raysweep.run("vib.yaml", space={"lr": 1e-3})
-    sweep.trials
+sweep = raysweep.run("vib.yaml", space={"lr": 1e-3})
+sweep.trials
 """
 
 import os

@@ -22,9 +22,10 @@ from raysweep.tune.signals import handlers_restored
 from raysweep.user_text.values import near
 
 SearchSpace = str | PathLike[str] | Mapping[str, Any]
-_OPTIONS = ("results", "name", "fresh", "limit", "address", "wait_for_nodes", "wait_s") + (
-    "without_token", "refuse_above", "data_folder", "verbose", "quiet", "measure"
-)  # fmt: skip
+_OPTIONS = [
+    *("results", "name", "fresh", "limit", "address", "wait_for_nodes", "wait_s"),
+    *("without_token", "refuse_above", "data_folder", "verbose", "quiet"),
+]
 _NAMES = {"data": "data_folder", "max-configs": "refuse_above"}
 """Options of the command that are called otherwise here: these are keys of a search space."""
 _SAME_CALL = "run the same call again to continue"
@@ -150,7 +151,9 @@ def plan(
         return plan_sweep(sweep, options, is_measured=measure)
 
 
-def load(folder: str | PathLike[str], *, data_folder: str | PathLike[str] | None = None) -> SweepResults:
+def load(
+    folder: str | PathLike[str], *, data_folder: str | PathLike[str] | None = None
+) -> SweepResults:
     """Return the results of a sweep by its folder, finished or not, also while it runs.
 
     Args:
@@ -207,9 +210,7 @@ def _asked(
     return sweep, options
 
 
-def _read(
-    search_space: SearchSpace, overrides: list[str], refuse_above: int
-) -> tuple[Sweep, str]:
+def _read(search_space: SearchSpace, overrides: list[str], refuse_above: int) -> tuple[Sweep, str]:
     """Return a search space, and the name of its sweep if none is given."""
     if isinstance(search_space, Mapping):
         return sweep_of("search space", search_space, overrides, max_configs=refuse_above), "sweep"
@@ -236,16 +237,16 @@ def _overrides(changes: Mapping[str, Any]) -> list[str]:
                 f"data: expected settings such as {{'source': 'mnist'}}, got {str(value)!r}; "
                 f"the data folder is data_folder={str(value)!r}"
             )
-    plain = plain_space(changes)
-    return [
-        f"{path}={dump_yaml(value).removesuffix('...\n').strip()}"
-        for key, given in plain.items()
-        for path, value in (
-            [(f"{key}.{name}", inner) for name, inner in given.items()]
-            if isinstance(given, dict)
-            else [(key, given)]
-        )
-    ]
+    texts = []
+    for key, given in plain_space(changes).items():
+        of_section = isinstance(given, dict)
+        values = {f"{key}.{name}": v for name, v in given.items()} if of_section else {key: given}
+        texts += [f"{path}={_yaml(value)}" for path, value in values.items()]
+    return texts
+
+
+def _yaml(value: Any) -> str:
+    return dump_yaml(value).removesuffix("...\n").strip()
 
 
 def _place(folder: str | PathLike[str]) -> ResultsPath:

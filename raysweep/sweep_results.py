@@ -18,6 +18,7 @@ from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 from raysweep.tune.scheduling.ledger import stays
 from raysweep.tune.search.suggestions import known_of
+from raysweep.user_text.values import NULL_TEXT
 
 _SHOWN = 5
 
@@ -150,7 +151,7 @@ class SweepResults:
             return None
         title = pd.Series([f"{self.folder}: {counts}"]).to_frame()
         head = title.to_html(header=False, index=False, border=0)
-        return head + best.to_html(index=False, float_format="{:.4g}".format, na_rep="–")
+        return head + best.to_html(index=False, float_format="{:.4g}".format, na_rep=NULL_TEXT)
 
     def _sweep(self) -> Sweep:
         """Return the search space that was last run."""

@@ -21,8 +21,9 @@ from raysweep.user_text.values import near
 class Sweeps:
     """The tables of sweeps, each read when it is first asked for; ``where`` filters trials.
 
-    ``ids`` are the configurations to keep (None: all). Only rows of configurations that have ended are given. Raises ``InputError`` for a folder that
-    is no sweep's, a damaged table, a mistake in ``where``, and where no row is left.
+    ``ids`` are the configurations to keep (None: all). Only rows of configurations that have ended
+    are given. Raises ``InputError`` for a folder that is no sweep's, a damaged table, a mistake in
+    ``where``, and where no row is left.
     """
 
     def __init__(

@@ -98,7 +98,7 @@ def tune(
             resume=resume,
         )
         if dry_run:
-            plan_sweep(sweep, options, lambda text: print(text, flush=True))
+            plan_sweep(sweep, options, show=lambda text: print(text, flush=True))
             code = ExitCode.ENDED
         else:
             outcome, _ = run_sweep(sweep, options)

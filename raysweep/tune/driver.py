@@ -75,15 +75,20 @@ def run_sweep(sweep: Sweep, options: Options) -> tuple[Outcome, Sweep]:
 
 
 def plan_sweep(
-    sweep: Sweep, options: Options, show: Callable[[str], None] = lambda _: None
+    sweep: Sweep,
+    options: Options,
+    *,
+    show: Callable[[str], None] = lambda _: None,
+    is_measured: bool = True,
 ) -> SweepPlan:
     """Return what ``run_sweep`` would do, and by a few steps of it how long it would take.
 
-    ``show`` is given the lines of the plan as they become known. Raises as ``run_sweep``.
+    ``show`` is given the lines of the plan as they become known; ``is_measured`` tells whether to
+    measure the time. Raises as ``run_sweep``.
     """
     driver = _Driver(sweep, options)
     try:
-        return driver.dry_run(show)
+        return driver.dry_run(show, is_measured)
     finally:
         driver.close()
 
@@ -157,7 +162,7 @@ class _Driver:
         self.sweep = replace(self.sweep, configs=tuple(known.configs(self.sweep.space)))
         return known
 
-    def dry_run(self, show: Callable[[str], None]) -> SweepPlan:
+    def dry_run(self, show: Callable[[str], None], is_measured: bool) -> SweepPlan:
         """Return what would run, and by a few steps of it how long it would take."""
         known, ledger, nodes = self._know(), self._ledger(), [this_machine()]
         wanted = ledger.missing(self.sweep) if known is None else self.sweep.examples
@@ -184,6 +189,7 @@ class _Driver:
             n_slots=n_slots,
             stored=stored_stages(self.store.folder) if self.store else (),
             say=self.screen.say,
+            is_measured=is_measured,
         )
         if outlook.lines:
             show(lay_out(outlook.lines))

@@ -46,12 +46,13 @@ def look_ahead(
     n_slots: int,
     stored: Container[str],
     say: Callable[[str], None],
+    is_measured: bool = True,
 ) -> Outlook:
     """Measure a few steps of packs to tell how long they will take; count what they will write.
 
     There is no estimate of the time for data that is not in ``sources`` (a dry run downloads
     nothing into the folder ``data``), or after an error in training. ``stored`` has the
-    fingerprints in the stage cache.
+    fingerprints in the stage cache; ``is_measured`` tells whether to measure at all.
     """
     if not packs:
         return Outlook()
@@ -59,6 +60,8 @@ def look_ahead(
     if missing := {pack.configs[0].source for pack in packs} - set(sources):
         names = ", ".join(sorted(missing))
         lines = {"time": f"no estimate: a dry run downloads nothing, and {data} lacks {names}"}
+    elif not is_measured:
+        lines = {}
     else:
         say("training a few steps of each shape, to tell how long all will take")
         try:
