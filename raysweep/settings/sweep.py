@@ -36,6 +36,7 @@ from raysweep.settings.grid import (
     settings_at,
 )
 from raysweep.settings.overrides import apply_overrides, read_without_secrets
+from raysweep.settings.plain_values import plain_space
 from raysweep.settings.sampling import RAY_SEARCHERS, Domain, Search, search_of
 from raysweep.settings.space import Space, applying_in, check_applying, space_of
 from raysweep.settings.stopping import Budget, EarlyStopping, budget_of, early_stopping_of
@@ -119,6 +120,27 @@ def sweep_from(
         return _build(name, raw, max_configs)
     except InputError as error:
         raise InputError(one_line(f"{name}: {error}{_position(error, located, paths)}")) from None
+
+
+def sweep_of(
+    name: str,
+    raw: Mapping[str, Any],
+    overrides: Sequence[str] = (),
+    *,
+    max_configs: int = MAX_CONFIGS,
+) -> Sweep:
+    """Make a sweep of a search space given as a dict; as ``load_sweep``.
+
+    Its values may be those of NumPy and pandas, and distributions of Ray Tune and Optuna
+    (``plain_space`` returns what they are in a file). Messages start with ``name`` and have no
+    line and column.
+    """
+    try:
+        plain = plain_space(raw)
+        apply_overrides(plain, overrides)
+        return _build(name, plain, max_configs)
+    except InputError as error:
+        raise InputError(one_line(f"{name}: {error}")) from None
 
 
 def _decoded(content: bytes) -> str:

@@ -16,7 +16,7 @@ from raysweep.settings.yaml_nodes import Items, Mark, Node, Pairs, Scalar, is_me
 from raysweep.user_text.values import show
 
 _CORE = "tag:yaml.org,2002:"
-_MAX_DIGITS = 1000  # Python refuses to read or write a whole number of more than 4,300
+MAX_DIGITS = 1000  # Python refuses to read or write a whole number of more than 4,300
 
 
 class _CoreDumper(yaml.SafeDumper):
@@ -120,9 +120,9 @@ def _scalar(node: Scalar) -> Any:
     if kind == "float":
         return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
     if kind == "int":
-        if len(text) > _MAX_DIGITS:
+        if len(text) > MAX_DIGITS:
             raise InputError(
-                f"{node.mark}: expected YAML with numbers of at most {_MAX_DIGITS:,} digits, "
+                f"{node.mark}: expected YAML with numbers of at most {MAX_DIGITS:,} digits, "
                 f"got {len(text):,} digits"
             )
         return int(text)
