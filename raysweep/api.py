@@ -1,6 +1,7 @@
 """Running search spaces from Python: what ``import raysweep`` gives."""
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
@@ -75,7 +76,8 @@ def run(
 
     Returns:
         The results so far. Configurations that diverged or failed are rows
-        (``SweepResults.failed``), not exceptions.
+        (``SweepResults.failed``), not exceptions; a ``UserWarning`` tells that some failed, or
+        that ``limit`` or a budget left some for later.
 
     Raises:
         InputError: A mistake that you can correct, in one line.
@@ -105,6 +107,8 @@ def run(
             raise SweepStoppedError(outcome.message)
         if outcome.is_interrupted:
             raise KeyboardInterrupt(outcome.message)
+        if outcome.message:
+            warnings.warn(f"{options.name}: {outcome.message}", stacklevel=2)
         return SweepResults(options.results / options.name, options.data)
 
 

@@ -37,6 +37,6 @@ def difference(wanted: Mapping[str, str], found: Mapping[str, str], host: str) -
         if version != got:
             return (
                 f"expected {name} {version} on every node, as the driver has it, but {host} has "
-                f"{got}; install the same on all (bin/setup does, from constraints.txt)"
+                f"{got}; install the same on all (in a checkout bin/setup does)"
             )
     return None

@@ -1,1 +1,1 @@
-"""Scripts over the tables of a sweep: ``python -m analysis.<name> results/<sweep>``."""
+"""Scripts over the tables of a sweep: ``raysweep NAME results/SWEEP``."""

@@ -27,12 +27,15 @@ TABLE_FORMATS = ("text", "csv", "json", "markdown")
 TableFormat = Annotated[str | None, typer.Option("--format", help=", ".join(TABLE_FORMATS) + ".")]
 
 
-def run(script: Callable[..., None]) -> None:
-    """Run a script's function as its command line; a user's mistake is one line and exit code 2."""
+def run(script: Callable[..., None], called_as: str | None = None) -> None:
+    """Run a script's function as its command line; a user's mistake is one line and exit code 2.
+
+    ``called_as`` is the name that its help shows.
+    """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
     app.command()(script)
     try:
-        app(standalone_mode=True)
+        app(prog_name=called_as, standalone_mode=True)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -1,6 +1,6 @@
 """Compare two sweeps: settings that differ, and a metric where the other settings are the same.
 
-    python -m analysis.compare results/first results/second [--metric forgetting] [--by replay]
+    raysweep compare results/first results/second [--metric forgetting] [--by replay]
         [--ignore SETTING] [--where "lr < 0.1"] [--format csv] [--out table.csv]
 
 Rows are paired that have the same settings and seed, but for settings that are constant in each

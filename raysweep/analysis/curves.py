@@ -1,7 +1,7 @@
 """Draw learning curves with bands over seeds, or the accuracy matrix.
 
-    python -m analysis.curves results/vib [--metric test_accuracy] [--by replay] [--facet lr]
-    python -m analysis.curves results/vib --matrix [--by replay] [--out matrix.pdf]
+    raysweep curves results/vib [--metric test_accuracy] [--by replay] [--facet lr]
+    raysweep curves results/vib --matrix [--by replay] [--out matrix.pdf]
 
 The metric is a column of ``epochs``: test_accuracy (on the task that is being learned), loss,
 class_loss and so on. Stages follow each other on one axis. A line is the mean of the finished runs

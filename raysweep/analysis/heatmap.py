@@ -1,6 +1,6 @@
 """Draw a metric over two settings, faceted by others.
 
-    python -m analysis.heatmap results/vib [--metric forgetting] [--x beta_1] [--y beta_2]
+    raysweep heatmap results/vib [--metric forgetting] [--x beta_1] [--y beta_2]
         [--facet replay --facet lr] [--where "model == 'vib'"] [--out map.pdf]
 
 A cell has the mean over seeds, and over settings that are not named: the title says which. Where
@@ -50,7 +50,7 @@ def means(trials: pd.DataFrame, metric: str, by: Sequence[str]) -> pd.DataFrame:
     """Take the mean of a metric in each cell, and say where what diverged did.
 
     Gives the columns of ``raysweep.results.mean_over_seeds`` and ``mark``, such as
-    ``task 2, ep. 3`` (see ``analysis.stability.mark``), null where none diverged.
+    ``task 2, ep. 3`` (see ``raysweep.analysis.stability.mark``), null where none diverged.
     """
     cells = mean_over_seeds(trials, metric, by)
     places = divergence(trials, by)

@@ -1,6 +1,6 @@
 """Say which settings matter for a metric: permutation importance of a random forest.
 
-    python -m analysis.importance results/vib [--metric forgetting] [--where "replay != 'none'"]
+    raysweep importance results/vib [--metric forgetting] [--where "replay != 'none'"]
         [--format csv] [--out table.csv] [--figure importance.png]
 
 A forest learns the metric from the settings that differ, on four fifths of them, and predicts it

@@ -1,8 +1,8 @@
 """Rank the settings of one or several sweeps by a metric, by mean over seeds.
 
-    python -m analysis.leaderboard results/vib [results/mir ...] [--metric average_accuracy] [-n 10]
+    raysweep leaderboard results/vib [results/mir ...] [--metric average_accuracy] [-n 10]
         [--where "lr < 0.1 and replay == 'simple'"] [--format markdown] [--out best.csv]
-    python -m analysis.leaderboard results/vib --metric average_accuracy --metric forgetting
+    raysweep leaderboard results/vib --metric average_accuracy --metric forgetting
 
 sd is over the finished seeds, ci95 the half-width of Student's 95 % interval of the mean, seeds
 how many finished of how many there are. Settings with fewer finished seeds than others come after

@@ -1,6 +1,6 @@
 """Show the replayed images of configurations with their labels, and reconstructions.
 
-    python -m analysis.samples results/vib [--config ID ...] [--n 10] [--out samples.png]
+    raysweep samples results/vib [--config ID ...] [--n 10] [--out samples.png]
 
 Tables hold no images: each configuration is trained again, which takes as long as training it
 alone on a CPU (less with stages kept by ``stage_cache: true``); the figure says whether its numbers

@@ -1,7 +1,7 @@
 """Map where training diverges: over the learning rate and the betas, or any other settings.
 
-    python -m analysis.stability results/vib [--x lr] [--y beta_1] [--facet beta_2] [--out map.pdf]
-    python -m analysis.stability results/vib --format text
+    raysweep stability results/vib [--x lr] [--y beta_1] [--facet beta_2] [--out map.pdf]
+    raysweep stability results/vib --format text
 
 A cell has the share of runs that diverged, and the stage and epoch in which they did. ``--format``
 text, csv, json or markdown gives the table behind the map (written to --out, else printed); a

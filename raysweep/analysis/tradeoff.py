@@ -1,8 +1,8 @@
 """Draw metrics against each other: with the Pareto front, or with a fitted line.
 
-    python -m analysis.tradeoff results/vib [--color replay] [--out tradeoff.pdf]
-    python -m analysis.tradeoff results/vib --x forgetting --y average_accuracy --y duration_s
-    python -m analysis.tradeoff results/vib --x weight_kl --y forgetting --draw line
+    raysweep tradeoff results/vib [--color replay] [--out tradeoff.pdf]
+    raysweep tradeoff results/vib --x forgetting --y average_accuracy --y duration_s
+    raysweep tradeoff results/vib --x weight_kl --y forgetting --draw line
 
 Without --x and --y: accuracy and reconstruction loss against forgetting with their fronts, and
 forgetting against the entropy of the replay labels with a line. A point is the mean over seeds of

@@ -1,4 +1,4 @@
-"""Entry point of ``python -m raysweep.status``."""
+"""The command line of ``raysweep status`` and ``python -m raysweep.status``."""
 
 import sys
 import time
@@ -65,9 +65,9 @@ def _watch(console: Console, look: SweepStatus, snapshot: Snapshot, every_s: flo
             snapshot = look.snapshot()
 
 
-def main() -> None:
-    """Run the command line."""
-    _APP()
+def main(called_as: str | None = None) -> None:
+    """Run the command line, under another name in its help if one is given."""
+    _APP(prog_name=called_as)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def _read(folder: str | Path | ResultsPath, table: str) -> "pd.DataFrame":
 def _no_sweep(location: ResultsPath, table: str) -> InputError:
     return InputError(
         f"{location}: expected the folder of a sweep (with {table}.parquet), found none there; "
-        f"`python -m raysweep.tune FILE` makes one"
+        f"`raysweep run FILE` makes one"
     )
 
 

@@ -1,1 +1,1 @@
-"""Command line and driver: ``python -m raysweep.tune FILE`` turns a search space into tables."""
+"""Command line and driver: ``raysweep run FILE`` turns a search space into tables."""

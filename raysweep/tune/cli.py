@@ -12,6 +12,7 @@ import typer
 
 from raysweep.errors import InputError, NothingRunsError
 from raysweep.settings.sweep import MAX_CONFIGS, load_sweep
+from raysweep.shipped import find_space
 from raysweep.tables.folder import resume_command
 from raysweep.tables.paths import ResultsPath
 from raysweep.tune.driver import plan_sweep, run_sweep
@@ -20,14 +21,17 @@ from raysweep.tune.signals import second_signal
 from raysweep.user_text.values import printable
 
 _MODULE = "python -m raysweep.tune"
-_COMMAND = "RAYSWEEP_COMMAND"
-"""Environment variable by which ``bin/sweep`` says how it was called, for messages."""
+COMMAND = "RAYSWEEP_COMMAND"
+"""Environment variable by which ``bin/sweep`` and ``raysweep run`` say how they were called."""
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @_APP.command()
 def tune(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Search space (YAML).")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Search space (YAML), or the name of a shipped one."),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(
@@ -77,11 +81,12 @@ def tune(
     configuration ended (diverged ones too), 1 some failed, 2 bad input, 3 interrupted or out of
     budget, 4 nothing could run; 130 or 143 after a second ctrl-c or SIGTERM.
     """
-    command = (*shlex.split(os.environ.get(_COMMAND, _MODULE)), *sys.argv[1:])
+    command = (*shlex.split(os.environ.get(COMMAND, _MODULE)), *sys.argv[1:])
     resume = f"go on with: {resume_command(command)}"
     signal.signal(signal.SIGTERM, _interrupt)
     code: int
     try:
+        file = find_space(file, is_quiet=quiet)
         sweep = load_sweep(file, overrides or (), max_configs=max_configs)
         options = Options(
             results=ResultsPath.of(results),
@@ -131,6 +136,6 @@ def _interrupt(signum: int, frame: types.FrameType | None) -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def main() -> None:
-    """Run the command line."""
-    _APP()
+def main(called_as: str | None = None) -> None:
+    """Run the command line, under another name in its help if one is given."""
+    _APP(prog_name=called_as)

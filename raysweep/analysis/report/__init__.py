@@ -1,1 +1,1 @@
-"""One HTML file with all that a sweep found: see ``python -m analysis.report --help``."""
+"""One HTML file with all that a sweep found: see ``raysweep report --help``."""

@@ -1,6 +1,6 @@
 """Write one HTML file with all that a sweep found; it needs no network to open.
 
-    python -m analysis.report results/vib [results/other ...] [--out vib.html]
+    raysweep report results/vib [results/other ...] [--out vib.html]
 
 The file is named after the (first) sweep in the current folder unless ``--out`` names another.
 Images of the best configurations need the data; where it is missing the report says so.

@@ -25,7 +25,7 @@ def report_page(sweeps: Sweeps, metric: str, n_samples: int = 3, data: Path | No
 
 def page(collected: Any) -> str:
     """Write the page around what ``collect`` gave; its text can't become markup."""
-    folder = files("analysis.report")
+    folder = files("raysweep.analysis.report")
     data = json.dumps(collected, separators=(",", ":"), allow_nan=False)
     # Inside a script element only these begin markup.
     data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")

@@ -193,7 +193,7 @@ def _answers(marker: ResultsPath) -> list[NodeReport]:
             reason = " ".join(str(error).split())[-200:]
             raise NothingRunsError(
                 f"expected {host} to load raysweep and what it needs, got: {reason}; install the "
-                f"same on all nodes (bin/setup does)"
+                f"same on all nodes (in a checkout bin/setup does)"
             ) from None
         except ray.exceptions.RayError:
             continue

@@ -1,10 +1,12 @@
 """Starting or joining Ray, quietly."""
 
+import logging
 import os
 import shutil
 import signal
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -139,7 +141,8 @@ def _options(joining: ClusterOptions) -> dict[str, Any]:
 
 def _start(joining: ClusterOptions, options: dict[str, Any], is_local: bool) -> str | None:
     """Start or join Ray; give the address of its dashboard, if it has one."""
-    import ray
+    with _without_advice():
+        import ray
 
     if not joining.is_verbose:
         silence_lost_workers()
@@ -199,6 +202,15 @@ def connect(joining: ClusterOptions, say: Callable[[str], None]) -> Iterator[Clu
                 yield _describe(joining, say, dashboard, refuse_without=options["address"])
         finally:
             ray.shutdown()
+
+
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Let Ray and tqdm not advise, as they are imported in a notebook, to install ipywidgets."""
+    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        yield
 
 
 def is_ray_running() -> bool:

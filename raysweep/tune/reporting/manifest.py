@@ -15,7 +15,10 @@ _PACKAGES = ("torch", "torchvision", "ray", "numpy", "pandas", "pyarrow")
 
 
 def _git() -> dict[str, Any]:
-    """Return the commit of the code and whether it was changed; nulls outside a checkout."""
+    """Return the commit of the code and whether it was changed; nulls outside a checkout.
+
+    A package in an environment that lies in somebody's own repository has no commit there.
+    """
 
     def ask(*arguments: str) -> str | None:
         try:
@@ -30,6 +33,8 @@ def _git() -> dict[str, Any]:
             return None
         return answer.stdout.strip()
 
+    if ask("ls-files", "--error-unmatch", Path(__file__).name) is None:
+        return {"commit": None, "is_dirty": None}
     commit = ask("rev-parse", "HEAD")
     changes = ask("status", "--porcelain")
     return {"commit": commit, "is_dirty": None if commit is None else bool(changes)}

@@ -37,6 +37,7 @@ class Screen:
         )
         self._live: Live | None = None
         self._cell = CellOutput() if verbosity >= 0 and is_notebook() else None
+        self._progress: Progress | None = None
         self._shown = time.monotonic()
 
     def say(self, text: str) -> None:
@@ -65,6 +66,7 @@ class Screen:
         if time.monotonic() - self._shown < every_s:
             return
         if self._cell:
+            self._progress = progress
             self._cell.show(Display(progress.snapshot()))
         elif not self._is_live:
             self._console.print(Text(progress.line()))
@@ -76,9 +78,11 @@ class Screen:
         self._shown = time.monotonic()
 
     def close(self) -> None:
-        """Take the display away; the lines stay."""
+        """Take the display away; lines stay, in a notebook the last state as one of them."""
         if self._live is not None:
             self._live.stop()
             self._live = None
-        if self._cell:
+        if self._cell and self._progress:
             self._cell.show(None)
+            self._cell.add(self._progress.line())
+            self._progress = None

@@ -39,6 +39,17 @@ class TrialOptions:
     has_averages: bool = False
 
 
+class _NoReporter(tune.ProgressReporter):
+    """Prints nothing; Tune's own reporter for notebooks clears the cell at its start."""
+
+    def should_report(self, trials: Sequence[Any], done: bool = False) -> bool:
+        """Return that there is nothing to report."""
+        return False
+
+    def report(self, trials: Sequence[Any], done: bool, *sys_info: str) -> None:
+        """Report nothing."""
+
+
 def run_packs(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
     """Run every job of a queue as a trial; return at the end or on an interrupt.
 
@@ -97,6 +108,7 @@ def _fit(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
             storage_path=terms.storage,
             storage_filesystem=terms.filesystem,
             verbose=0,
+            progress_reporter=_NoReporter(),
             callbacks=[collector],
             # The collector decides what becomes of a failed trial.
             failure_config=tune.FailureConfig(max_failures=0),

@@ -1,0 +1,101 @@
+"""The search spaces that raysweep ships: what there is, and how a command finds one by its name."""
+
+import re
+import sys
+from pathlib import Path
+
+from raysweep.errors import InputError
+from raysweep.user_text.values import near
+
+_PACKAGE = Path(__file__).parent
+_SUFFIX = ".yaml"
+_SCHEMA = "schema.json"
+"""Lies beside the search spaces: their first line names it, and editors check them by it."""
+
+
+def shipped_folder() -> Path:
+    """Return the folder of the search spaces: in an installed package, or at a checkout's root."""
+    inside = _PACKAGE / "search_spaces"
+    return inside if inside.is_dir() else _PACKAGE.parent / "search_spaces"
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the search spaces that are shipped, in alphabetical order."""
+    return sorted(file.stem for file in shipped_folder().glob(f"*{_SUFFIX}"))
+
+
+def summary_of(name: str) -> str:
+    """Return the first sentence of the comment at the top of a shipped search space."""
+    lines = shipped_file(name).read_text(encoding="utf-8").splitlines()
+    comment = []
+    for line in lines:
+        if not line.startswith("#"):
+            break
+        if "$schema=" not in line:
+            comment.append(line.removeprefix("#").strip())
+    return re.split(r"(?<=[.?!])\s+(?=[A-Z0-9`])", " ".join(comment), maxsplit=1)[0]
+
+
+def shipped_file(name: str) -> Path:
+    """Return the file of a shipped search space; raise ``InputError`` for a name that is none."""
+    names = shipped_names()
+    if name.removesuffix(_SUFFIX) not in names:
+        raise InputError(
+            f"spaces: expected the name of a shipped search space, got {name!r}"
+            f"{near(name, names)}; `raysweep spaces` lists them"
+        )
+    return shipped_folder() / f"{name.removesuffix(_SUFFIX)}{_SUFFIX}"
+
+
+def copy_space(name: str, target: Path | None = None) -> list[Path]:
+    """Copy a shipped search space to a file or into a folder; return the files that were written.
+
+    The schema that the search space's first line names is put beside it unless it is there. No file
+    is overwritten: raises ``InputError`` if the target exists.
+    """
+    source = shipped_file(name)
+    target = target or Path(source.name)
+    if target.is_dir():
+        target /= source.name
+    try:
+        with target.open("xb") as file:
+            file.write(source.read_bytes())
+    except FileExistsError:
+        raise InputError(
+            f"{target}: expected the name of a new file, found one there, which stays as it is; "
+            f"name another: raysweep spaces {source.stem} FILE"
+        ) from None
+    schema = target.with_name(_SCHEMA)
+    if schema.exists():
+        return [target]
+    schema.write_bytes((source.parent / _SCHEMA).read_bytes())
+    return [target, schema]
+
+
+def find_space(file: Path, *, is_quiet: bool = False) -> Path:
+    """Return the search-space file that a command means by FILE.
+
+    ``vib`` is the file of that name, else ``vib.yaml``, else the search space ``vib`` that raysweep
+    ships, which is said in one line on stderr unless ``is_quiet``. Anything that is not a bare name
+    (``vib.yaml``, ``spaces/vib``) is returned as it is, whether it exists or not. Raises
+    ``InputError`` for a bare name that is none of these.
+    """
+    if file.is_file() or file.name != str(file) or file.suffix:
+        return file
+    beside = file.with_name(f"{file.name}{_SUFFIX}")
+    if beside.is_file():
+        return beside
+    names = shipped_names()
+    if file.name not in names:
+        here = sorted(path.stem for path in Path().glob(f"*{_SUFFIX}"))
+        raise InputError(
+            f"{file}: expected a search-space file, or the name of one that is shipped, found "
+            f"neither{near(file.name, [*names, *here])}; `raysweep spaces` lists those"
+        )
+    if not is_quiet:
+        print(
+            f"{file}: the search space that raysweep ships (to change it, copy it here: "
+            f"raysweep spaces {file})",
+            file=sys.stderr,
+        )
+    return shipped_folder() / beside.name
