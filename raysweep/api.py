@@ -103,12 +103,13 @@ def run(
             verbosity=-1 if quiet else int(verbose),
         )
         outcome, _ = run_sweep(sweep, options)
+        message = _translated(outcome.message)
         if outcome.is_error:
-            raise SweepStoppedError(outcome.message)
+            raise SweepStoppedError(message)
         if outcome.is_interrupted:
-            raise KeyboardInterrupt(outcome.message)
-        if outcome.message:
-            warnings.warn(f"{options.name}: {outcome.message}", stacklevel=2)
+            raise KeyboardInterrupt(message)
+        if message:
+            warnings.warn(f"{options.name}: {message}", stacklevel=2)
         return SweepResults(options.results / options.name, options.data)
 
 
