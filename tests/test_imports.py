@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "versions": set(),
     "statuses": set(),
     "user_text": {"errors"},
+    "shipped": {"errors", "user_text"},
     "learning": {"errors", "user_text", "learning/declarations", "learning/data"}
     | {"learning/models", "learning/methods", "pydantic", "pydantic_core", "torch"},
     "learning/declarations": {"learning", "learning/data", "pydantic"},
@@ -54,6 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "versions",
         "statuses",
         "user_text",
+        "shipped",
         "settings",
         "learning",
         "packs",
@@ -65,6 +67,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"cycler", "matplotlib", "numpy", "pandas", "plotly", "scipy", "sklearn", "typer"},
     "results": {"errors", "tables"},
     "status": {"monitor"},
+    "cli": {"errors", "user_text", "shipped", "tune", "monitor", "analysis", "typer"},
+    "__main__": {"cli"},
 }
 """By package or module of raysweep: others of raysweep (a package stands for what is below it, but
 within a package only those below it that are named) and packages beyond the standard library."""
