@@ -56,35 +56,33 @@ def _section(name: str) -> str:
     module = import_module(module_name)
     function: Callable[..., None] = getattr(module, function_name)
     rows = [_row(parameter) for parameter in get_params_from_function(function).values()]
-    arguments = " ".join(name for name, *_ in rows if not name.startswith("-"))
+    arguments = " ".join(name for name, _ in rows if not name.startswith("-"))
     doc = module.__doc__ if module_name.startswith(_SCRIPTS_BEGIN) else function.__doc__
     what = inspect.cleandoc(doc or "").partition("Exit codes:")[0].strip()  # they stand above
     lines = [f"## {name}", "", _markdown(what, name), ""]
     lines += ["```text", f"raysweep {name} {arguments} [options]", "```", ""]
-    lines += ["| argument or option | default | meaning |", "|---|---|---|"]
-    lines += [f"| `{name}` | {default} | {meaning} |" for name, default, meaning in rows]
+    lines += ["| option | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in rows]
     return "\n".join(lines)
 
 
-def _row(parameter: ParamMeta) -> tuple[str, str, str]:
-    """Return how a parameter is written, its default and what it means."""
+def _row(parameter: ParamMeta) -> tuple[str, str]:
+    """Return how a parameter is written, and what it means, with its default."""
     info = parameter.default
     meaning = _in_code((info.help or "").replace("|", "\\|"))
     if isinstance(info, ArgumentInfo):
-        return info.metavar or parameter.name.upper(), "", meaning
+        return info.metavar or parameter.name.upper(), meaning
     names = ", ".join(info.param_decls or (f"--{parameter.name.replace('_', '-')}",))
     if parameter.annotation is not bool:
         names += f" {info.metavar or _placeholder(parameter.annotation)}"
     default = info.default
     if isinstance(info.show_default, str):
-        shown = info.show_default
-    elif default is None or default is False or default is ...:
-        shown = ""
+        meaning += f" Default: {info.show_default}."
     elif isinstance(default, str):
-        shown = f"`{default}`"
-    else:
-        shown = f"{default:,}" if isinstance(default, int) else f"{default:g}"
-    return names, shown, meaning
+        meaning += f" Default: `{default}`."
+    elif isinstance(default, int | float) and default is not False:
+        meaning += f" Default: {default:,g}." if default < 1e6 else f" Default: {default:,}."
+    return names, meaning
 
 
 def _in_code(text: str) -> str:

@@ -1,15 +1,19 @@
 """The docs and the shipped files agree with the code."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 from re import DOTALL, MULTILINE, findall, sub
+from typing import Any
 
 import pytest
+import yaml
 
 from raysweep.packs.planning.packing import make_plan
-from raysweep.settings.sweep import load_sweep
+from raysweep.settings.sweep import load_sweep, sweep_from
+from tests.doc_blocks import blocks_of
 
 ROOT = Path(__file__).parents[2]
 SPACES = sorted((ROOT / "search_spaces").glob("*.yaml"))
@@ -54,6 +58,33 @@ def test_shipped_search_spaces_are_sound(file: Path) -> None:
     assert sum(len(pack.configs) for pack in make_plan(sweep.configs, 2).packs) == len(
         sweep.configs
     )
+
+
+def test_the_first_search_space_is_short_and_its_forms_are_accepted() -> None:
+    page = ROOT / "docs" / "search-spaces.md"
+    file = next(block for block in blocks_of(page) if block.title == "mine.yaml")
+    assert len(file.text.splitlines()) <= 10
+    assert "= 12 configurations" in page.read_text()
+    assert len(sweep_from("mine.yaml", file.text.encode()).configs) == 12
+    rows = findall(
+        r"^\| .*? \| `(.+?)` \| .+ \|$", page.read_text().split("## Rules")[0], MULTILINE
+    )
+    assert [n_configs_of(form) for form in rows] == [1, 2, 5, 2, 1, 3, 1]
+
+
+def n_configs_of(form: str) -> int:
+    """Count what a form gives, put into a small search space."""
+    content: dict[str, Any] = {"data": {"n_tasks": 3}, "space": {"beta_1": -0.1, "replay": "none"}}
+    if form.startswith("raysweep run "):
+        words = shlex.split(form)[3:]
+        return len(sweep_from("row.yaml", yaml.safe_dump(content).encode(), words).configs)
+    given = yaml.safe_load(form)
+    if "exclude" in given:
+        content["space"]["beta_1"] = {"grid_search": [-0.1, -1]}
+    (content if "seeds" in given else content["space"]).update(given)
+    if "loguniform" in form:
+        content["search"] = {"method": "random", "n_samples": 5}
+    return len(sweep_from("row.yaml", yaml.safe_dump(content).encode()).configs)
 
 
 def test_published_search_space_is_the_published_grid() -> None:
