@@ -97,7 +97,8 @@ def main(folder: str) -> None:
             ]
         with closing_browser(open_report(file, 390)) as phone:
             columns = [
-                shot(phone, part, height=740) for part in ("header", "#heatmap", "#tradeoff")
+                shot(phone, "header", height=690),
+                *(shot(phone, part, part) for part in ("#heatmap", "#tradeoff")),
             ]
     for shots, out, is_row in ((parts, "report.png", False), (columns, "report-phone.png", True)):
         stitched(shots, is_row).quantize(128).save(IMAGES / out, optimize=True)
