@@ -96,10 +96,8 @@ def imports() -> dict[str, set[str]]:
     """Map each wing to the wings that its files import."""
     names = {box.title for box in WINGS}
     folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
-    if folders - names != NOT_DRAWN:
-        raise SystemExit(
-            f"docs/architecture.py: give a box to {sorted(folders - names - NOT_DRAWN)}"
-        )
+    if others := folders - names - NOT_DRAWN:
+        raise SystemExit(f"docs/architecture.py: give a box to {', '.join(sorted(others))}")
     return {
         name: {wing for file in (PACKAGE / name).rglob("*.py") for wing in _imported(file)}
         & (names - {name})

@@ -44,6 +44,13 @@ def test_links_lead_somewhere(file: Path) -> None:
         assert not anchor or anchor in anchors_of(path), link
 
 
+def test_lists_within_lists_are_indented_for_the_site() -> None:
+    # GitHub takes two or three spaces, Python-Markdown puts such a list into the one around it.
+    for file in (ROOT / "docs").glob("*.md"):
+        text = sub(r"^```.*?^```$", "", file.read_text(), flags=MULTILINE | DOTALL)
+        assert not findall(r"^ {1,3}(?:[-*]|\d+\.) .*", text, MULTILINE), file.name
+
+
 def test_docs_link_to_docs_only() -> None:
     for file in (ROOT / "docs").glob("*.md"):
         # The site has no other files of the repository: name them in code font.
