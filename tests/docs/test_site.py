@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
-from re import findall
+from re import DOTALL, MULTILINE, findall, sub
 
 import pytest
 from selenium import webdriver
@@ -75,6 +75,12 @@ def test_every_page_is_in_the_site_and_leads_somewhere(site: Path) -> None:
             assert not target or (site / target).exists(), (name, link)
             if anchor and (not target or target in pages):
                 assert anchor in pages[target or name].anchors, (name, link)
+
+
+def test_no_list_has_become_part_of_a_paragraph(site: Path) -> None:
+    for file in site.glob("*.html"):
+        text = sub(r"<(pre|script)\b.*?</\1>", "", file.read_text(), flags=DOTALL)
+        assert not findall(r"^ *(?:[-*]|\d+\.) \S.*", text, MULTILINE), file.name
 
 
 def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
