@@ -5,18 +5,21 @@
 Needs Chromium and its driver. Writes docs/images/report.png (a laptop) and report-phone.png.
 """
 
+import base64
 import io
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.ui import WebDriverWait
 
 from raysweep.analysis.report.collect import collect
 from raysweep.analysis.report.page import page
@@ -24,29 +27,61 @@ from raysweep.analysis.sweeps import Sweeps
 
 IMAGES = Path(__file__).parent / "images"
 SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
-PARTS = ("title", "heatmap", "tradeoff")
+N_ROWS = 8
+"""Rows of the leaderboard that the laptop's picture shows."""
+GAP = 16
+"""Pixels between parts that stand below each other."""
 
 
-def take(file: Path, width: int, height: int, parts: Sequence[str]) -> list[Image.Image]:
-    """Take a picture of each part of a report."""
+def open_report(file: Path, width: int) -> webdriver.Chrome:
+    """Open a report in a window of a width, and have it draw its charts."""
     options = Options()
     options.binary_location = shutil.which("chromium") or ""
     for switch in (*SWITCHES, "--disable-dev-shm-usage", "--enable-unsafe-swiftshader"):
         options.add_argument(switch)
     driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
-    try:
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        driver.get(file.as_uri())
-        shots = []
-        for part in parts:
-            how = "{behavior: 'instant'}"
-            driver.execute_script(f"document.getElementById('{part}').scrollIntoView({how})")
-            time.sleep(2)  # charts draw when they are seen
-            shots.append(Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB"))
-        return shots
-    finally:
-        driver.quit()
+    size = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    driver.get(file.as_uri())
+    for chart in ("curves", "heatmap-chart", "tradeoff-chart"):  # they draw when they are seen
+        show = f"document.getElementById('{chart}').scrollIntoView({{behavior: 'instant'}})"
+        driver.execute_script(show)
+        drawn = f"return !!document.querySelector('#{chart}.js-plotly-plot .main-svg')"
+        WebDriverWait(driver, 30).until(lambda _, drawn=drawn: driver.execute_script(drawn))
+    driver.execute_script("scrollTo({top: 0, behavior: 'instant'})")
+    time.sleep(1)  # the last chart's text
+    return driver
+
+
+def shot(driver: webdriver.Chrome, begin: str, end: str = "", height: int = 0) -> Image.Image:
+    """Take the page from the top of one element to the bottom of another, or as far as a height.
+
+    The navigation, which stays at the top of the window, is only on a picture that begins above it.
+    """
+    script = """
+        const [begin, end, height] = arguments;
+        const first = document.querySelector(begin).getBoundingClientRect();
+        document.querySelector('nav').style.position = 'static';
+        const bottom = end && document.querySelector(end).getBoundingClientRect().bottom;
+        const y = first.top + scrollY;
+        return {x: 0, y, width: innerWidth, height: height || bottom + scrollY - y, scale: 1};"""
+    clip = driver.execute_script(script, begin, end, height)
+    how = {"captureBeyondViewport": True, "clip": clip}
+    data = driver.execute_cdp_cmd("Page.captureScreenshot", how)["data"]
+    return Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+
+
+def stitched(shots: Sequence[Image.Image], is_row: bool) -> Image.Image:
+    """Put pictures beside each other, or below each other."""
+    widths, heights = [shot.width for shot in shots], [shot.height for shot in shots]
+    gaps = GAP * (len(shots) - 1)
+    size = (sum(widths), max(heights)) if is_row else (max(widths), sum(heights) + gaps)
+    whole = Image.new("RGB", size, "white")
+    place = 0
+    for shot in shots:
+        whole.paste(shot, (place, 0) if is_row else (0, place))
+        place += shot.width if is_row else shot.height + GAP
+    return whole
 
 
 def main(folder: str) -> None:
@@ -54,14 +89,28 @@ def main(folder: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "report.html"
         file.write_text(page(collect(Sweeps([folder]), "average_accuracy")))
-        laptop, phone = take(file, 1366, 700, PARTS), take(file, 390, 700, PARTS)
-    for shots, out, is_row in ((laptop, "report.png", False), (phone, "report-phone.png", True)):
-        width, height = shots[0].size
-        n = len(shots)
-        whole = Image.new("RGB", (width * n, height) if is_row else (width, height * n))
-        for i, shot in enumerate(shots):
-            whole.paste(shot, (width * i, 0) if is_row else (0, height * i))
-        whole.quantize(128).save(IMAGES / out, optimize=True)
+        with closing_browser(open_report(file, 1366)) as laptop:
+            row = f"#board tbody tr:nth-child({N_ROWS})"
+            parts = [
+                shot(laptop, "header", row),
+                *(shot(laptop, part, part) for part in ("#heatmap", "#tradeoff")),
+            ]
+        with closing_browser(open_report(file, 390)) as phone:
+            columns = [
+                shot(phone, "header", height=690),
+                *(shot(phone, part, part) for part in ("#heatmap", "#tradeoff")),
+            ]
+    for shots, out, is_row in ((parts, "report.png", False), (columns, "report-phone.png", True)):
+        stitched(shots, is_row).quantize(128).save(IMAGES / out, optimize=True)
+
+
+@contextmanager
+def closing_browser(driver: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
+    """Close a browser at the end."""
+    try:
+        yield driver
+    finally:
+        driver.quit()
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ def problems(text: str) -> list[str]:
 
 
 def test_the_schema_is_up_to_date() -> None:
-    generator = runpy.run_path(str(ROOT / "docs" / "generate.py"))
+    generator = runpy.run_path(str(ROOT / "docs" / "json_schema.py"))
     stored = (ROOT / "search_spaces" / "schema.json").read_text()
     assert stored == generator["schema_text"](), "run: python docs/generate.py"
 
