@@ -90,7 +90,7 @@ def run(
         sweep, options = _asked(
             search_space,
             changes,
-            refuse_above,
+            refuse_above=refuse_above,
             results=results,
             name=name,
             fresh=fresh,
@@ -145,7 +145,7 @@ def plan(
         sweep, options = _asked(
             search_space,
             changes,
-            refuse_above,
+            refuse_above=refuse_above,
             results=results,
             name=name,
             fresh=fresh,
@@ -177,8 +177,8 @@ def load(
 def _asked(
     search_space: SearchSpace,
     changes: Mapping[str, Any],
-    refuse_above: int,
     *,
+    refuse_above: int,
     results: str | PathLike[str],
     name: str | None,
     fresh: bool,
