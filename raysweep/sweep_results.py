@@ -31,14 +31,15 @@ class SweepResults:
     was last run: rows of earlier versions of it are left out (``raysweep.results.read_trials``
     returns all).
 
-    >>> sweep = raysweep.load("results/small")
-    >>> sweep.trials["status"].value_counts().to_dict()
-    {'finished': 12}
-    >>> best = sweep.leaderboard("forgetting", n=3)
-    >>> list(best.columns)[:4]
-    ['mean', 'sd', 'ci95', 'seeds']
-    >>> len(sweep.failed)
-    0
+    Examples:
+        >>> sweep = raysweep.load("results/small")
+        >>> sweep.trials["status"].value_counts().to_dict()
+        {'finished': 12}
+        >>> best = sweep.leaderboard("forgetting", n=3)
+        >>> list(best.columns)[:4]
+        ['mean', 'sd', 'ci95', 'seeds']
+        >>> len(sweep.failed)
+        0
     """
 
     def __init__(self, location: ResultsPath, data: Path | None = None) -> None:
