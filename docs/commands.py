@@ -60,7 +60,8 @@ def _section(name: str) -> str:
     doc = module.__doc__ if module_name.startswith(_SCRIPTS_BEGIN) else function.__doc__
     what = inspect.cleandoc(doc or "").partition("Exit codes:")[0].strip()  # they stand above
     lines = [f"## {name}", "", _markdown(what, name), ""]
-    lines += ["```text", f"raysweep {name} {arguments} [options]", "```", ""]
+    options = " [options]" if any(name.startswith("-") for name, _ in rows) else ""
+    lines += ["```text", f"raysweep {name} {arguments}{options}", "```", ""]
     lines += ["| option | meaning |", "|---|---|"]
     lines += [f"| `{name}` | {meaning} |" for name, meaning in rows]
     return "\n".join(lines)
