@@ -23,6 +23,7 @@ COMMANDS = {
     "compare": ("raysweep.analysis.compare", "show"),
     "samples": ("raysweep.analysis.samples", "show"),
     "stability": ("raysweep.analysis.stability", "show"),
+    "spaces": ("raysweep.cli", "spaces"),
 }
 """By sub-command of ``raysweep``: the module and the function that declares its options."""
 

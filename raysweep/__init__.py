@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 # matrices start in memory, so on the company of a lane. It costs nothing that could be measured.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 if TYPE_CHECKING:
     from raysweep.api import load, plan, run

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from raysweep.errors import InputError, NothingRunsError
+from raysweep.errors import InputError, NothingRunsError, SweepStoppedError
 from raysweep.settings.sweep import MAX_CONFIGS, load_sweep
 from raysweep.shipped import find_space
 from raysweep.tables.folder import resume_command
@@ -114,6 +114,12 @@ def tune(
     except NothingRunsError as error:
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.NOTHING_RAN
+    except SweepStoppedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = ExitCode.INTERRUPTED
+    except BrokenPipeError:  # `| head`: nothing more is read
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = ExitCode.ENDED
     except KeyboardInterrupt:
         print(f"interrupted; {resume}", file=sys.stderr)
         signum = second_signal()

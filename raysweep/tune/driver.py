@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raysweep.errors import InputError, NothingRunsError
+from raysweep.errors import InputError, NothingRunsError, RaysweepError, SweepStoppedError
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source, data_folder, is_local
 from raysweep.monitor.loggers.log_writer import FOLDER, LogWriter, check_installed
@@ -89,6 +89,11 @@ def plan_sweep(
     driver = _Driver(sweep, options)
     try:
         return driver.dry_run(show, is_measured)
+    except (RaysweepError, BrokenPipeError):
+        raise
+    except Exception as error:
+        summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise SweepStoppedError(f"the dry run stopped: {summary}") from error
     finally:
         driver.close()
 

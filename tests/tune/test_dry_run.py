@@ -286,3 +286,15 @@ def test_ctrl_c_ends_a_dry_run_cleanly(tmp_path: Path) -> None:
     assert process.returncode == 3
     assert said.startswith("interrupted") and "Traceback" not in said
     assert "12 in all" in text and "tables" not in text
+
+
+def test_a_reader_that_leaves_ends_a_dry_run_quietly(tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(write(tmp_path), "--dry-run"), cwd=ROOT, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout and process.stderr
+    process.stdout.close()  # as `| head -1` does after a line
+    said = process.stderr.read()
+    assert process.wait(timeout=60) == 0, said
+    assert "rror" not in said
