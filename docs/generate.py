@@ -14,7 +14,7 @@ from raysweep.learning.config import Config, expected_of, section_of
 from raysweep.learning.declare import show_widths
 from raysweep.settings import execution, stopping
 from raysweep.settings.execution import Resources, StageCaching
-from raysweep.settings.grid import TOP_KEYS
+from raysweep.settings.names import TOP_KEYS
 from raysweep.settings.sampling import KINDS, METHODS, MOST_SAMPLES, SAMPLERS, SEQUENCES, Search
 from raysweep.settings.stopping import EarlyStopping
 from raysweep.tables.columns import Column

@@ -15,7 +15,7 @@ from raysweep.errors import InputError
 from raysweep.learning.config import Config
 from raysweep.learning.data.source_shapes import SOURCES
 from raysweep.learning.data.sources import Source, check_fit
-from raysweep.settings.grid import TOP_KEYS
+from raysweep.settings.names import TOP_KEYS
 from raysweep.settings.sweep import Sweep, load_sweep
 from raysweep.settings.yaml_nodes import MAX_BYTES
 from raysweep.settings.yaml_text import parse_yaml

@@ -11,7 +11,7 @@ import yaml
 from raysweep.errors import InputError
 from raysweep.learning.config import Config, section_of
 from raysweep.learning.declare import words_of
-from raysweep.settings.grid import TOP_KEYS
+from raysweep.settings.names import TOP_KEYS
 from raysweep.settings.sweep import Sweep, sweep_from
 from raysweep.settings.yaml_text import dump_yaml, parse_yaml
 
