@@ -1,7 +1,7 @@
 """Errors that a user can mend: each says in one line what is wrong and what to do."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 MOST_SHOWN = 10
@@ -30,7 +30,7 @@ class InputError(Exception):
         return (self,)
 
 
-class InputErrors(InputError):
+class CombinedInputError(InputError):
     """Several mistakes of one input: a line that counts them and an indented line for each.
 
     ``source`` is the name of the input. Those after the first ten are counted only; ``has_more``
@@ -51,7 +51,7 @@ class InputErrors(InputError):
 
     def __reduce__(self) -> tuple[type, tuple[tuple[InputError, ...], str, bool]]:
         """Return what makes an equal error in another process."""
-        return (InputErrors, (self._mistakes, self._source, self.has_more))
+        return (CombinedInputError, (self._mistakes, self._source, self.has_more))
 
     @property
     def mistakes(self) -> tuple[InputError, ...]:
@@ -64,7 +64,7 @@ def together(
 ) -> InputError:
     """Return one error for all mistakes, each named once; a single one stays as it is."""
     distinct = tuple({str(mistake): mistake for mistake in mistakes}.values())
-    return distinct[0] if len(distinct) == 1 else InputErrors(distinct, source, has_more)
+    return distinct[0] if len(distinct) == 1 else CombinedInputError(distinct, source, has_more)
 
 
 def all_of(checks: Iterable[Callable[[], _T]]) -> list[_T]:
@@ -80,10 +80,15 @@ def all_of(checks: Iterable[Callable[[], _T]]) -> list[_T]:
             results.append(check())
         except InputError as error:
             mistakes += error.mistakes
-            has_more |= isinstance(error, InputErrors) and error.has_more
+            has_more |= isinstance(error, CombinedInputError) and error.has_more
     if mistakes:
         raise together(mistakes, has_more=has_more)
     return results
+
+
+def checked(checks: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Return what each of some named checks returns; as ``all_of``."""
+    return dict(zip(checks, all_of(checks.values()), strict=True))
 
 
 class NothingRunsError(Exception):

@@ -135,7 +135,7 @@ NOT_HERE = {
     "command": "raysweep trains its own experiments: choose one with `experiment:`",
     "project": "for W&B, write `loggers: [wandb]` and set WANDB_PROJECT",
     "entity": "for W&B, write `loggers: [wandb]` and set WANDB_ENTITY",
-    "hydra": "one file holds all: put the settings under `space:`, and sweeper settings in `search:`",
+    "hydra": "one file holds all: put settings under `space:`, the sweeper's under `search:`",
     "defaults": "one file holds all: put the settings under `space:`",
     "run_config": "results and name are options of the command: --results, --name",
 }
@@ -211,7 +211,11 @@ def _of_mapping(raw: Mapping[Any, Any], list_kind: str, is_whole: bool) -> Any:
     if "value" in raw and not isinstance(raw["value"], Mapping):
         return raw["value"]
     if isinstance(raw.get("_value"), list) and isinstance(raw.get("_type"), str):
-        return _named(raw["_type"], raw["_value"], list_kind)
+        return _of_name(raw["_type"], raw["_value"], list_kind)
+    return _of_ends(raw, is_whole)
+
+
+def _of_ends(raw: Mapping[Any, Any], is_whole: bool) -> Any:
     lower = raw.get("min", raw.get("low", raw.get("lower")))
     upper = raw.get("max", raw.get("high", raw.get("upper")))
     low, high = number_of(lower), number_of(upper)
@@ -226,12 +230,11 @@ def _of_mapping(raw: Mapping[Any, Any], list_kind: str, is_whole: bool) -> Any:
     elif "normal" in word or "beta" in word:
         return None
     is_log = "log" in word or raw.get("log") in (True, "true") or raw.get("scaling") == "log"
-    return _range(low, high, step, is_log=is_log, is_whole=is_whole, is_upper_in=True)
+    return _range(low, high, step, is_log=is_log, is_whole=is_whole)
 
 
-def _range(
-    low: float, high: float, step: Any, *, is_log: bool, is_whole: bool, is_upper_in: bool
-) -> Any:
+def _range(low: float, high: float, step: Any, *, is_log: bool, is_whole: bool) -> Any:
+    """Return a distribution whose upper end is included, as in W&B, Optuna and Hydra."""
     if is_log and low <= 0:
         return None
     if step not in (None, 1) and 0 < number_of(step) < high - low:
@@ -239,7 +242,7 @@ def _range(
         return {kind: [_number(low), _number(high), step]}
     if is_whole:
         kind = "lograndint" if is_log else "randint"
-        return {kind: [math.ceil(low), math.floor(high) + is_upper_in]}
+        return {kind: [math.ceil(low), math.floor(high) + 1]}
     return {"loguniform" if is_log else "uniform": [_number(low), _number(high)]}
 
 
@@ -256,28 +259,36 @@ def _of_call(text: str, list_kind: str, is_whole: bool) -> Any:
     if not isinstance(call, ast.Call):
         return None
     name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-    if name == "tag" and call.args and isinstance(inner := call.args[-1], ast.Call):  # Hydra
-        is_log = any(isinstance(a, ast.Name) and a.id == "log" for a in call.args[:-1])
-        arguments = _arguments(inner)
-        is_range = getattr(inner.func, "id", "") == "interval" and len(arguments or []) == 2
-        if arguments is None or not (is_log and is_range):
-            return None
-        low, high = map(number_of, arguments)
-        return _range(low, high, None, is_log=True, is_whole=is_whole, is_upper_in=True)
+    if name == "tag":
+        return _of_tag(call, is_whole)
     arguments = _arguments(call)
     if arguments is None:
         return None
     if name.startswith("suggest_"):
         return _of_suggestion(name, call, arguments[1:], is_whole)
-    is_hyperopt = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "hp"
-    if is_hyperopt:
+    if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "hp":  # Hyperopt
         arguments = arguments[1:]  # after the label
         if name == "loguniform" and all(number_of(a) < 700 for a in arguments):
             arguments = [math.exp(number_of(a)) for a in arguments]  # ends are exponents of e
-    return _named(name, arguments, list_kind)
+    return _of_name(name, arguments, list_kind)
 
 
-def _named(name: str, arguments: list[Any], list_kind: str) -> Any:
+def _of_tag(call: ast.Call, is_whole: bool) -> Any:
+    """Read Hydra's ``tag(log, interval(1e-4, 1e-1))``."""
+    if not call.args:
+        return None
+    *tags, inner = call.args
+    is_log = any(isinstance(tag, ast.Name) and tag.id == "log" for tag in tags)
+    arguments = _arguments(inner) if isinstance(inner, ast.Call) else None
+    if not is_log or arguments is None or len(arguments) != 2:
+        return None
+    low, high = map(number_of, arguments)
+    if not low < high:
+        return None
+    return _range(low, high, None, is_log=True, is_whole=is_whole)
+
+
+def _of_name(name: str, arguments: list[Any], list_kind: str) -> Any:
     if name in ("choice", "grid_search") and arguments:
         values = arguments[0] if isinstance(arguments[0], list) else arguments
         return {"grid_search" if name == "grid_search" else list_kind: values}
@@ -306,7 +317,6 @@ def _of_suggestion(name: str, call: ast.Call, arguments: list[Any], is_whole: bo
         options.get("step"),
         is_log=options.get("log") is True or name == "suggest_loguniform",
         is_whole=is_whole or name == "suggest_int",
-        is_upper_in=True,
     )
 
 
@@ -319,7 +329,6 @@ def _arguments(call: ast.Call) -> list[Any] | None:
             if not isinstance(node, ast.Name):
                 return None
             value = node.id  # Hydra's choice(mlp, vib)
-        values.append(
-            list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
-        )
+        is_list = isinstance(value, Sequence) and not isinstance(value, str)
+        values.append(list(value) if is_list else value)
     return values

@@ -71,7 +71,7 @@ def _hint_at_value(name: str, value: Any, method: str | None) -> str:
         return f"; write {ours}"
     words = words_of(Config.model_fields[name])
     if not words:
-        return reading(value, kind, _list_kind(method) if kind != "list" else "")
+        return reading(value, kind, _list_kind(method))
     several = [word.strip() for word in value.split(",")] if isinstance(value, str) else []
     if len(several) > 1 and set(several) <= set(words) and method is not None:
         return f"; write {{{_list_kind(method)}: [{', '.join(several)}]}} to try each"
@@ -79,8 +79,9 @@ def _hint_at_value(name: str, value: Any, method: str | None) -> str:
 
 
 def _kind_of(name: str) -> str:
-    kinds = {int: "whole", float: "real"}
-    return kinds.get(Config.model_fields[name].annotation or str, "list")
+    annotation = Config.model_fields[name].annotation
+    kinds: dict[Any, str] = {int: "whole", float: "real", bool: "flag"}
+    return kinds.get(annotation, "list")
 
 
 def example_of(name: str) -> str:

@@ -62,6 +62,7 @@ def _hint_at_setting(name: Any, section: str) -> str:
     fields = Config.model_fields
     sections = SECTIONS if section == "space" else (section,)
     known = [field for field in fields if section_of(field) in sections]
+    known.sort(key=lambda field: section_of(field) != section)
     ours = ours_for(name)
     if ours in fields:
         is_here = ours in known
@@ -98,25 +99,30 @@ def _hint_at_key(key: Any, value: Any) -> str:
         return f"; write `seeds: [{value if isinstance(value, int) else 0}]`"
     if key in Config.model_fields:
         return f"; write it under `{section_of(key)}:`"
+    return _foreign_hint_at_key(key, value) or _near_key(key) or some_of(TOP_KEYS, _PAGE)
+
+
+def _foreign_hint_at_key(key: Any, value: Any) -> str:
     if key in OWN_NAMES:
         return f"; it is an option of the command, {OWN_NAMES[key]}"
     if key in NOT_HERE:
         return f"; remove it: {NOT_HERE[key]}"
     if key == "method" and value == "grid":
         return "; remove it: without `search:` all of a grid is run"
-    if key == "method" and value in METHODS:
-        return f"; write `search: {{method: {value}, n_samples: 100}}`"
     ours = ours_for(key)
+    if key == "method" and value in METHODS:
+        ours = f"search: {{method: {value}, n_samples: 100}}"
     if ours in Config.model_fields:
         return f"; write `{ours}:` under `{section_of(ours)}:`"
-    if ours:
-        return f"; write `{ours}`"
+    return f"; write `{ours}`" if ours else ""
+
+
+def _near_key(key: Any) -> str:
     settings = [name for name in Config.model_fields if section_of(name) in SECTIONS]
-    meant = near(key, TOP_KEYS)
     name = nearest(key, settings)
-    if name and not meant:
+    if name and not nearest(key, TOP_KEYS):
         return f" (did you mean {name}, under `{section_of(name)}:`?)"
-    return meant or some_of(TOP_KEYS, _PAGE)
+    return near(key, TOP_KEYS)
 
 
 def hint_at_path(parts: Sequence[str], text: str) -> str:

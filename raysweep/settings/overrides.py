@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from raysweep.errors import InputError, all_of
-from raysweep.settings.names import hint_at_path
+from raysweep.settings.names import TOP_KEYS, hint_at_path
 from raysweep.settings.yaml_nodes import MAX_DEPTH, Items, Node, Scalar, read_nodes
 from raysweep.settings.yaml_text import construct
 from raysweep.user_text.secret_names import (
@@ -80,10 +80,10 @@ def _apply(raw: dict[str, Any], override: str) -> str:
         raise InputError(
             f"{_shown(parts[:3])}...: expected a key of at most {MAX_DEPTH} parts, got {len(parts)}"
         )
-    if parts[0] not in raw and (meant := hint_at_path(parts, text)):
-        raise InputError(
-            f"expected KEY=VALUE with the section before a setting, got {show(override)}{meant}"
-        )
+    is_known = parts[0] in TOP_KEYS
+    if (is_known or parts[0] not in raw) and (meant := hint_at_path(parts, text)):
+        what = f"{parts[0]}: expected a known setting" if is_known else "expected a known key"
+        raise InputError(f"{what}, got {show(parts[is_known])}{meant}")
     node: Any = raw
     for depth, part in enumerate(parts):
         where = _shown(parts[: depth + 1])

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from raysweep.errors import InputError, all_of
+from raysweep.errors import InputError, all_of, checked
 from raysweep.settings.foreign import ours_for
 from raysweep.user_text.values import check_keys, check_whole, near, number_of, reading, show
 
@@ -231,8 +231,8 @@ def search_of(raw: Any) -> Search:
         "sampler": lambda: _word(raw.get("sampler", "tpe"), "sampler", SAMPLERS),
         "objectives": lambda: _objectives(raw.get("metric", search.metrics[0]), raw.get("mode")),
     }
-    _, *checked = all_of([check_known, *checks.values()])
-    found = dict(zip(checks, checked, strict=True))
+    both: list[Callable[[], Any]] = [check_known, partial(checked, checks)]
+    _, found = all_of(both)
     metrics, modes = found.pop("objectives")
     if method in RAY_SEARCHERS and len(metrics) > 1:
         raise InputError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from raysweep.errors import InputError, all_of
+from raysweep.errors import InputError, all_of, checked
 from raysweep.learning.config import Config
 from raysweep.settings.foreign import ours_for
 from raysweep.user_text.values import (
@@ -110,8 +110,9 @@ def early_stopping_of(raw: Any) -> EarlyStopping | None:
         key: partial(_whole, given(key), f"early_stopping.{key}")
         for key in ("grace_period", "brackets", "min_samples_required")
     }
-    _, *checked = all_of([check_known, *checks.values()])
-    return EarlyStopping(method, **dict(zip(checks, checked, strict=True)))
+    both: list[Callable[[], Any]] = [check_known, partial(checked, checks)]
+    _, found = all_of(both)
+    return EarlyStopping(method, **found)
 
 
 def _hint_at_key(key: Any) -> str:

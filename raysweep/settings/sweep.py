@@ -3,52 +3,34 @@
 import copy
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raysweep.errors import InputError, InputErrors, all_of, together
+from raysweep.errors import CombinedInputError, InputError, together
 from raysweep.learning.config import Config, defaults_of, section_of
-from raysweep.settings.execution import (
-    Resources,
-    StageCaching,
-    loggers_of,
-    max_seconds_of,
-    pack_of,
-    resources_of,
-    seeds_of,
-    stage_cache_of,
-)
-from raysweep.settings.foreign import SPACES
+from raysweep.settings.execution import Resources, StageCaching
 from raysweep.settings.grid import (
     Branch,
     Choices,
-    Places,
     branches_of,
-    check_value,
-    exclusions_of,
     expand,
     kinds_of,
     may_match,
     name_defaults,
     sample,
     section_of_file,
-    settings_at,
-    space_parts,
 )
-from raysweep.settings.names import SECTIONS, check_key
 from raysweep.settings.overrides import apply_overrides, read_without_secrets
+from raysweep.settings.parts import BUDGETS, checked_parts
 from raysweep.settings.plain_values import plain_space
-from raysweep.settings.sampling import RAY_SEARCHERS, Domain, Search, search_of
+from raysweep.settings.sampling import RAY_SEARCHERS, Domain, Search
 from raysweep.settings.space import Space, applying_in, check_applying, space_of
 from raysweep.settings.stopping import (
     Budget,
     EarlyStopping,
-    budget_of,
     check_epochs,
-    early_stopping_of,
 )
 from raysweep.settings.yaml_nodes import MAX_BYTES, Mark, Node, locate, mark_after
 from raysweep.settings.yaml_text import construct
@@ -56,7 +38,6 @@ from raysweep.user_text.values import near, one_line, show
 
 MAX_CONFIGS = 1_000_000
 _TRIED = 20
-_BUDGETS = ("time_budget", "max_configs", "max_gpu_hours")
 _MAX_COMPARISONS = 100_000_000  # of configurations with entries of exclude: about a minute
 
 
@@ -163,7 +144,7 @@ def _named(
         text = one_line(f"{name}: {error}{f' ({mark})' if mark else ''}")
         marked.append((mark or Mark(0, 0), InputError(text, error.place, is_key=error.is_key)))
     marked.sort(key=lambda pair: pair[0])
-    has_more = isinstance(errors, InputErrors) and errors.has_more
+    has_more = isinstance(errors, CombinedInputError) and errors.has_more
     return together([error for _, error in marked], one_line(name), has_more)
 
 
@@ -218,7 +199,7 @@ _MOST_FOLDERS = 200
 
 
 def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
-    parts = _checked_parts(raw)
+    parts = checked_parts(raw)
     experiment, seeds, search = parts.experiment, parts.seeds, parts.search
     exclusions = parts.exclusions
     branches = branches_of(parts.fixed, parts.of_space)
@@ -259,7 +240,7 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
         | {"stage_cache": parts.stage_cache.to_plain(), "max_seconds": parts.max_seconds}
         | {"loggers": list(parts.loggers)}
         | {"early_stopping": parts.early_stopping.to_plain() if parts.early_stopping else None}
-        | {key: raw.get(key) for key in _BUDGETS}
+        | {key: raw.get(key) for key in BUDGETS}
         | _resolved_search(search),
         search=search,
         space=space,
@@ -267,66 +248,6 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
         early_stopping=parts.early_stopping,
         budget=parts.budget,
     )
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What each key of a search space says, checked on its own."""
-
-    experiment: str
-    fixed: Places
-    of_space: Places
-    exclusions: list[dict[str, tuple[Any, ...]]]
-    seeds: list[int]
-    search: Search
-    resources: Resources
-    pack: int | None
-    stage_cache: StageCaching
-    max_seconds: float | None
-    loggers: tuple[str, ...]
-    early_stopping: EarlyStopping | None
-    budget: Budget
-
-
-def _checked_parts(raw: dict[str, Any]) -> _Parts:
-    """Check each key of a search space; raise the mistakes of all of them at once."""
-    method = _method_named(raw.get("search"))
-
-    def settings(key: str) -> tuple[str, Branch]:
-        return key, settings_at(section_of_file(raw, key), key, key, method)
-
-    checks: dict[str, Callable[[], Any]] = {
-        "experiment": lambda: check_value(
-            "experiment", raw.get("experiment", "replay_vib"), "experiment"
-        ),
-        "fixed": lambda: all_of(partial(settings, key) for key in SECTIONS if key != "space"),
-        "of_space": lambda: space_parts(section_of_file(raw, "space"), method),
-        "exclusions": lambda: exclusions_of(section_of_file(raw, "space")),
-        "seeds": lambda: seeds_of(raw.get("seeds")),
-        "search": lambda: search_of(raw.get("search")),
-        "resources": lambda: resources_of(section_of_file(raw, "resources")),
-        "pack": lambda: pack_of(raw.get("pack")),
-        "stage_cache": lambda: stage_cache_of(raw.get("stage_cache")),
-        "max_seconds": lambda: max_seconds_of(raw.get("max_seconds")),
-        "loggers": lambda: loggers_of(raw.get("loggers")),
-        "early_stopping": lambda: early_stopping_of(raw.get("early_stopping")),
-        "budget": lambda: budget_of(*(raw.get(key) for key in _BUDGETS)),
-    }
-    of_keys = [partial(check_key, key, value) for key, value in raw.items()]
-    # What stands under `parameters:` of W&B is checked as what it would be under `space:`.
-    pasted = [
-        partial(settings_at, raw[key], "space", key, method)
-        for key in SPACES
-        if isinstance(raw.get(key), dict)
-    ]
-    checked = all_of([*of_keys, *pasted, *checks.values()])
-    return _Parts(**dict(zip(checks, checked[len(of_keys) + len(pasted) :], strict=True)))
-
-
-def _method_named(raw: Any) -> str:
-    """Return the method of the search before it is checked: whether values may be drawn."""
-    method = raw.get("method", "random") if isinstance(raw, dict) else "grid"
-    return method if isinstance(method, str) else "random"
 
 
 def _with_default_experiment(errors: InputError) -> InputError:

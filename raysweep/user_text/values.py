@@ -150,7 +150,7 @@ def some_of(known: Sequence[str], page: str) -> str:
     """Return ``; known: ...`` of a few names, or five of many and the page that has all."""
     if len(known) <= _MOST_NAMES:
         return f"; known: {', '.join(known)}"
-    return f"; known: {', '.join(known[:_MOST_NAMES])} and others, see the docs, page {page!r}"
+    return f"; known: {', '.join(known[:_MOST_NAMES])} and others (all: page {page!r} of the docs)"
 
 
 _MOST_NAMES = 5
@@ -161,11 +161,14 @@ _GROUPS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+")
 def reading(value: object, kind: str = "real", several: str = "") -> str:
     """Explain why text that is nearly a number is none and how to write it; else return ''.
 
-    ``kind`` is what was expected, a ``real`` or a ``whole`` number or a ``list`` of whole ones;
+    ``kind`` is what was expected: a ``real`` or a ``whole`` number, a ``list`` of whole ones, a ``flag``;
     ``several`` the key of a list to try each of its values, '' where there can be one value only.
     """
     if isinstance(value, list):
-        return next(filter(None, (reading(item, kind) for item in value[:_N_SHOWN])), "")
+        of_item = "whole" if kind == "list" else kind
+        return next(filter(None, (reading(item, of_item) for item in value[:_N_SHOWN])), "")
+    if kind == "flag":
+        return f"; write {'true' if value else 'false'}" if value in (0, 1) else ""
     if kind == "list":
         return _reading_of_list(value)
     is_short = isinstance(value, str) and len(value) <= _N_SHOWN
@@ -174,7 +177,7 @@ def reading(value: object, kind: str = "real", several: str = "") -> str:
 
 def _reading_of_list(value: object) -> str:
     if isinstance(value, int) and not isinstance(value, bool):
-        return f"; write [{value}]"
+        return f"; write [{value}]" if value > 0 else ""
     text = _ascii_number(value) if isinstance(value, str) and len(value) <= _N_SHOWN else ""
     numbers = re.split(r"\s*[,;x]\s*|[\s-]+", text.strip("()[]"))
     if numbers and all(re.fullmatch("[1-9][0-9]*", number) for number in numbers):
