@@ -66,9 +66,9 @@ def _list_kind(method: str | None) -> str:
 
 def _hint_at_value(name: str, value: Any, method: str | None) -> str:
     kind = _kind_of(name)
-    ours = ours_in_place_of(value, is_whole=kind == "whole", is_drawn=is_drawn(method))
-    if ours and method is not None:
-        return f"; write {ours}"
+    hint = _hint_at_foreign(name, value, method) if method is not None else ""
+    if hint:
+        return hint
     words = words_of(Config.model_fields[name])
     if not words:
         return reading(value, kind, _list_kind(method))
@@ -76,6 +76,14 @@ def _hint_at_value(name: str, value: Any, method: str | None) -> str:
     if len(several) > 1 and set(several) <= set(words) and method is not None:
         return f"; write {{{_list_kind(method)}: [{', '.join(several)}]}} to try each"
     return near(value, words)
+
+
+def _hint_at_foreign(name: str, value: Any, method: str | None) -> str:
+    is_whole = _kind_of(name) == "whole"
+    ours = ours_in_place_of(value, is_whole=is_whole, is_drawn=is_drawn(method))
+    is_distribution = ours.startswith("{") and not ours.startswith("{grid_search")
+    search = " and `search: {method: random, n_samples: 100}`"
+    return f"; write {ours}" + search * (is_distribution and not is_drawn(method)) if ours else ""
 
 
 def _kind_of(name: str) -> str:
@@ -135,8 +143,7 @@ def choices(name: str, raw: Any, where: str, method: str = "grid") -> Choices | 
 def _no_choice(name: str, raw: dict[Any, Any], where: str, method: str) -> InputError:
     """Return what is wrong with settings in place of a value."""
     keys = [str(key) for key in raw]
-    ours = ours_in_place_of(raw, is_whole=_kind_of(name) == "whole", is_drawn=is_drawn(method))
-    hint = f"; write {ours}" if ours else ""
+    hint = _hint_at_foreign(name, raw, method)
     if not hint and "normal" in str(raw.get("distribution", "")):
         hint = f"; there is no normal distribution here: write {example_of(name)}"
     if not hint and keys:

@@ -5,7 +5,7 @@ from typing import Any
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config, section_of
-from raysweep.settings.foreign import NOT_HERE, OWN_NAMES, ours_for
+from raysweep.settings.foreign import FOREIGN_WORDS, NOT_HERE, OWN_NAMES, ours_for
 from raysweep.settings.sampling import METHODS
 from raysweep.user_text.secret_names import secret_within
 from raysweep.user_text.values import near, nearest, show, some_of
@@ -69,7 +69,11 @@ def _hint_at_setting(name: Any, section: str) -> str:
         return f"; write `{ours}:`" + ("" if is_here else f" under `{section_of(ours)}:`")
     if ours.partition(":")[0] in TOP_KEYS:
         return f"; write `{ours}` at the top of the file"
-    return near(name, known) or near(name, list(fields)) or some_of(known, _PAGE)
+    meant = near(name, known) or near(name, list(fields))
+    misspelt = "" if meant else _setting_meant(str(name), list(fields))
+    if misspelt:
+        meant = f" (did you mean {misspelt}, under `{section_of(misspelt)}:`?)"
+    return meant or some_of(known, _PAGE)
 
 
 def _misplaced(name: str) -> str:
@@ -133,27 +137,29 @@ def hint_at_path(parts: Sequence[str], text: str) -> str:
     first, rest = parts[0].lstrip("+~"), list(parts[1:])
     shown = text if len(text) <= 60 and text.isprintable() and not secret_within(text) else "..."
     fields = [name for name in Config.model_fields if section_of(name) in SECTIONS]
+    meant = ""
     if first in SECTIONS and rest:
-        if rest[0] in ("any_of", "exclude", "experiment"):
-            return ""
-        known = rest[0] in fields and (first == "space" or section_of(rest[0]) == first)
-        meant = "" if known else _setting_meant(rest[0], fields)
-        rest = rest[1:]
-    elif first in TOP_KEYS:
-        meant = "" if first == parts[0] else first
-        return f"; write {'.'.join([meant, *rest])}={shown}" if meant else ""
-    else:
+        is_known = rest[0] in fields and (first == "space" or section_of(rest[0]) == first)
+        if not is_known and rest[0] not in ("any_of", "exclude", "experiment"):
+            meant, *rest = _setting_meant(rest[0], fields), *rest[1:]
+    elif first not in TOP_KEYS:
         meant = _setting_meant(first, fields)
         key = nearest(first, TOP_KEYS)
         if key and (rest or not meant):
             return f"; write {'.'.join([key, *rest])}={shown}"
+    if not meant and first in TOP_KEYS and first != parts[0]:  # Hydra's +space.lr=1
+        return f"; write {'.'.join([first, *rest])}={shown}"
     if not meant:
         return ""
     return f"; write {'.'.join([section_of(meant), meant, *rest])}={shown}"
 
 
-def _setting_meant(name: str, fields: list[str]) -> str:
+def _setting_meant(name: str, fields: Sequence[str]) -> str:
     if name in fields:
         return name
+    """Return the setting that a word is, or one that it is near to, here or elsewhere."""
     ours = ours_for(name)
-    return ours if ours in fields else nearest(name, fields)
+    if ours in fields:
+        return ours
+    elsewhere = [word for word, ours in FOREIGN_WORDS.items() if ours in fields]
+    return nearest(name, fields) or ours_for(nearest(name, elsewhere))

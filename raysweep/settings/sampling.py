@@ -211,7 +211,11 @@ def search_of(raw: Any) -> Search:
         raise InputError(
             f"search: expected {{method: random, n_samples: 100}}, got {show(raw)}", "search"
         )
-    method = _word(raw.get("method", "random"), "method", METHODS)
+    given = raw.get("method", "random")
+    # Under a method of another program's name the rest is checked as for ours.
+    method = given if given in METHODS else ours_for(given)
+    if method not in METHODS:
+        _word(given, "method", METHODS)
     check_known = partial(
         check_keys,
         raw,
@@ -231,8 +235,9 @@ def search_of(raw: Any) -> Search:
         "sampler": lambda: _word(raw.get("sampler", "tpe"), "sampler", SAMPLERS),
         "objectives": lambda: _objectives(raw.get("metric", search.metrics[0]), raw.get("mode")),
     }
-    both: list[Callable[[], Any]] = [check_known, partial(checked, checks)]
-    _, found = all_of(both)
+    check_method = partial(_word, given, "method", METHODS)
+    rest: list[Callable[[], Any]] = [check_method, check_known, partial(checked, checks)]
+    *_, found = all_of(rest)
     metrics, modes = found.pop("objectives")
     if method in RAY_SEARCHERS and len(metrics) > 1:
         raise InputError(
@@ -258,7 +263,7 @@ def _n_samples(raw: Mapping[str, Any], method: str) -> int:
 
 def _hint_at_key(key: Any, known: Sequence[str]) -> str:
     ours = ours_for(key, "search")
-    return f"; write {ours}:" if ours in known else ""
+    return f"; write `{ours}:`" if ours in known else ""
 
 
 _KEYS = {
@@ -281,9 +286,10 @@ def _objectives(raw: Any, raw_mode: Any) -> tuple[tuple[str, ...], tuple[str, ..
     if raw_mode is None:
         return tuple(names), None
     modes = raw_mode if isinstance(raw_mode, list) else [raw_mode]
+    several = f" for each of {len(names)} metrics" if len(names) > 1 else ""
     if len(modes) != len(names) or any(mode not in ("max", "min") for mode in modes):
         raise InputError(
-            f"search.mode: expected max or min for each of {len(names)} metrics, "
+            f"search.mode: expected max or min{several}, "
             f"got {show(raw_mode)}{_hint_at_modes(modes)}"
         )
     return tuple(names), tuple(modes)

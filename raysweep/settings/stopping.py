@@ -117,7 +117,7 @@ def early_stopping_of(raw: Any) -> EarlyStopping | None:
 
 def _hint_at_key(key: Any) -> str:
     ours = ours_for(key, "early_stopping")
-    return f"; write {ours}:" if ours else ""
+    return f"; write `{ours}:`" if ours else ""
 
 
 def check_epochs(rule: EarlyStopping, configs: Sequence[Config]) -> None:

@@ -204,7 +204,7 @@ def _reading(text: str, kind: str, several: str) -> str:
     return _reading_of_digits(text)
 
 
-_NUMBER = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?"
+_NUMBER = r"[-+]?((?:0|[1-9][0-9]*)\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?"
 _FACTORS = {"k": 1_000, "K": 1_000, "M": 1_000_000, "%": 0.01}
 
 
