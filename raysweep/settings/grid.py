@@ -369,8 +369,8 @@ def _in_file(
 
 def name_defaults(text: str, names: Sequence[str]) -> str:
     """Call the values of some settings defaults where a rule says ``with NAME VALUE``."""
-    pattern = rf"\b(?:with|\() ?(?:{'|'.join(names)}) [\w.-]*\w"
-    return re.sub(pattern, r"\g<0> (the default)", text)
+    pattern = rf"(\b(?:with |\()(?:{'|'.join(names)}) [\w.-]*\w)( \()?"
+    return re.sub(pattern, lambda m: f"{m[1]} (the default{'; ' if m[2] else ')'}", text)
 
 
 def _matches(setting: Mapping[str, Any], exclusion: dict[str, tuple[Any, ...]]) -> bool:

@@ -161,8 +161,8 @@ _GROUPS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+")
 def reading(value: object, kind: str = "real", several: str = "") -> str:
     """Explain why text that is nearly a number is none and how to write it; else return ''.
 
-    ``kind`` is what was expected: a ``real`` or a ``whole`` number, a ``list`` of whole ones, a ``flag``;
-    ``several`` the key of a list to try each of its values, '' where there can be one value only.
+    ``kind`` is what was expected: a ``real`` or a ``whole`` number, a ``list`` of whole ones or a
+    ``flag``; ``several`` the key of a list of values to try, '' where there can be one value only.
     """
     if isinstance(value, list):
         of_item = "whole" if kind == "list" else kind

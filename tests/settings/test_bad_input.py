@@ -51,7 +51,9 @@ def test_refused_with_this_one_line(name: str, tmp_path: Path) -> None:
     assert message == case.message
     lines = message.splitlines()
     assert all(line.isprintable() and len(line) < 1200 for line in lines)
-    assert len(lines) == 1 or lines[0].endswith(f"{len(lines) - 1} mistakes")
+    n_more = re.fullmatch(r"  and (?:at least )?(\d+) more", lines[-1])
+    n = len(lines) - 1 if n_more is None else len(lines) - 2 + int(n_more[1])
+    assert len(lines) == 1 or lines[0].endswith(f" {n} mistakes")
     assert message.startswith(f"{name}.yaml: ")
     assert re.search(r"expected .*, got.", message), "says what was expected and what came"
     is_about_the_file = re.fullmatch("file_.*", name)
