@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from raysweep.learning.config import Config, expected_of, section_of
 from raysweep.settings import execution, stopping
 from raysweep.settings.execution import Resources, StageCaching
-from raysweep.settings.grid import TOP_KEYS
+from raysweep.settings.names import TOP_KEYS
 from raysweep.settings.sampling import KINDS, METHODS, MOST_SAMPLES, SAMPLERS, SEQUENCES, Search
 from raysweep.settings.stopping import EarlyStopping
 
@@ -43,7 +43,7 @@ _DESCRIPTIONS = {
     "Changes no number.",
     "stage_cache": "Whether finished stages are kept, in .stages/ of the results folder, for "
     "later packs and sweeps.",
-    "max_seconds": "The most that one epoch of a pack may take, in seconds.",
+    "max_seconds": "The most that one epoch of a pack may take: seconds, or such as 90s, 30min.",
     "loggers": "Programs that get each configuration as a run of theirs.",
     "search": "How configurations are found: all of the grids, or samples of distributions.",
     "method": "grid: all; random: drawn at once; others: results decide what is tried next.",
@@ -60,7 +60,7 @@ _DESCRIPTIONS = {
     "reduction_factor": "One in so many goes on at a rung; rungs lie apart by this factor.",
     "brackets": "Sets of rungs, of which each configuration gets one.",
     "min_samples_required": "How many others there must be to compare with.",
-    "time_budget": "The most wall time of one run: seconds, or such as 90s, 30min, 8h, 2d.",
+    "time_budget": "The most wall time of one run: seconds, or such as 90s, 30min, 1h30m, 2d.",
     "max_configs": "The most configurations that one run starts.",
     "max_gpu_hours": "The most hours of whole GPUs that the packs of one run take.",
     "any_of": "A list of settings: the sweep is the union of their products, each with the "
@@ -241,6 +241,7 @@ def _of_execution() -> dict[str, Any]:
         "max_seconds": {
             "anyOf": [
                 {**_NUMBER, "exclusiveMinimum": 0},
+                _DURATION,
                 {"enum": ["none"]},
                 {"enum": [None, False, "no", "off", "false"], "doNotSuggest": True},
             ],
@@ -253,13 +254,19 @@ def _of_execution() -> dict[str, Any]:
     return found | _limits()
 
 
+_PIECES = "".join(
+    rf"([0-9.]+([eE][-+]?[0-9]+)?\s*{unit}\s*)?" for unit in ("d", "h", "m(in)?", "s")
+)
+_DURATION = {"type": "string", "pattern": rf"^\s*(?=[0-9.]){_PIECES}$"}
+"""Such as 90s, 30min, 1h30m: as ``user_text.values.seconds_in`` reads it."""
+
+
 def _limits() -> dict[str, Any]:
     """Return the schemas of what ends lanes and runs early."""
     default = EarlyStopping()
     whole = {"type": "integer", "minimum": 1, "maximum": stopping.MOST_EPOCHS}
     off = {"enum": [None, False, "none", "no", "off", "false"]}
     positive = {**_NUMBER, "exclusiveMinimum": 0}
-    duration = {"type": "string", "pattern": r"^\s*[0-9.eE+-]+\s*(s|min|h|d)\s*$"}
     properties = {
         "method": {"enum": list(stopping.STOPPERS), "default": default.method},
         "metric": {"enum": list(stopping.STOP_METRICS), "default": default.metric},
@@ -277,9 +284,9 @@ def _limits() -> dict[str, Any]:
     rule = {**_named(properties, "early_stopping"), "type": "object"}
     return {
         "early_stopping": {"anyOf": [{"enum": list(stopping.STOPPERS)}, rule, off]},
-        "time_budget": {"anyOf": [positive, duration, off]},
+        "time_budget": {"anyOf": [positive, _DURATION, off]},
         "max_configs": {"anyOf": [whole, off]},
-        "max_gpu_hours": {"anyOf": [positive, off]},
+        "max_gpu_hours": {"anyOf": [positive, _DURATION, off]},
     }
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raysweep.errors import InputError, RaysweepError, SweepStoppedError
-from raysweep.settings.grid import TOP_KEYS
+from raysweep.settings.names import TOP_KEYS
 from raysweep.settings.plain_values import plain_space
 from raysweep.settings.sweep import MAX_CONFIGS, Sweep, load_sweep, sweep_from, sweep_of
 from raysweep.settings.yaml_text import dump_yaml

@@ -1,5 +1,15 @@
 """Errors that a user can mend: each says in one line what is wrong and what to do."""
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+MOST_SHOWN = 10
+"""So many mistakes of one input are shown at most."""
+_MOST_KEPT = 100
+"""A list of 200,000 wrong numbers is not checked to its end: looking for words near each of them
+takes minutes."""
+
 
 class RaysweepError(Exception):
     """The base class of all errors that raysweep raises on purpose."""
@@ -17,6 +27,72 @@ class InputError(RaysweepError):
         super().__init__(message)
         self.place = place or message.partition(": ")[0]
         self.is_key = is_key
+
+    @property
+    def mistakes(self) -> tuple["InputError", ...]:
+        """What is wrong, each in one line: this error, or the several that it stands for."""
+        return (self,)
+
+
+class CombinedInputError(InputError):
+    """Several mistakes of one input: a line that counts them and an indented line for each.
+
+    ``source`` is the name of the input. Those after the first ten are counted only; ``has_more``
+    tells that nobody looked for all.
+    """
+
+    def __init__(
+        self, mistakes: Sequence[InputError], source: str = "", has_more: bool = False
+    ) -> None:
+        least = "at least " if has_more else ""
+        head = f"{source}: " if source else ""
+        # Under the name of the input no line repeats it.
+        lines = [str(mistake).removeprefix(head) for mistake in mistakes[:MOST_SHOWN]]
+        if len(mistakes) > MOST_SHOWN:
+            lines.append(f"and {least}{len(mistakes) - MOST_SHOWN} more")
+        super().__init__("\n  ".join([f"{head}{least}{len(mistakes)} mistakes", *lines]))
+        self._mistakes, self._source, self.has_more = tuple(mistakes), source, has_more
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[InputError, ...], str, bool]]:
+        """Return what makes an equal error in another process."""
+        return (CombinedInputError, (self._mistakes, self._source, self.has_more))
+
+    @property
+    def mistakes(self) -> tuple[InputError, ...]:
+        """What is wrong, each in one line."""
+        return self._mistakes
+
+
+def together(
+    mistakes: Sequence[InputError], source: str = "", has_more: bool = False
+) -> InputError:
+    """Return one error for all mistakes, each named once; a single one stays as it is."""
+    distinct = tuple({str(mistake): mistake for mistake in mistakes}.values())
+    return distinct[0] if len(distinct) == 1 else CombinedInputError(distinct, source, has_more)
+
+
+def all_of(checks: Iterable[Callable[[], _T]]) -> list[_T]:
+    """Return what each check returns; raise the mistakes of all of them as one ``InputError``."""
+    results: list[_T] = []
+    mistakes: list[InputError] = []
+    has_more = False
+    for check in checks:
+        if len(mistakes) >= _MOST_KEPT:
+            has_more = True
+            break
+        try:
+            results.append(check())
+        except InputError as error:
+            mistakes += error.mistakes
+            has_more |= isinstance(error, CombinedInputError) and error.has_more
+    if mistakes:
+        raise together(mistakes, has_more=has_more)
+    return results
+
+
+def checked(checks: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
+    """Return what each of some named checks returns; as ``all_of``."""
+    return dict(zip(checks, all_of(checks.values()), strict=True))
 
 
 class NothingRunsError(RaysweepError):

@@ -17,7 +17,7 @@ import atheris
 with atheris.instrument_imports(include=["raysweep.settings", "yaml"]):
     from raysweep.errors import InputError
     from raysweep.learning.config import Config
-    from raysweep.settings.grid import TOP_KEYS
+    from raysweep.settings.names import TOP_KEYS
     from raysweep.settings.sweep import sweep_from
     from raysweep.settings.yaml_text import dump_yaml
     from tests.bad_input_cases import accepted_cases, refused_cases  # imports yaml: after atheris

@@ -1,8 +1,9 @@
 """How settings of one configuration go together: what `auto` means, what excludes what."""
 
+from functools import partial
 from typing import Any
 
-from raysweep.errors import InputError
+from raysweep.errors import InputError, all_of
 from raysweep.learning.data.source_shapes import SOURCES
 from raysweep.learning.data.task_kinds import TASK_KINDS, n_classes
 from raysweep.learning.declarations import Settings
@@ -28,8 +29,7 @@ def meanings_of_auto(settings: Settings) -> dict[str, Any]:
 def check_together(settings: Settings) -> None:
     """Refuse settings that exclude each other."""
     _check_experiment(settings)
-    _check_data(settings)
-    _check_divergence(settings)
+    all_of(partial(check, settings) for check in (_check_tasks, _check_samples, _check_divergence))
     method = METHODS[settings.replay]
     if settings.n_stored_tasks and method.part:
         method.check(settings)
@@ -54,7 +54,7 @@ def _check_experiment(settings: Settings) -> None:
         )
 
 
-def _check_data(settings: Settings) -> None:
+def _check_tasks(settings: Settings) -> None:
     shape, kind = SOURCES[settings.source], TASK_KINDS[settings.tasks]
     kind.check(settings)
     most = kind.most_tasks(shape)
@@ -63,6 +63,11 @@ def _check_data(settings: Settings) -> None:
             f"data.n_tasks: expected at most {most} tasks of {kind.class_words} with "
             f"{settings.tasks}, got {settings.n_tasks}"
         )
+
+
+def _check_samples(settings: Settings) -> None:
+    shape = SOURCES[settings.source]
+    most = TASK_KINDS[settings.tasks].most_tasks(shape)
     if settings.task_samples > shape.n_train:
         raise InputError(
             f"data.task_samples: expected at most the {shape.n_train} training samples of "

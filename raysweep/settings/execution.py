@@ -1,12 +1,12 @@
 """What a search space says of how it is run: seeds, resources, packs, stages, time, loggers."""
 
-import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from raysweep.errors import InputError
+from raysweep.errors import InputError, all_of
 from raysweep.settings.grid import check_value
-from raysweep.user_text.values import is_off, near, number_of, reading, show
+from raysweep.user_text.values import is_off, near, number_of, reading, seconds_of, show
 
 _MOST_GB = 1e9
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -46,33 +46,35 @@ def seeds_of(raw: Any) -> list[int]:
     if isinstance(raw, dict) and set(raw) == {"grid_search"}:
         raw, where = raw["grid_search"], "seeds.grid_search"
     if not isinstance(raw, list) or not raw:
-        raise InputError(f"seeds: expected a list such as [0, 1, 2], got {show(raw)}")
-    return [check_value("seed", seed, f"{where}[{i}]") for i, seed in enumerate(raw)]
+        hint = f"; write [{raw}]" if type(raw) is int else reading(raw, "list")
+        raise InputError(f"seeds: expected a list such as [0, 1, 2], got {show(raw)}{hint}")
+    return all_of(partial(check_value, "seed", seed, f"{where}[{i}]") for i, seed in enumerate(raw))
 
 
 def resources_of(raw: dict[str, Any]) -> Resources:
     """Check ``resources:``."""
-    values = {"cpu": 1.0, "gpu": 0.0}
-    is_gpu_auto = False
-    for name, value in raw.items():
-        where = f"resources.{name}"
-        if name not in values:
-            hint = near(name, ["cpu", "gpu"])
-            raise InputError(
-                f"{where[:60]}: expected cpu or gpu, got {show(name)}{hint}", where, is_key=True
-            )
-        if name == "gpu" and value == "auto":
-            values[name], is_gpu_auto = 1.0, True
-            continue
-        number = number_of(value)
-        is_amount = 0 <= number < 1e6 and (number <= 1 or number == int(number))
-        if not is_amount or (name == "cpu" and number == 0):
-            what = "a number > 0" if name == "cpu" else "auto or a number >= 0"
-            raise InputError(
-                f"{where}: expected {what}, whole or below 1, got {show(value)}{reading(value)}"
-            )
-        values[name] = number
-    return Resources(**values, is_gpu_auto=is_gpu_auto)
+    amounts = dict(all_of(partial(_amount, name, value) for name, value in raw.items()))
+    is_gpu_auto = raw.get("gpu") == "auto"
+    return Resources(**{"cpu": 1.0, "gpu": 0.0, **amounts}, is_gpu_auto=is_gpu_auto)
+
+
+def _amount(name: Any, value: Any) -> tuple[str, float]:
+    where = f"resources.{name}"
+    if name not in ("cpu", "gpu"):
+        hint = near(name, ["cpu", "gpu"])
+        raise InputError(
+            f"{where[:60]}: expected cpu or gpu, got {show(name)}{hint}", where, is_key=True
+        )
+    if name == "gpu" and value == "auto":
+        return name, 1.0
+    number = number_of(value)
+    is_amount = 0 <= number < 1e6 and (number <= 1 or number == int(number))
+    if not is_amount or (name == "cpu" and number == 0):
+        what = "a number > 0" if name == "cpu" else "auto or a number >= 0"
+        raise InputError(
+            f"{where}: expected {what}, whole or below 1, got {show(value)}{reading(value)}"
+        )
+    return name, number
 
 
 def pack_of(raw: Any) -> int | None:
@@ -80,7 +82,7 @@ def pack_of(raw: Any) -> int | None:
     if raw is None or raw == "auto":
         return None
     if isinstance(raw, bool) or not isinstance(raw, int) or raw < 1:
-        hint = near(raw, ["auto"]) or reading(raw)
+        hint = near(raw, ["auto"]) or reading(raw, "whole")
         raise InputError(f"pack: expected auto or a whole number > 0, got {show(raw)}{hint}")
     return raw
 
@@ -118,13 +120,7 @@ def max_seconds_of(raw: Any) -> float | None:
     """Check ``max_seconds:``, the most that one epoch of a pack may take; None for no limit."""
     if is_off(raw):
         return None
-    number = number_of(raw)
-    if not 0 < number < math.inf:
-        raise InputError(
-            f"max_seconds: expected a number > 0, or none for no limit, got {show(raw)}"
-            f"{reading(raw)}"
-        )
-    return number
+    return seconds_of(raw, "max_seconds", ", or none for no limit")
 
 
 def loggers_of(raw: Any) -> tuple[str, ...]:
@@ -132,12 +128,16 @@ def loggers_of(raw: Any) -> tuple[str, ...]:
     if raw is None:
         return ()
     if not isinstance(raw, list):
-        raise InputError(f"loggers: expected a list such as [tensorboard], got {show(raw)}")
-    for i, name in enumerate(raw):
+        hint = f"; write [{raw}]" if raw in LOGGERS else ""
+        raise InputError(f"loggers: expected a list such as [tensorboard], got {show(raw)}{hint}")
+
+    def check(i: int, name: Any) -> str:
         if name not in LOGGERS:
             hint = near(name, list(LOGGERS)) if isinstance(name, str) else ""
             raise InputError(
                 f"loggers[{i}]: expected {', '.join(LOGGERS[:-1])} or {LOGGERS[-1]}, "
                 f"got {show(name)}{hint}"
             )
-    return tuple(dict.fromkeys(raw))
+        return str(name)
+
+    return tuple(dict.fromkeys(all_of(partial(check, i, name) for i, name in enumerate(raw))))

@@ -1,39 +1,20 @@
 """The grids of a search space: settings and their values, checked, crossed and cut."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
-from raysweep.errors import InputError
-from raysweep.learning.config import Config, defaults_of, expected_of, section_of
+from raysweep.errors import InputError, all_of, together
+from raysweep.learning.config import Config, defaults_of, expected_of
 from raysweep.learning.declare import words_of
+from raysweep.settings.foreign import ours_in_place_of
+from raysweep.settings.names import known_setting
 from raysweep.settings.sampling import KINDS, Domain, Search, domain_of, draw
 from raysweep.user_text.values import near, reading, show
-
-TOP_KEYS = [
-    "experiment",
-    "data",
-    "training",
-    "space",
-    "seeds",
-    "divergence",
-    "resources",
-    "pack",
-    "stage_cache",
-    "max_seconds",
-    "loggers",
-    "search",
-    "early_stopping",
-    "time_budget",
-    "max_configs",
-    "max_gpu_hours",
-]
-RENAMED_KEYS = {"stages": "stage_cache", "stop": "divergence"}
-"""Keys of earlier versions, with what they are called now."""
-
 
 _TRIES = 20
 """So many times the samples asked for are drawn at most where some are excluded."""
@@ -56,46 +37,122 @@ def _adapter(name: str) -> TypeAdapter[Any]:
     return TypeAdapter(Config.model_fields[name].rebuild_annotation())
 
 
-def check_value(name: str, value: Any, where: str) -> Any:
-    """Return a setting's value in its type, or raise ``InputError`` that names ``where``."""
+def check_value(name: str, value: Any, where: str, *, method: str | None = None) -> Any:
+    """Return a setting's value in its type, or raise ``InputError`` that names ``where``.
+
+    ``method`` is that of the search where a grid or a distribution might stand as well.
+    """
     try:
         return _adapter(name).validate_python(value)
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     except (ValidationError, ValueError, OverflowError):
-        words = words_of(Config.model_fields[name])
-        hint = near(value, words) if words else reading(value)
+        hint = _hint_at_value(name, value, method)
+        others = f", or a distribution such as {example_of(name)}" if is_drawn(method) else ""
         raise InputError(
-            f"{where}: expected {expected_of(name)}, got {show(value)}{hint}"
+            f"{where}: expected {expected_of(name)}{others}, got {show(value)}{hint}"
         ) from None
 
 
-def choices(name: str, raw: Any, where: str) -> Choices | Domain:
+def is_drawn(method: str | None) -> bool:
+    """Return whether distributions may stand in a space that is searched by a method."""
+    return method not in (None, "grid")
+
+
+def _list_kind(method: str | None) -> str:
+    """Return the key of a list of values to try: grids are no part of what a searcher takes."""
+    return "grid_search" if method in ("grid", "random") else "choice" * is_drawn(method)
+
+
+def _hint_at_value(name: str, value: Any, method: str | None) -> str:
+    kind = _kind_of(name)
+    hint = _hint_at_foreign(name, value, method) if method is not None else ""
+    if hint:
+        return hint
+    words = words_of(Config.model_fields[name])
+    if not words:
+        return reading(value, kind, _list_kind(method))
+    several = [word.strip() for word in value.split(",")] if isinstance(value, str) else []
+    if len(several) > 1 and set(several) <= set(words) and method is not None:
+        return f"; write {{{_list_kind(method)}: [{', '.join(several)}]}} to try each"
+    return near(value, words)
+
+
+def _hint_at_foreign(name: str, value: Any, method: str | None) -> str:
+    is_whole = _kind_of(name) == "whole"
+    ours = ours_in_place_of(value, is_whole=is_whole, is_drawn=is_drawn(method))
+    is_distribution = ours.startswith("{") and not ours.startswith("{grid_search")
+    search = " and `search: {method: random, n_samples: 100}`"
+    return f"; write {ours}" + search * (is_distribution and not is_drawn(method)) if ours else ""
+
+
+def _kind_of(name: str) -> str:
+    annotation = Config.model_fields[name].annotation
+    kinds: dict[Any, str] = {int: "whole", float: "real", bool: "flag"}
+    return kinds.get(annotation, "list")
+
+
+def example_of(name: str) -> str:
+    """Return a distribution that a setting may be drawn from."""
+    field = Config.model_fields[name]
+    words = words_of(field)
+    if words or field.annotation is bool:
+        return f"{{choice: [{', '.join(words[:2]) or 'true, false'}]}}"
+    if field.annotation not in (int, float):
+        return "{choice: [[200], [200, 200]]}"
+    limits = {
+        key: getattr(part, key)
+        for part in field.metadata
+        for key in ("ge", "le", "gt", "lt")
+        if getattr(part, key, None) is not None
+    }
+    if field.annotation is int:
+        low = max(1, limits.get("ge", 1))
+        return f"{{randint: [{low}, {min(100, limits.get('le', 100))}]}}"
+    if "gt" in limits:
+        return "{loguniform: [1e-4, 1e-1]}"
+    return "{uniform: [0, 1]}" if limits.get("lt", 2) > 1 else "{uniform: [0, 0.5]}"
+
+
+def choices(name: str, raw: Any, where: str, method: str = "grid") -> Choices | Domain:
     """Check the value, the grid or the distribution of one setting."""
     if isinstance(raw, dict):
         if len(raw) == 1 and set(raw) <= set(KINDS):
             is_whole = Config.model_fields[name].annotation is int
             return domain_of(name, raw, where, check_value, is_whole)
         if set(raw) != {"grid_search"}:
-            keys = [str(key) for key in raw]
-            hint = near(keys[0], ["grid_search", *KINDS]) if keys else ""
-            raise InputError(
-                f"{where}: expected a value or {{grid_search: [...]}}, got {show(raw)}{hint}"
-            )
+            raise _no_choice(name, raw, where, method)
         grid = raw["grid_search"]
         if not isinstance(grid, list) or not grid:
             got = "an empty list" if grid == [] else show(grid)
             raise InputError(f"{where}.grid_search: expected a list of values, got {got}")
-        values = tuple(
-            check_value(name, value, f"{where}.grid_search[{i}]") for i, value in enumerate(grid)
+        values = all_of(
+            partial(check_value, name, value, f"{where}.grid_search[{i}]")
+            for i, value in enumerate(grid)
         )
-        return Choices(values, is_grid=True, place=where)
+        return Choices(tuple(values), is_grid=True, place=where)
     if isinstance(raw, list) and not name.endswith("_widths"):
+        kind = _list_kind(method)
         raise InputError(
             f"{where}: expected one value, got the list {show(raw)}; "
-            f"to try each, write {{grid_search: {show(raw)}}}"
+            f"to try each, write {{{kind}: {show(raw)}}}"
         )
-    return Choices((check_value(name, raw, where),), is_grid=False, place=where)
+    return Choices((check_value(name, raw, where, method=method),), is_grid=False, place=where)
+
+
+def _no_choice(name: str, raw: dict[Any, Any], where: str, method: str) -> InputError:
+    """Return what is wrong with settings in place of a value."""
+    keys = [str(key) for key in raw]
+    hint = _hint_at_foreign(name, raw, method)
+    if not hint and "normal" in str(raw.get("distribution", "")):
+        hint = f"; there is no normal distribution here: write {example_of(name)}"
+    if not hint and keys:
+        hint = near(keys[0], ["grid_search", *KINDS]) or near(keys[-1], ["grid_search", *KINDS])
+    forms = "{grid_search: [...]}" if _list_kind(method) == "grid_search" else ""
+    if is_drawn(method):
+        forms = " or ".join(filter(None, [f"a distribution such as {example_of(name)}", forms]))
+    word = "a value," if " or " in forms else "a value or"
+    return InputError(f"{where}: expected {word} {forms}, got {show(raw)}{hint}")
 
 
 def section_of_file(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -115,86 +172,67 @@ Places = Sequence[tuple[str, Branch]]
 """Settings by the place in the file where they stand."""
 
 
-def _known_setting(name: Any, section: str, where: str) -> str:
-    fields = Config.model_fields
-    is_top = section_of(name) in ("top", "seeds") if name in fields else True
-    if is_top and not (name == "experiment" and section == "space"):
-        hint = _misplaced(str(name))
-        if not hint:
-            sections = (
-                ("data", "training", "divergence", "space") if section == "space" else (section,)
-            )
-            known = [field for field in fields if section_of(field) in sections]
-            hint = near(name, known) or near(name, list(fields)) or f"; known: {', '.join(known)}"
-            if isinstance(name, int | float):  # {lr: 1,5} are lr and a key 5
-                hint = "; no comma inside a number, and lists in [ ]"
-        raise InputError(
-            f"{where}: expected a known setting, got {show(name)}{hint}",
-            f"{where}.{name}",
-            is_key=True,
-        )
-    if section not in ("space", section_of(name)):
-        raise InputError(
-            f"{where}: expected a setting of `{section}:`, got {name!r}; "
-            f"write it under `{section_of(name)}:`",
-            f"{where}.{name}",
-            is_key=True,
-        )
-    return str(name)
-
-
-def _misplaced(name: str) -> str:
-    if name == "seed":
-        return "; write `seeds: [0, 1]` at the top of the file"
-    if name in ("any_of", "exclude"):
-        return f"; `{name}:` stands right under `space:` only"
-    name = RENAMED_KEYS.get(name, name)
-    if name in TOP_KEYS:
-        return f"; write `{name}:` at the top of the file"
-    return ""
-
-
-def settings_at(raw: Mapping[str, Any], section: str, where: str) -> Branch:
+def settings_at(raw: Mapping[str, Any], section: str, where: str, method: str = "grid") -> Branch:
     """Check settings that stand at ``where``; ``section`` says which are allowed there."""
-    return {
-        _known_setting(name, section, where): choices(str(name), value, f"{where}.{name}")
-        for name, value in raw.items()
-    }
+
+    def check(name: Any, value: Any) -> tuple[str, Choices | Domain]:
+        known = known_setting(name, section, where)
+        return known, choices(known, value, f"{where}.{name}", method)
+
+    return dict(all_of(partial(check, name, value) for name, value in raw.items()))
 
 
 def merge(parts: Places) -> Branch:
     """Unite settings of several places; one set in two places is an error."""
     merged: Branch = {}
     places: dict[str, str] = {}
+    mistakes: list[InputError] = []
     for place, settings in parts:
         for name, choices in settings.items():
             if name in merged:
-                raise InputError(
-                    f"{place}.{name}: expected to be set once, "
-                    f"got it in {places[name]} too; keep one",
-                    is_key=True,
+                mistakes.append(
+                    InputError(
+                        f"{place}.{name}: expected to be set once, "
+                        f"got it in {places[name]} too; keep one",
+                        is_key=True,
+                    )
                 )
+                continue
             merged[name], places[name] = choices, place
+    if mistakes:
+        raise together(mistakes)
     return merged
 
 
-def branches_of(raw_space: dict[str, Any], fixed: Places) -> list[Branch]:
-    """Return one grid for each entry of ``any_of`` (one in all without it)."""
+def space_parts(raw_space: dict[str, Any], method: str = "grid") -> Places:
+    """Check what ``space:`` holds: its settings, then those of each entry of ``any_of``."""
     plain = {name: raw for name, raw in raw_space.items() if name not in ("any_of", "exclude")}
-    parts = [*fixed, ("space", settings_at(plain, "space", "space"))]
+
+    def check(where: str, settings: Any) -> tuple[str, Branch]:
+        if not isinstance(settings, dict):
+            raise InputError(f"{where}: expected `name: value` settings, got {show(settings)}")
+        return where, settings_at(settings, "space", where, method)
+
+    def check_list(entries: Any) -> list[tuple[str, Branch]]:
+        if not isinstance(entries, list) or not entries:
+            raise InputError(f"space.any_of: expected a list of settings, got {show(entries)}")
+        return all_of(
+            partial(check, f"space.any_of[{i}]", entry) for i, entry in enumerate(entries)
+        )
+
+    checks: list[Callable[[], list[tuple[str, Branch]]]] = [lambda: [check("space", plain)]]
+    if "any_of" in raw_space:
+        checks.append(lambda: check_list(raw_space["any_of"]))
+    return [part for parts in all_of(checks) for part in parts]
+
+
+def branches_of(fixed: Places, of_space: Places) -> list[Branch]:
+    """Return one grid for each entry of ``any_of`` (one in all without it)."""
+    parts = [*fixed, of_space[0]]
     base = merge(parts)
-    if "any_of" not in raw_space:
+    if len(of_space) == 1:
         return [base]
-    entries = raw_space["any_of"]
-    if not isinstance(entries, list) or not entries:
-        raise InputError(f"space.any_of: expected a list of settings, got {show(entries)}")
-    branches = []
-    for i, entry in enumerate(entries):
-        where = f"space.any_of[{i}]"
-        if not isinstance(entry, dict):
-            raise InputError(f"{where}: expected `name: value` settings, got {show(entry)}")
-        branches.append(merge([*parts, (where, settings_at(entry, "space", where))]))
-    return branches
+    return all_of(partial(merge, [*parts, entry]) for entry in of_space[1:])
 
 
 def exclusions_of(raw_space: dict[str, Any]) -> list[dict[str, tuple[Any, ...]]]:
@@ -204,22 +242,23 @@ def exclusions_of(raw_space: dict[str, Any]) -> list[dict[str, tuple[Any, ...]]]
         return []
     if not isinstance(entries, list):
         raise InputError(f"space.exclude: expected a list of settings, got {show(entries)}")
-    exclusions = []
-    for i, entry in enumerate(entries):
-        where = f"space.exclude[{i}]"
-        if not isinstance(entry, dict) or not entry:
-            raise InputError(f"{where}: expected `name: value` settings, got {show(entry)}")
-        settings = settings_at(entry, "space", where)
-        exclusion = {}
-        for name, given in settings.items():
-            if isinstance(given, Domain):
-                raise InputError(
-                    f"{given.place}: expected a value or {{grid_search: [...]}} to leave out, "
-                    f"got a distribution"
-                )
-            exclusion[name] = given.values
-        exclusions.append(exclusion)
-    return exclusions
+    return all_of(
+        partial(_exclusion, entry, f"space.exclude[{i}]") for i, entry in enumerate(entries)
+    )
+
+
+def _exclusion(entry: Any, where: str) -> dict[str, tuple[Any, ...]]:
+    if not isinstance(entry, dict) or not entry:
+        raise InputError(f"{where}: expected `name: value` settings, got {show(entry)}")
+    exclusion = {}
+    for name, given in settings_at(entry, "space", where).items():
+        if isinstance(given, Domain):
+            raise InputError(
+                f"{given.place}: expected a value or {{grid_search: [...]}} to leave out, "
+                f"got a distribution"
+            )
+        exclusion[name] = given.values
+    return exclusion
 
 
 def sample(
@@ -259,8 +298,33 @@ def expand(
 ) -> Iterator[Config]:
     """Yield the configurations of all products, for each seed, less the excluded ones.
 
-    ``experiment`` is that of branches that name none.
+    ``experiment`` is that of branches that name none. Settings that do not go together raise
+    ``InputError``, after a look at some more configurations.
     """
+    mistakes: list[InputError] = []
+    n_more = 0
+    for config in _expanded(branches, exclusions, seeds, experiment):
+        if isinstance(config, InputError):
+            mistakes.append(config)
+        elif not mistakes:
+            yield config
+        n_more += bool(mistakes)
+        if n_more == _MOST_MORE:
+            break
+    if mistakes:
+        raise together(mistakes)
+
+
+_MOST_MORE = 1000
+"""So many configurations are checked from the first on whose settings do not go together."""
+
+
+def _expanded(
+    branches: Sequence[dict[str, Choices]],
+    exclusions: Sequence[dict[str, tuple[Any, ...]]],
+    seeds: Sequence[int],
+    experiment: str,
+) -> Iterator[Config | InputError]:
     for seed in seeds:
         for branch in branches:
             names = list(branch)
@@ -271,7 +335,11 @@ def expand(
                 # Before the settings are held against each other: exclude removes bad pairs.
                 if any(_matches(setting, exclusion) for exclusion in exclusions):
                     continue
-                config = _checked(setting, branch)
+                try:
+                    config = _checked(setting, branch)
+                except InputError as error:
+                    yield from error.mistakes
+                    continue
                 if not any(_matches(config.model_dump(), exclusion) for exclusion in exclusions):
                     yield config
 
@@ -280,12 +348,29 @@ def _checked(setting: dict[str, Any], branch: dict[str, Choices]) -> Config:
     """Check that the settings of a configuration go together."""
     try:
         return Config(**setting)
-    except InputError as error:
-        # The rules name a setting by its section; say where it stands in this file.
-        name = error.place.partition(".")[2]
-        if name in branch:
-            error.place = branch[name].place_of(setting[name])
-        raise
+    except InputError as errors:
+        raise together([_in_file(error, setting, branch) for error in errors.mistakes]) from None
+
+
+def _in_file(
+    error: InputError, setting: Mapping[str, Any], branch: Mapping[str, Choices]
+) -> InputError:
+    """Return what a rule says, with the place in the file and defaults called so.
+
+    The rules name a setting by its section.
+    """
+    name = error.place.partition(".")[2]
+    is_given = name in branch
+    text = name_defaults(str(error), [n for n in setting if n not in (*branch, "experiment")])
+    if not is_given and name in setting:
+        text = re.sub(r", got [^ ,;)]+", r"\g<0> (the default)", text, count=1)
+    return InputError(text, branch[name].place_of(setting[name]) if is_given else error.place)
+
+
+def name_defaults(text: str, names: Sequence[str]) -> str:
+    """Call the values of some settings defaults where a rule says ``with NAME VALUE``."""
+    pattern = rf"(\b(?:with |\()(?:{'|'.join(names)}) [\w.-]*\w)( \()?"
+    return re.sub(pattern, lambda m: f"{m[1]} (the default{'; ' if m[2] else ')'}", text)
 
 
 def _matches(setting: Mapping[str, Any], exclusion: dict[str, tuple[Any, ...]]) -> bool:

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-from raysweep.errors import InputError
+from raysweep.errors import InputError, all_of
+from raysweep.settings.names import TOP_KEYS, hint_at_path
 from raysweep.settings.yaml_nodes import MAX_DEPTH, Items, Node, Scalar, read_nodes
 from raysweep.settings.yaml_text import construct
 from raysweep.user_text.secret_names import (
@@ -20,7 +22,7 @@ def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
     """Set what each override names in ``raw``; give their paths, such as ``space.any_of.0.lr``."""
     for override in overrides:
         _check_secrets(override)
-    return [_apply(raw, override) for override in overrides]
+    return all_of(partial(_apply, raw, override) for override in overrides)
 
 
 def read_without_secrets(text: str) -> Node | None:
@@ -71,11 +73,17 @@ def _apply(raw: dict[str, Any], override: str) -> str:
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
-        raise InputError(f"expected KEY=VALUE such as space.lr=1e-3, got {show(override)}")
+        raise InputError(
+            f"expected KEY=VALUE such as space.lr=1e-3, got {show(override)}{_hint(override)}"
+        )
     if len(parts) > MAX_DEPTH:
         raise InputError(
             f"{_shown(parts[:3])}...: expected a key of at most {MAX_DEPTH} parts, got {len(parts)}"
         )
+    is_known = parts[0] in TOP_KEYS
+    if (is_known or parts[0] not in raw) and (meant := hint_at_path(parts, text)):
+        what = f"{parts[0]}: expected a known setting" if is_known else "expected a known key"
+        raise InputError(f"{what}, got {show(parts[is_known])}{meant}")
     node: Any = raw
     for depth, part in enumerate(parts):
         where = _shown(parts[: depth + 1])
@@ -105,6 +113,15 @@ def _apply(raw: dict[str, Any], override: str) -> str:
                 raise InputError(f"{where}: {problem}{at}") from None
         node = node[index]
     return ".".join(parts)
+
+
+def _hint(override: str) -> str:
+    """Return the override that was meant by ``space.lr: 1e-3`` or ``space.lr 1e-3``."""
+    match = re.fullmatch(r"([A-Za-z_][\w.]*)\s*[:\s]\s*(\S.*)", override.strip())
+    if match is None or len(override) > 80:
+        return ""
+    path, text = match[1], match[2]
+    return hint_at_path(path.split("."), text) or f"; write {path}={text}"
 
 
 def _shown(parts: Sequence[str]) -> str:

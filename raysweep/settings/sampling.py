@@ -7,11 +7,13 @@ first points do not depend on how many are drawn: more samples later keep the on
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
-from raysweep.errors import InputError
-from raysweep.user_text.values import check_keys, check_whole, near, plain_number, reading, show
+from raysweep.errors import InputError, all_of, checked
+from raysweep.settings.foreign import ours_for
+from raysweep.user_text.values import check_keys, check_whole, near, number_of, reading, show
 
 _FORMS = {
     "uniform": "[lower, upper]",
@@ -118,8 +120,10 @@ def domain_of(
     if kind == "choice":
         if not isinstance(arguments, list) or not arguments:
             raise InputError(f"{where}: expected a list of values, got {show(arguments)}")
-        values = tuple(check(name, value, f"{where}[{i}]") for i, value in enumerate(arguments))
-        return Domain(kind, 0, 0, 0, values, is_whole, where)
+        values = all_of(
+            partial(check, name, value, f"{where}[{i}]") for i, value in enumerate(arguments)
+        )
+        return Domain(kind, 0, 0, 0, tuple(values), is_whole, where)
     numbers = _numbers(kind, arguments, where)
     lower, upper, step = (*numbers, 0.0)[:3]
     if not lower < upper:
@@ -142,8 +146,8 @@ def domain_of(
             f"write randint, lograndint, or a kind with a whole step"
         )
     domain = Domain(kind, lower, upper, step, (), is_whole, where)
-    for i, u in enumerate((0.0, math.nextafter(1.0, 0.0))):
-        check(name, domain.at(u), f"{where}[{i}]")
+    ends = enumerate((0.0, math.nextafter(1.0, 0.0)))
+    all_of(partial(check, name, domain.at(u), f"{where}[{i}]") for i, u in ends)
     return domain
 
 
@@ -151,16 +155,14 @@ def _numbers(kind: str, raw: Any, where: str) -> list[float]:
     n = 3 if kind.startswith("q") else 2
     if not isinstance(raw, list) or len(raw) != n:
         raise InputError(f"{where}: expected {_FORMS[kind]}, got {show(raw)}")
-    numbers = []
-    for i, value in enumerate(raw):
-        try:
-            number = float(plain_number(value))
-        except (TypeError, ValueError, OverflowError):
-            number = math.nan
-        if isinstance(value, bool) or not math.isfinite(number):
+
+    def check(i: int, value: Any) -> float:
+        number = number_of(value)
+        if not math.isfinite(number):
             raise InputError(f"{where}[{i}]: expected a number, got {show(value)}{reading(value)}")
-        numbers.append(number)
-    return numbers
+        return number
+
+    return all_of(partial(check, i, value) for i, value in enumerate(raw))
 
 
 @dataclass(frozen=True)
@@ -209,36 +211,59 @@ def search_of(raw: Any) -> Search:
         raise InputError(
             f"search: expected {{method: random, n_samples: 100}}, got {show(raw)}", "search"
         )
-    method = _word(raw.get("method", "random"), "method", METHODS)
-    check_keys(raw, "search", method, _KEYS[method])
+    given = raw.get("method", "random")
+    # Under a method of another program's name the rest is checked as for ours.
+    method = given if given in METHODS else ours_for(given)
+    if method not in METHODS:
+        _word(given, "method", METHODS)
+    check_known = partial(
+        check_keys,
+        raw,
+        "search",
+        method=method,
+        known=_KEYS[method],
+        hint_at=lambda key: _hint_at_key(key, _KEYS[method]),
+    )
     if method == "grid":
+        check_known()
         return Search()
+    search = Search(method)
+    checks: dict[str, Callable[[], Any]] = {
+        "n_samples": lambda: _n_samples(raw, method),
+        "seed": lambda: check_whole(raw.get("seed", 0), "search.seed", 0, 2**32 - 1),
+        "sequence": lambda: _word(raw.get("sequence", "random"), "sequence", SEQUENCES),
+        "sampler": lambda: _word(raw.get("sampler", "tpe"), "sampler", SAMPLERS),
+        "objectives": lambda: _objectives(raw.get("metric", search.metrics[0]), raw.get("mode")),
+    }
+    check_method = partial(_word, given, "method", METHODS)
+    rest: list[Callable[[], Any]] = [check_method, check_known, partial(checked, checks)]
+    *_, found = all_of(rest)
+    metrics, modes = found.pop("objectives")
+    if method in RAY_SEARCHERS and len(metrics) > 1:
+        raise InputError(
+            f"search.metric: expected one metric for method {method}, got {show(list(metrics))}; "
+            f"for several, write method: optuna"
+        )
+    if found["sampler"] == "cmaes" and len(metrics) > 1:
+        raise InputError(
+            "search.sampler: expected one for several metrics (tpe, gp, nsga2, random), got 'cmaes'"
+        )
+    return replace(search, **found, metrics=metrics, modes=modes)
+
+
+def _n_samples(raw: Mapping[str, Any], method: str) -> int:
     if "n_samples" not in raw:
         raise InputError(
             f"search.n_samples: expected how many samples to draw, got none; "
             f"write search: {{method: {method}, n_samples: 100}}",
             "search",
         )
-    metrics, modes = _objectives(raw.get("metric", ["average_accuracy"]), raw.get("mode"))
-    if method in RAY_SEARCHERS and len(metrics) > 1:
-        raise InputError(
-            f"search.metric: expected one metric for method {method}, got {show(list(metrics))}; "
-            f"for several, write method: optuna"
-        )
-    sampler = _word(raw.get("sampler", "tpe"), "sampler", SAMPLERS)
-    if sampler == "cmaes" and len(metrics) > 1:
-        raise InputError(
-            "search.sampler: expected one for several metrics (tpe, gp, nsga2, random), got 'cmaes'"
-        )
-    return Search(
-        method,
-        check_whole(raw["n_samples"], "search.n_samples", 1, MOST_SAMPLES),
-        check_whole(raw.get("seed", 0), "search.seed", 0, 2**32 - 1),
-        _word(raw.get("sequence", "random"), "sequence", SEQUENCES),
-        sampler,
-        metrics,
-        modes,
-    )
+    return check_whole(raw["n_samples"], "search.n_samples", 1, MOST_SAMPLES)
+
+
+def _hint_at_key(key: Any, known: Sequence[str]) -> str:
+    ours = ours_for(key, "search")
+    return f"; write `{ours}:`" if ours in known else ""
 
 
 _KEYS = {
@@ -252,23 +277,41 @@ _KEYS = {
 def _objectives(raw: Any, raw_mode: Any) -> tuple[tuple[str, ...], tuple[str, ...] | None]:
     names = raw if isinstance(raw, list) else [raw]
     if not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"search.metric: expected a metric or a list of metrics, got {show(raw)}")
+        hint = _hint_at_metric(raw) if isinstance(raw, dict) else ""
+        raise InputError(
+            f"search.metric: expected a metric or a list of metrics, got {show(raw)}{hint}"
+        )
     if len(set(names)) < len(names):
         raise InputError(f"search.metric: expected each metric once, got {show(raw)}")
     if raw_mode is None:
         return tuple(names), None
     modes = raw_mode if isinstance(raw_mode, list) else [raw_mode]
+    several = f" for each of {len(names)} metrics" if len(names) > 1 else ""
     if len(modes) != len(names) or any(mode not in ("max", "min") for mode in modes):
         raise InputError(
-            f"search.mode: expected max or min for each of {len(names)} metrics, "
-            f"got {show(raw_mode)}"
+            f"search.mode: expected max or min{several}, "
+            f"got {show(raw_mode)}{_hint_at_modes(modes)}"
         )
     return tuple(names), tuple(modes)
 
 
+def _hint_at_metric(raw: Mapping[Any, Any]) -> str:
+    """Return our form of a metric of W&B Sweeps, ``{name: accuracy, goal: maximize}``."""
+    mode = ours_for(raw.get("goal", "maximize"))
+    return f"; write metric: average_accuracy, mode: {mode if mode in ('max', 'min') else 'max'}"
+
+
+def _hint_at_modes(modes: Sequence[Any]) -> str:
+    ours = [mode if mode in ("max", "min") else ours_for(mode) for mode in modes]
+    if not ours or not set(ours) <= {"max", "min"}:
+        return ""
+    return f"; write mode: {ours[0] if len(ours) == 1 else '[' + ', '.join(ours) + ']'}"
+
+
 def _word(raw: Any, key: str, words: Sequence[str]) -> str:
     if raw not in words:
-        hint = near(raw, list(words))
+        ours = ours_for(raw)
+        hint = f"; write {ours}" if ours in words else near(raw, list(words))
         raise InputError(f"search.{key}: expected {' or '.join(words)}, got {show(raw)}{hint}")
     return str(raw)
 

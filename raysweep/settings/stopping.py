@@ -1,13 +1,14 @@
 """What a search space says of stopping early: lanes that fall behind, and budgets of a run."""
 
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from raysweep.errors import InputError
+from raysweep.errors import InputError, all_of, checked
 from raysweep.learning.config import Config
+from raysweep.settings.foreign import ours_for
 from raysweep.user_text.values import (
     check_keys,
     check_whole,
@@ -15,6 +16,8 @@ from raysweep.user_text.values import (
     near,
     number_of,
     reading,
+    seconds_in,
+    seconds_of,
     show,
 )
 
@@ -23,8 +26,6 @@ STOP_METRICS = {"average_accuracy": "max", "test_accuracy": "max", "class_loss":
 """Columns of ``epochs`` that may decide, each with its mode."""
 MOST_EPOCHS = 1_000_000
 LEAST_FACTOR = 1.1
-_UNITS_S = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"([0-9.eE+-]+)\s*(s|min|h|d)")
 _KEYS = {
     "asha": ("method", "metric", "grace_period", "reduction_factor"),
     "hyperband": ("method", "metric", "grace_period", "reduction_factor", "brackets"),
@@ -81,8 +82,8 @@ class Budget:
     gpu_h: float | None = None
 
 
-def early_stopping_of(raw: Any, configs: Sequence[Config]) -> EarlyStopping | None:
-    """Check ``early_stopping:`` against the configurations (or examples); None where it is off."""
+def early_stopping_of(raw: Any) -> EarlyStopping | None:
+    """Check ``early_stopping:``; None where it is off."""
     if is_off(raw):
         return None
     if isinstance(raw, str):
@@ -93,25 +94,34 @@ def early_stopping_of(raw: Any, configs: Sequence[Config]) -> EarlyStopping | No
             f"got {show(raw)}"
         )
     method = _word(raw.get("method", "asha"), "method", STOPPERS)
-    check_keys(raw, "early_stopping", method, _KEYS[method])
     default = EarlyStopping()
-    rule = EarlyStopping(
-        method,
-        _word(raw.get("metric", default.metric), "metric", tuple(STOP_METRICS)),
-        _whole(raw.get("grace_period", default.grace_period), "early_stopping.grace_period"),
-        _factor(raw.get("reduction_factor", default.reduction_factor)),
-        _whole(raw.get("brackets", default.brackets), "early_stopping.brackets"),
-        _whole(
-            raw.get("min_samples_required", default.min_samples_required),
-            "early_stopping.min_samples_required",
-        ),
-    )
-    _check_epochs(rule, configs)
-    return rule
+
+    def given(key: str) -> Any:
+        return raw.get(key, getattr(default, key))
+
+    def check_known() -> None:
+        known = _KEYS[method]
+        check_keys(raw, "early_stopping", method=method, known=known, hint_at=_hint_at_key)
+
+    checks: dict[str, Callable[[], Any]] = {
+        "metric": lambda: _word(given("metric"), "metric", tuple(STOP_METRICS)),
+        "reduction_factor": lambda: _factor(given("reduction_factor")),
+    } | {
+        key: partial(_whole, given(key), f"early_stopping.{key}")
+        for key in ("grace_period", "brackets", "min_samples_required")
+    }
+    both: list[Callable[[], Any]] = [check_known, partial(checked, checks)]
+    _, found = all_of(both)
+    return EarlyStopping(method, **found)
 
 
-def _check_epochs(rule: EarlyStopping, configs: Sequence[Config]) -> None:
-    """Refuse rules by which nothing could stop in the number of epochs that there are."""
+def _hint_at_key(key: Any) -> str:
+    ours = ours_for(key, "early_stopping")
+    return f"; write `{ours}:`" if ours else ""
+
+
+def check_epochs(rule: EarlyStopping, configs: Sequence[Config]) -> None:
+    """Refuse a rule by which nothing could stop in the epochs of any configuration or example."""
     n_epochs = max((classifier_epochs(config) for config in configs), default=MOST_EPOCHS)
     if rule.grace_period >= n_epochs:
         raise InputError(
@@ -133,18 +143,17 @@ def classifier_epochs(config: Config) -> int:
 
 def budget_of(time_budget: Any, max_configs: Any, max_gpu_hours: Any) -> Budget:
     """Check ``time_budget:``, ``max_configs:`` and ``max_gpu_hours:``."""
-    return Budget(
-        None if is_off(time_budget) else _seconds(time_budget),
-        None if is_off(max_configs) else _whole(max_configs, "max_configs"),
-        None if is_off(max_gpu_hours) else _positive(max_gpu_hours, "max_gpu_hours", "hours"),
-    )
+    limits: list[Callable[[], Any]] = [
+        lambda: None if is_off(time_budget) else seconds_of(time_budget, "time_budget"),
+        lambda: None if is_off(max_configs) else _whole(max_configs, "max_configs"),
+        lambda: None if is_off(max_gpu_hours) else _gpu_hours(max_gpu_hours),
+    ]
+    return Budget(*all_of(limits))
 
 
-def _seconds(raw: Any) -> float:
-    match = _DURATION.fullmatch(raw.strip()) if isinstance(raw, str) else None
-    if match is None:
-        return _positive(raw, "time_budget", "seconds, or a text such as 90s, 30min, 8h or 2d,")
-    return _positive(match[1], "time_budget", "time") * _UNITS_S[match[2]]
+def _gpu_hours(raw: Any) -> float:
+    is_duration = isinstance(raw, str) and math.isnan(number_of(raw)) and seconds_in(raw)
+    return seconds_in(raw) / 3600 if is_duration else _positive(raw, "max_gpu_hours", "hours")
 
 
 def _positive(raw: Any, where: str, what: str) -> float:
@@ -169,7 +178,8 @@ def _whole(raw: Any, where: str) -> int:
 
 def _word(raw: Any, key: str, words: Sequence[str]) -> str:
     if raw not in words:
-        hint = near(raw, list(words)) if isinstance(raw, str) else ""
+        ours = ours_for(raw)
+        hint = f"; write {ours}" if ours in words else near(raw, list(words))
         raise InputError(
             f"early_stopping.{key}: expected {', '.join(words[:-1])} or {words[-1]}, "
             f"got {show(raw)}{hint}"

@@ -8,45 +8,36 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from raysweep.errors import InputError
+from raysweep.errors import CombinedInputError, InputError, together
 from raysweep.learning.config import Config, defaults_of, section_of
-from raysweep.settings.execution import (
-    Resources,
-    StageCaching,
-    loggers_of,
-    max_seconds_of,
-    pack_of,
-    resources_of,
-    seeds_of,
-    stage_cache_of,
-)
+from raysweep.settings.execution import Resources, StageCaching
 from raysweep.settings.grid import (
-    RENAMED_KEYS,
-    TOP_KEYS,
     Branch,
     Choices,
     branches_of,
-    check_value,
-    exclusions_of,
     expand,
     kinds_of,
     may_match,
+    name_defaults,
     sample,
     section_of_file,
-    settings_at,
 )
 from raysweep.settings.overrides import apply_overrides, read_without_secrets
+from raysweep.settings.parts import BUDGETS, checked_parts
 from raysweep.settings.plain_values import plain_space
-from raysweep.settings.sampling import RAY_SEARCHERS, Domain, Search, search_of
+from raysweep.settings.sampling import RAY_SEARCHERS, Domain, Search
 from raysweep.settings.space import Space, applying_in, check_applying, space_of
-from raysweep.settings.stopping import Budget, EarlyStopping, budget_of, early_stopping_of
-from raysweep.settings.yaml_nodes import MAX_BYTES, Node, locate, mark_after
+from raysweep.settings.stopping import (
+    Budget,
+    EarlyStopping,
+    check_epochs,
+)
+from raysweep.settings.yaml_nodes import MAX_BYTES, Mark, Node, locate, mark_after
 from raysweep.settings.yaml_text import construct
 from raysweep.user_text.values import near, one_line, show
 
 MAX_CONFIGS = 1_000_000
 _TRIED = 20
-_BUDGETS = ("time_budget", "max_configs", "max_gpu_hours")
 _MAX_COMPARISONS = 100_000_000  # of configurations with entries of exclude: about a minute
 
 
@@ -119,7 +110,7 @@ def sweep_from(
         located = root
         return _build(name, raw, max_configs)
     except InputError as error:
-        raise InputError(one_line(f"{name}: {error}{_position(error, located, paths)}")) from None
+        raise _named(error, name, located, paths) from None
 
 
 def sweep_of(
@@ -140,7 +131,21 @@ def sweep_of(
         apply_overrides(plain, overrides)
         return _build(name, plain, max_configs)
     except InputError as error:
-        raise InputError(one_line(f"{name}: {error}")) from None
+        raise _named(error, name) from None
+
+
+def _named(
+    errors: InputError, name: str, root: Node | None = None, overridden: Sequence[str] = ()
+) -> InputError:
+    """Return mistakes with the file's name, and where in the file each is, in its order."""
+    marked = []
+    for error in errors.mistakes:
+        mark = _position(error, root, overridden)
+        text = one_line(f"{name}: {error}{f' ({mark})' if mark else ''}")
+        marked.append((mark or Mark(0, 0), InputError(text, error.place, is_key=error.is_key)))
+    marked.sort(key=lambda pair: pair[0])
+    has_more = isinstance(errors, CombinedInputError) and errors.has_more
+    return together([error for _, error in marked], one_line(name), has_more)
 
 
 def _decoded(content: bytes) -> str:
@@ -159,95 +164,97 @@ def _decoded(content: bytes) -> str:
         ) from None
 
 
-def _position(error: InputError, root: Node | None, overridden: Sequence[str]) -> str:
-    """Return `` (line 7, column 12)`` of what is wrong, where it stands in the file."""
+def _position(error: InputError, root: Node | None, overridden: Sequence[str]) -> Mark | None:
+    """Return the line and column of what is wrong, None where it is not in the file."""
     path = re.sub(r"\[(\d+)\]", r".\1", error.place)
     if any(f"{path}.".startswith(f"{other}.") for other in overridden):
-        return ""
-    mark = locate(root, error.place, is_key=error.is_key)
-    return f" ({mark})" if mark else ""
+        return None
+    return locate(root, error.place, is_key=error.is_key)
 
 
 def _missing_file(path: Path) -> str:
     folder = path.parent
     names = sorted(str(file) for file in folder.glob("*.y*ml")) if folder.is_dir() else []
-    hint = near(path, names) or (f"; there are {', '.join(names[:5])}" if names else "")
+    elsewhere = _same_name_below(path)
+    hint = f"; did you mean {', '.join(elsewhere[:5])}?" if elsewhere else near(path, names)
+    hint = hint or (f"; there are {', '.join(names[:5])}" if names else "")
     return f"{path}: expected a search-space file, found none{hint}"
 
 
+def _same_name_below(path: Path) -> list[str]:
+    """List the files of a missing one's name that stand one folder below where it should."""
+    names = {path.name} if path.suffix else {f"{path.name}.yaml", f"{path.name}.yml"}
+    folder = path.parent
+    try:
+        folders = sorted(below for below in folder.iterdir() if below.is_dir())[:_MOST_FOLDERS]
+        in_order = sorted(folders, key=lambda below: below.name != "search_spaces")
+        found = [below / name for below in (folder, *in_order) for name in sorted(names)]
+        return [str(file) for file in found if file.is_file()]
+    except (OSError, ValueError):
+        return []
+
+
+_MOST_FOLDERS = 200
+"""Home directories can have thousands, on disks that answer slowly."""
+
+
 def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
-    _check_keys(raw)
-    experiment = check_value("experiment", raw.get("experiment", "replay_vib"), "experiment")
-    fixed = [
-        (name, settings_at(section_of_file(raw, name), name, name))
-        for name in ("data", "training", "divergence")
-    ]
-    raw_space = section_of_file(raw, "space")
-    branches = branches_of(raw_space, fixed)
-    exclusions = exclusions_of(raw_space)
-    seeds = seeds_of(raw.get("seeds"))
-    search = search_of(raw.get("search"))
+    parts = checked_parts(raw)
+    experiment, seeds, search = parts.experiment, parts.seeds, parts.search
+    exclusions = parts.exclusions
+    branches = branches_of(parts.fixed, parts.of_space)
     _check_method(search, branches, experiment)
     _check_size(search, _count(search, branches, seeds), max_configs, len(exclusions))
     distinct_seeds = list(dict.fromkeys(seeds))
     space = (
         space_of(branches, exclusions, distinct_seeds, experiment) if search.is_adaptive else None
     )
-    if search.method == "grid":
-        expanded = list(expand(_grids(branches), exclusions, seeds, experiment))
-    else:
-        # Where results decide, a few are drawn for the checks that settings go together.
-        drawn = replace(search, n_samples=min(_TRIED, search.n_samples)) if space else search
-        expanded = list(sample(branches, exclusions, seeds, experiment, drawn))
+    drawn = replace(search, n_samples=min(_TRIED, search.n_samples)) if space else search
+    try:
+        if search.method == "grid":
+            expanded = list(expand(_grids(branches), exclusions, seeds, experiment))
+        else:
+            # Where results decide, a few are drawn for the checks that settings go together.
+            expanded = list(sample(branches, exclusions, seeds, experiment, drawn))
+    except InputError as errors:
+        if "experiment" in raw or any("experiment" in branch for branch in branches):
+            raise
+        raise _with_default_experiment(errors) from None
     distinct = () if space else tuple({config.id: config for config in expanded}.values())
     if not distinct and not space:
         raise InputError("space.exclude: expected to leave some configurations, got none left")
     n_duplicates = 0 if space else len(expanded) - len(distinct)
-    resources = resources_of(section_of_file(raw, "resources"))
-    stage_cache = stage_cache_of(raw.get("stage_cache"))
-    max_seconds = max_seconds_of(raw.get("max_seconds"))
-    loggers = loggers_of(raw.get("loggers"))
-    early_stopping = early_stopping_of(raw.get("early_stopping"), expanded)
-    budget = budget_of(*(raw.get(key) for key in _BUDGETS))
+    if parts.early_stopping:
+        check_epochs(parts.early_stopping, expanded)
     return Sweep(
         file=file,
         configs=distinct,
         n_duplicates=n_duplicates,
         notes=_notes(n_duplicates, exclusions, branches, experiment),
-        resources=resources,
-        pack=pack_of(raw.get("pack")),
-        stage_cache=stage_cache,
-        max_seconds=max_seconds,
-        loggers=loggers,
-        resolved=_resolved(raw, experiment, branches, seeds, resources)
-        | {"stage_cache": stage_cache.to_plain(), "max_seconds": max_seconds}
-        | {"loggers": list(loggers)}
-        | {"early_stopping": early_stopping.to_plain() if early_stopping else None}
-        | {key: raw.get(key) for key in _BUDGETS}
+        resources=parts.resources,
+        pack=parts.pack,
+        stage_cache=parts.stage_cache,
+        max_seconds=parts.max_seconds,
+        loggers=parts.loggers,
+        resolved=_resolved(raw, experiment, branches, seeds, parts.resources)
+        | {"stage_cache": parts.stage_cache.to_plain(), "max_seconds": parts.max_seconds}
+        | {"loggers": list(parts.loggers)}
+        | {"early_stopping": parts.early_stopping.to_plain() if parts.early_stopping else None}
+        | {key: raw.get(key) for key in BUDGETS}
         | _resolved_search(search),
         search=search,
         space=space,
         examples=tuple(expanded) if space else (),
-        early_stopping=early_stopping,
-        budget=budget,
+        early_stopping=parts.early_stopping,
+        budget=parts.budget,
     )
 
 
-def _check_keys(raw: Mapping[str, Any]) -> None:
-    for key in raw:
-        if key not in TOP_KEYS:
-            hint = _hint_at_key(key)
-            raise InputError(f"expected a known key, got {show(key)}{hint}", str(key), is_key=True)
-
-
-def _hint_at_key(key: Any) -> str:
-    """Return a hint at the key that was meant by an unknown one."""
-    if key in RENAMED_KEYS:
-        takes = " with true, false or {max_gb: 10}" if key == "stages" else ""
-        return f"; write `{RENAMED_KEYS[key]}:`{takes}"
-    if key in Config.model_fields:
-        return f"; write it under `{section_of(key)}:`"
-    return near(key, TOP_KEYS) or f"; known: {', '.join(TOP_KEYS)}"
+def _with_default_experiment(errors: InputError) -> InputError:
+    """Say of an experiment that the file does not name that it is the default."""
+    return together(
+        [InputError(name_defaults(str(e), ["experiment"]), e.place) for e in errors.mistakes]
+    )
 
 
 def _check_method(search: Search, branches: Sequence[Branch], experiment: str) -> None:

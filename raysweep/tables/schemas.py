@@ -298,7 +298,7 @@ def config_of(row: "Mapping[Any, Any] | pd.Series[Any]") -> Config:
     try:
         config = Config(**values)
     except InputError as error:
-        raise InputError(f"{where}: {error}") from None
+        raise InputError(f"{where}: {error.mistakes[0]}") from None
     if config.id != config_id:
         missing = next((name for name in config.applicable if name not in values), None)
         if missing is not None:

@@ -4,11 +4,12 @@ import math
 import re
 import sys
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, TextIO
 
-from raysweep.errors import InputError
+from raysweep.errors import InputError, all_of
 from raysweep.user_text.secret_names import secret_within
 
 NULL_TEXT = "\N{EN DASH}"
@@ -39,6 +40,46 @@ def number_of(raw: Any) -> float:
         return math.nan
 
 
+_UNITS_S = {"s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(s|min|m|h|d)(?![a-z])\s*")
+
+
+def seconds_in(text: str) -> float:
+    """Return the seconds of a duration such as ``90s``, ``1.5h`` or ``1h30m``; 0 for other text.
+
+    Units come once each, the largest first: 30m1h has no reading that everybody shares.
+    """
+    text = text.strip()
+    matches = list(_DURATION.finditer(text))
+    units = [_UNITS_S[match[2]] for match in matches]
+    if "".join(match[0] for match in matches) != text or units != sorted(set(units), reverse=True):
+        return 0.0
+    return sum(float(match[1]) * unit for match, unit in zip(matches, units, strict=True))
+
+
+def seconds_of(raw: Any, where: str, note: str = "") -> float:
+    """Return a duration > 0, given in seconds or as text; raise ``InputError`` else."""
+    number = number_of(raw)
+    if isinstance(raw, str) and math.isnan(number):
+        number = seconds_in(raw) or math.nan
+    if not 0 < number < _MOST_SECONDS:
+        clock = re.fullmatch(r"([0-9]{1,3}):([0-5][0-9])(?::([0-5][0-9]))?", str(raw).strip())
+        hint = reading(raw)
+        if clock and clock[3]:
+            hint = f"; write {int(clock[1])}h{clock[2]}m{clock[3]}s"
+        elif clock:
+            short, long = (f"{int(clock[1])}{a}{clock[2]}{b}" for a, b in ("ms", "hm"))
+            hint = f"; write {short} or {long}"
+        raise InputError(
+            f"{where}: expected seconds > 0, or a text such as 90s, 30min, 1h30m or 2d{note}, "
+            f"got {show(raw)}{hint}"
+        )
+    return number
+
+
+_MOST_SECONDS = 1e12
+
+
 def is_off(raw: Any) -> bool:
     """Return whether a limit is switched off: nothing, false, or a word for it."""
     is_word = isinstance(raw, str) and raw.lower() in ("none", "no", "off", "false")
@@ -50,22 +91,32 @@ def check_whole(raw: Any, where: str, least: int, most: int) -> int:
     if isinstance(raw, bool) or not isinstance(raw, int) or not least <= raw <= most:
         raise InputError(
             f"{where}: expected a whole number from {least} to {most:,}, "
-            f"got {show(raw)}{reading(raw)}"
+            f"got {show(raw)}{reading(raw, 'whole')}"
         )
     return raw
 
 
-def check_keys(raw: Mapping[Any, Any], section: str, method: str, known: Sequence[str]) -> None:
-    """Raise ``InputError`` for a key of a section that its method does not know."""
-    for key in raw:
+def check_keys(
+    raw: Mapping[Any, Any],
+    section: str,
+    *,
+    method: str,
+    known: Sequence[str],
+    hint_at: Callable[[Any], str] = lambda key: "",
+) -> None:
+    """Raise ``InputError`` for keys of a section that its method does not know."""
+
+    def check(key: Any) -> None:
         if key not in known:
-            hint = near(key, list(known)) or f"; known: {', '.join(known)}"
             where = f"{section}.{key}"
+            hint = hint_at(key) or near(key, list(known)) or f"; known: {', '.join(known)}"
             raise InputError(
                 f"{where[:60]}: expected a key of method {method}, got {show(key)}{hint}",
                 where,
                 is_key=True,
             )
+
+    all_of(partial(check, key) for key in raw)
 
 
 def _ascii_number(text: str) -> str:
@@ -76,20 +127,112 @@ def _ascii_number(text: str) -> str:
 
 def near(word: object, known: list[str]) -> str:
     """Return `` (did you mean ...?)`` where a known word is near; two letters are near to none."""
-    is_long = len(str(word)) > 2
-    matches = get_close_matches(str(word), known, n=1, cutoff=0.6) if is_long else []
-    return f" (did you mean {matches[0]}?)" if matches else ""
+    match = nearest(word, known)
+    return f" (did you mean {match}?)" if match else ""
 
 
-def reading(value: object) -> str:
-    """Explain why text that is nearly a number is none and how to write it; else return ''."""
+def nearest(word: object, known: Sequence[str]) -> str:
+    """Return the known word that is spelt most like another, '' where none is near."""
+    text = str(word)
+    if not 2 < len(text) <= _MOST_LETTERS:
+        return ""
+    matches = get_close_matches(text, known, n=1, cutoff=0.6)
+    if not matches and text.lower() != text:
+        matches = get_close_matches(text.lower(), known, n=1, cutoff=0.6)
+    return matches[0] if matches else ""
+
+
+_MOST_LETTERS = 200
+"""A longer word is like no name, and comparing it takes long."""
+
+
+def some_of(known: Sequence[str], page: str) -> str:
+    """Return ``; known: ...`` of a few names, or five of many and the page that has all."""
+    if len(known) <= _MOST_NAMES:
+        return f"; known: {', '.join(known)}"
+    return f"; known: {', '.join(known[:_MOST_NAMES])} and others (all: page {page!r} of the docs)"
+
+
+_MOST_NAMES = 5
+_GROUPS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+")
+"""Commas between groups of three digits."""
+
+
+def reading(value: object, kind: str = "real", several: str = "") -> str:
+    """Explain why text that is nearly a number is none and how to write it; else return ''.
+
+    ``kind`` is what was expected: a ``real`` or a ``whole`` number, a ``list`` of whole ones or a
+    ``flag``; ``several`` the key of a list of values to try, '' where there can be one value only.
+    """
     if isinstance(value, list):
-        return next(filter(None, map(reading, value[:_N_SHOWN])), "")
+        of_item = "whole" if kind == "list" else kind
+        return next(filter(None, (reading(item, of_item) for item in value[:_N_SHOWN])), "")
+    if kind == "flag":
+        return f"; write {'true' if value else 'false'}" if value in (0, 1) else ""
+    if kind == "list":
+        return _reading_of_list(value)
     is_short = isinstance(value, str) and len(value) <= _N_SHOWN
-    return _reading(_ascii_number(str(value))) if is_short else ""
+    return _reading(_ascii_number(str(value)), kind, several) if is_short else ""
 
 
-def _reading(text: str) -> str:
+def _reading_of_list(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"; write [{value}]" if value > 0 else ""
+    text = _ascii_number(value) if isinstance(value, str) and len(value) <= _N_SHOWN else ""
+    numbers = re.split(r"\s*[,;x]\s*|[\s-]+", text.strip("()[]"))
+    if numbers and all(re.fullmatch("[1-9][0-9]*", number) for number in numbers):
+        return f"; write [{', '.join(numbers)}]"
+    return ""
+
+
+def _reading(text: str, kind: str, several: str) -> str:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if kind == "whole" and math.isfinite(number) and number != int(number):
+        return ""  # 1.5 and 1e-1: a number, and no whole one
+    forms = _forms_of(text, kind)
+    parts = [part.strip() for part in re.split("[,;]", text)]
+    is_list = len(parts) > 1 and all(re.fullmatch(_NUMBER, part) for part in parts)
+    if kind == "whole":
+        is_list &= all(re.fullmatch("[-+]?(0|[1-9][0-9]*)", part) for part in parts)
+    if is_list and several:
+        forms.append(f"{{{several}: [{', '.join(parts)}]}} to try each")
+    if forms:
+        return f"; write {', or '.join(forms)}"
+    return _reading_of_digits(text)
+
+
+_NUMBER = r"[-+]?((?:0|[1-9][0-9]*)\.?[0-9]*|\.[0-9]+)(e[-+]?[0-9]+)?"
+_FACTORS = {"k": 1_000, "K": 1_000, "M": 1_000_000, "%": 0.01}
+
+
+def _forms_of(text: str, kind: str) -> list[str]:
+    """Return how what may be meant by a text is written: 10000 for ``10,000`` and ``10k``."""
+    forms = []
+    spaced = re.sub(r"(?<=[0-9])['_ \u00a0\u202f](?=[0-9]{3}(?![0-9]))", ",", text)
+    if _GROUPS.fullmatch(spaced):
+        forms.append(spaced.replace(",", ""))
+    if kind == "real" and re.fullmatch("[-+]?[0-9]+,[0-9]+", text):
+        forms.append(text.replace(",", "."))
+    factor = re.fullmatch(rf"({_NUMBER})\s*([kKM%])", text)
+    if factor:
+        number = float(factor[1]) * _FACTORS[factor[4]]
+        if kind == "real" or number == int(number):
+            forms.append(f"{number:.15g}")
+    fraction = re.fullmatch(r"([0-9]{1,9})\s*/\s*([1-9][0-9]{0,8})", text)
+    if fraction and kind == "real":
+        forms.append(f"{int(fraction[1]) / int(fraction[2]):.6g}")
+    power = re.fullmatch(r"(?:([0-9.]+)\s*(?:\*|x)\s*)?(2|10)\s*(?:\*\*|\^)\s*(-?[0-9]{1,2})", text)
+    if power and len(power[1] or "") < 10 and (power[1] or "1").count(".") < 2:
+        number = float(power[1] or 1) * float(power[2]) ** int(power[3])
+        if kind == "real" or number == int(number):
+            forms.append(f"{number:.15g}")
+    return forms
+
+
+def _reading_of_digits(text: str) -> str:
     digits = text.lstrip("+-")
     if re.fullmatch(r"0[0-9]+", digits):
         octal = int(digits, 8) if set(digits) <= set("01234567") else int(digits)
@@ -99,11 +242,6 @@ def _reading(text: str) -> str:
         return f"; write {int(digits, 0)}"
     if re.fullmatch(r"[0-9]+(:[0-5]?[0-9])+", digits):
         return " (of base 60 in YAML 1.1); write it in decimal"
-    parts = [part.strip() for part in text.split(",")]
-    if len(parts) > 1 and all(re.fullmatch(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", p) for p in parts):
-        is_decimal = re.fullmatch("[-+]?[0-9]+,[0-9]+", text) is not None
-        point = f"{parts[0]}.{parts[1]}, or " if is_decimal else ""
-        return f"; write {point}{{grid_search: [{', '.join(parts)}]}} to try each"
     return ""
 
 

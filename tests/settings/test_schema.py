@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft7Validator
 
 from raysweep.learning.config import Config
-from raysweep.settings.grid import TOP_KEYS
+from raysweep.settings.names import TOP_KEYS
 from raysweep.settings.sweep import sweep_from
 from raysweep.settings.yaml_text import parse_yaml
 from tests.bad_input_cases import Case, accepted_cases, refused_cases

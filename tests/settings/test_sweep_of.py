@@ -256,5 +256,6 @@ def test_a_refused_file_is_refused_as_a_dict_with_the_same_words() -> None:
         n += 1
         with pytest.raises(InputError) as caught:
             sweep_of(f"{case.name}.yaml", raw)
-        assert str(caught.value) == case.message.rpartition(" (line")[0], case.name
+        without = re.sub(r" \(line \d+, column \d+\)$", "", case.message, flags=re.M)
+        assert sorted(str(caught.value).splitlines()) == sorted(without.splitlines()), case.name
     assert n > 20

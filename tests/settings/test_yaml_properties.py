@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
-from raysweep.errors import InputError
+from raysweep.errors import MOST_SHOWN, InputError
 from raysweep.learning.config import Config, section_of
 from raysweep.learning.declare import words_of
-from raysweep.settings.grid import TOP_KEYS
+from raysweep.settings.names import TOP_KEYS
 from raysweep.settings.sweep import Sweep, sweep_from
 from raysweep.settings.yaml_text import dump_yaml, parse_yaml
 
@@ -51,8 +51,12 @@ def outcome(
     try:
         sweep = sweep_from("vib.yaml", content, overrides, max_configs=max_configs)
     except InputError as error:
-        assert str(error).isprintable() and str(error).startswith("vib.yaml: ")
-        assert "expected " in str(error) and len(str(error)) < 1500
+        for mistake in error.mistakes:
+            assert str(mistake).isprintable() and str(mistake).startswith("vib.yaml: ")
+            assert "expected " in str(mistake) and len(str(mistake)) < 1500
+        first, *lines = str(error).splitlines()
+        assert first.startswith("vib.yaml: ") and len(lines) <= MOST_SHOWN + 1
+        assert all(line.startswith("  ") and line.isprintable() for line in lines)
         return error
     assert 1 <= len(sweep.configs) + sweep.n_duplicates <= max_configs
     return sweep
