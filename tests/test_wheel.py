@@ -174,6 +174,23 @@ def test_workers_run_the_code_of_the_wheel(installed: Installed) -> None:
 
 
 @pytest.mark.slow
+def test_other_code_in_the_current_folder_is_refused_before_workers_take_it(
+    installed: Installed,
+) -> None:
+    other = installed.here / "raysweep"
+    shutil.copytree(installed.package, other, ignore=shutil.ignore_patterns("__pycache__"))
+    with (other / "learning" / "rules.py").open("a") as file:
+        file.write("# an older version\n")
+    try:
+        done = installed("raysweep", "run", "vib", *SMALL, "--name", "other")
+    finally:
+        shutil.rmtree(other)
+    assert done.returncode == 2, done.stdout + done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert line.startswith(f"error: {other}: expected the code of {installed.package} or none")
+
+
+@pytest.mark.slow
 @pytest.mark.usefixtures("swept")
 def test_the_same_command_again_has_nothing_to_train(installed: Installed) -> None:
     done = installed("raysweep", "run", "vib", *SMALL)

@@ -44,6 +44,7 @@ _QUIET = {
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
 }
+_PACKAGE = Path(__file__).parents[2]
 _OBJECT_STORE_SPARE = 256 * 2**20
 _ANSWER_S = 10.0
 _SETTINGS, _FRAME_HEADER = 4, 9
@@ -116,7 +117,27 @@ def _note_small_memory(n_bytes: int, say: Callable[[str], None]) -> None:
         )
 
 
+def refuse_other_code(here: Path) -> None:
+    """Raise ``InputError`` where the current folder has a raysweep that differs from this one.
+
+    Ray puts the driver's current folder first on its workers' path: they would train with that.
+    """
+    other = here / "raysweep"
+    if not (other / "__init__.py").exists() or other.resolve() == _PACKAGE.resolve():
+        return
+    if _sources(other) != _sources(_PACKAGE):
+        raise InputError(
+            f"{other}: expected the code of {_PACKAGE} or none, since Ray's workers import first "
+            f"what lies in the current folder, got other code; run the command in another folder"
+        )
+
+
+def _sources(package: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(package)): file.read_bytes() for file in package.rglob("*.py")}
+
+
 def _options(joining: ClusterOptions) -> dict[str, Any]:
+    refuse_other_code(Path.cwd())
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     address = joining.address or os.environ.get("RAY_ADDRESS")
     if address is None:
@@ -135,7 +156,7 @@ def _options(joining: ClusterOptions) -> dict[str, Any]:
             f"command on the cluster (ray job submit, or on its head with --address auto)"
         )
     # Other nodes run this very code.
-    options["runtime_env"] = {"py_modules": [str(Path(__file__).parents[2])]}
+    options["runtime_env"] = {"py_modules": [str(_PACKAGE)]}
     return options
 
 
