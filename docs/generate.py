@@ -27,7 +27,7 @@ _TYPES = {"double": "float", "timestamp[us, tz=UTC]": "time"}
 
 
 def settings_table() -> str:
-    """Lay out every setting: section, default, what is accepted, meaning."""
+    """Lay out every setting: section, default, accepted values, meaning."""
     lines = ["| setting | section | default | accepts | meaning |", "|---|---|---|---|---|"]
     for name, field in Config.model_fields.items():
         default = field.default
@@ -63,7 +63,7 @@ def columns_tables() -> str:
 
 
 def unit_or_bounds(column: Column) -> str:
-    """Return what a table of columns says of a unit: a number without one may have bounds."""
+    """Return the table's text for a column's unit, or its bounds if it has any."""
     if column.bounds is None:
         return column.unit
     low, high = column.bounds
@@ -71,7 +71,7 @@ def unit_or_bounds(column: Column) -> str:
 
 
 def regenerate(text: str, generated: str) -> str:
-    """Put the generated part between the markers of a document."""
+    """Replace the generated part between the markers of a document."""
     before, _, rest = text.partition(_START)
     _, _, after = rest.partition(_END)
     return f"{before}{_START}\n\n{generated}\n\n{_END}{after}"
@@ -80,10 +80,10 @@ def regenerate(text: str, generated: str) -> str:
 GENERATED = {"search-spaces.md": settings_table, "tables.md": columns_tables}
 
 
-# The JSON Schema of a search space, which editors complete and check from
+# The JSON Schema of a search space, which editors use for completion and checks
 
-# What is text in YAML 1.2 and a number or a flag nevertheless, as raysweep.settings reads it.
-# Digits of other scripts, the minus of typeset text and odd spaces: whatever is not ASCII.
+# Texts in YAML 1.2 that raysweep.settings nevertheless reads as a number or a flag. Non-ASCII
+# characters stand for digits of other scripts, typographic minus signs and unusual spaces.
 _NUMBER_TEXT = (
     r"^[-+]?(?!0[0-9_])[\u0080-\uffff]*"
     r"([0-9\u0080-\uffff][0-9_\u0080-\uffff]*\.?[0-9_\u0080-\uffff]*|\.[0-9][0-9_]*)"
@@ -100,44 +100,47 @@ _LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _NUMBER = {"type": ["number", "string"], "pattern": _NUMBER_TEXT}
 
 _DESCRIPTIONS = {
-    "experiment": "What is run; each experiment has defaults of its own.",
-    "data": "Settings of the data.",
-    "training": "Settings of the training.",
-    "space": "What varies: a plain value is fixed, {grid_search: [...]} a grid. Any setting may "
-    "stand here. The sweep is the product of all grids, once for each seed.",
-    "seeds": "A configuration is run once for each of these.",
+    "experiment": "The experiment to run; each has its own defaults.",
+    "data": "Data settings.",
+    "training": "Training settings.",
+    "space": "The search space: a plain value is fixed, {grid_search: [...]} is a grid. Any setting "
+    "is allowed here. The sweep is the product of all grids, repeated for each seed.",
+    "seeds": "Each configuration is run once with each of these seeds.",
     "divergence": "When a configuration counts as diverged.",
-    "resources": "What each pack gets.",
-    "pack": "The most configurations that train together; auto lets the planner choose. "
-    "Changes no number.",
-    "stage_cache": "Whether finished stages are kept, in .stages/ of the results folder, for "
+    "resources": "CPUs and GPUs of each pack.",
+    "pack": "Maximum number of configurations that train together; auto lets the planner choose. "
+    "Does not affect results.",
+    "stage_cache": "Whether to keep finished stages, in .stages/ of the results folder, for "
     "later packs and sweeps.",
-    "max_seconds": "The most that one epoch of a pack may take, in seconds.",
-    "loggers": "Programs that get each configuration as a run of theirs.",
-    "search": "How configurations are found: all of the grids, or samples of distributions.",
-    "method": "grid: all; random: drawn at once; others: results decide what is tried next.",
-    "n_samples": "How many samples to draw; each takes the product of its grids, for each seed.",
-    "seed": "Seed of what is drawn.",
-    "sequence": "Random numbers, or a Sobol sequence that fills the space more evenly.",
-    "sampler": "What suggests the next samples.",
-    "metric": "What is to be best; a list for several aims.",
-    "mode": "max or min, for each metric; without it what is usual.",
-    "early_stopping": "Which configurations stop early: those that fall behind the others.",
+    "max_seconds": "Time limit for one epoch of a pack, in seconds.",
+    "loggers": "Experiment trackers that record each configuration as a run.",
+    "search": "How configurations are chosen: all combinations of the grids, or samples.",
+    "method": "grid: all combinations; random: drawn up front; others: results guide what is tried "
+    "next.",
+    "n_samples": "Number of samples to draw; each is combined with all grids and seeds.",
+    "seed": "Seed of the sampling.",
+    "sequence": "Random numbers, or a Sobol sequence, which fills the space more evenly.",
+    "sampler": "The algorithm that suggests the next samples.",
+    "metric": "The metric to optimise; a list for several objectives.",
+    "mode": "max or min, for each metric; by default the metric's usual direction.",
+    "early_stopping": "Stops configurations early that fall behind the others.",
     "early_stopping.method": "The rule, as in Ray Tune: ASHA, asynchronous HyperBand, median.",
-    "early_stopping.metric": "What is compared, as measured after an epoch.",
-    "grace_period": "Epochs of the classifier, over all tasks, before which none stops.",
-    "reduction_factor": "One in so many goes on at a rung; rungs lie apart by this factor.",
-    "brackets": "Sets of rungs, of which each configuration gets one.",
-    "min_samples_required": "How many others there must be to compare with.",
-    "time_budget": "The most wall time of one run: seconds, or such as 90s, 30min, 8h, 2d.",
-    "max_configs": "The most configurations that one run starts.",
-    "max_gpu_hours": "The most hours of whole GPUs that the packs of one run take.",
+    "early_stopping.metric": "The metric to compare, measured after each epoch.",
+    "grace_period": "No configuration stops before this many classifier epochs, over all tasks.",
+    "reduction_factor": "1/reduction_factor of the configurations continue past a rung, and each "
+    "rung is this factor later than the previous one.",
+    "brackets": "Number of sets of rungs; each configuration is assigned to one.",
+    "min_samples_required": "Minimum number of other configurations to compare with.",
+    "time_budget": "Maximum wall time of one run: seconds, or e.g. 90s, 30min, 8h, 2d.",
+    "max_configs": "Maximum number of configurations that one run starts.",
+    "max_gpu_hours": "Maximum GPU hours (of whole GPUs) that the packs of one run use.",
     "any_of": "A list of settings: the sweep is the union of their products, each with the "
     "settings beside any_of.",
-    "exclude": "A list of settings: a configuration that agrees with all of an entry is left out.",
-    "cpu": "CPUs of each pack, a thread each.",
-    "gpu": "GPUs of each pack, or a fraction of one; auto lets the driver choose it.",
-    "max_gb": "The most that kept stages may take, in GB (10^9 bytes).",
+    "exclude": "A list of settings: a configuration that matches every setting of an entry is "
+    "left out.",
+    "cpu": "CPUs per pack, with one thread each.",
+    "gpu": "GPUs per pack, or a fraction of one; auto lets the driver choose the fraction.",
+    "max_gb": "Maximum size of the kept stages, in GB (10^9 bytes).",
 }
 
 
@@ -211,7 +214,7 @@ def _value(name: str) -> dict[str, Any]:
 
 
 def _or(name: str, others: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the schema of a value of a setting, or of what stands for several."""
+    """Return the schema of a setting's value, or of a form that stands for several values."""
     value = _value(name)
     shown = {key: value[key] for key in ("description", "default")}
     return {**shown, "anyOf": [{"$ref": f"#/definitions/{name}"}, *others]}
@@ -243,7 +246,7 @@ def _range() -> dict[str, Any]:
 
 
 def _exactly(properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of an object that has just one of some properties."""
+    """Return the schema of an object that has exactly one of some properties."""
     ends = {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}
     return {"type": "object", "properties": properties, **ends}
 
@@ -272,7 +275,7 @@ def _list_of_settings(key: str, **more: Any) -> dict[str, Any]:
 
 
 def _of_execution() -> dict[str, Any]:
-    """Return the schemas of what is no setting of a configuration: how the sweep is run."""
+    """Return the schemas of the keys that control how the sweep is run."""
     seeds = {"type": "array", "items": {"$ref": "#/definitions/seed"}, "minItems": 1}
     amounts = {
         "cpu": {**_NUMBER, "exclusiveMinimum": 0, "default": Resources.cpu},
@@ -323,7 +326,7 @@ def _of_execution() -> dict[str, Any]:
 
 
 def _limits() -> dict[str, Any]:
-    """Return the schemas of what ends lanes and runs early."""
+    """Return the schemas of the keys that end lanes and runs early."""
     default = EarlyStopping()
     whole = {"type": "integer", "minimum": 1, "maximum": stopping.MOST_EPOCHS}
     off = {"enum": [None, False, "none", "no", "off", "false"]}
