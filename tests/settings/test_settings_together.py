@@ -58,11 +58,13 @@ NO_CANDIDATES = "space.retrieval: expected cycle, as"
         ),
         (
             "experiment: vib\ndata: {n_tasks: 2}",
-            "data.n_tasks: expected 1 with experiment vib, got 2; for more tasks use experiment replay_vib",
+            "data.n_tasks: expected 1 with experiment vib, got 2; for more "
+            "tasks use experiment replay_vib",
         ),
         (
             "data: {n_tasks: 2}\nspace: {any_of: [{model: vib}, {experiment: vib}]}",
-            "data.n_tasks: expected 1 with experiment vib, got 2; for more tasks use experiment replay_vib",
+            "data.n_tasks: expected 1 with experiment vib, got 2; for more "
+            "tasks use experiment replay_vib",
         ),
         # samples
         (
@@ -217,13 +219,13 @@ NO_CANDIDATES = "space.retrieval: expected cycle, as"
         ),
         (
             f"{MIR}replay: simple, selection: ring, n_replay: 39, n_replay_scope: total}}",
-            "space.n_replay: expected a buffer of at least 10 samples (one batch) after task 1 with "
-            "retrieval mir, got 8 (n_replay 39); raise it or lower training.batch_size",
+            "space.n_replay: expected a buffer of at least 10 samples (one batch) after task 1 "
+            "with retrieval mir, got 8 (n_replay 39); raise it or lower training.batch_size",
         ),
         (
             "space: {replay: simple, retrieval: mir, n_replay: 99}",
-            "space.n_replay: expected a buffer of at least 100 samples (one batch) after task 1 with "
-            "retrieval mir, got 99 (n_replay 99); raise it or lower training.batch_size",
+            "space.n_replay: expected a buffer of at least 100 samples (one batch) after task 1 "
+            "with retrieval mir, got 99 (n_replay 99); raise it or lower training.batch_size",
         ),
         # limits of the numbers
         (
