@@ -103,8 +103,8 @@ _DESCRIPTIONS = {
     "experiment": "The experiment to run; each has its own defaults.",
     "data": "Data settings.",
     "training": "Training settings.",
-    "space": "The search space: a plain value is fixed, {grid_search: [...]} is a grid. Any setting "
-    "is allowed here. The sweep is the product of all grids, repeated for each seed.",
+    "space": "The search space: a plain value is fixed, {grid_search: [...]} is a grid. Any "
+    "setting is allowed here. The sweep is the product of all grids, repeated for each seed.",
     "seeds": "Each configuration is run once with each of these seeds.",
     "divergence": "When a configuration counts as diverged.",
     "resources": "CPUs and GPUs of each pack.",

@@ -1,12 +1,12 @@
-"""Errors that a user can mend: each says in one line what is wrong and what to do."""
+"""Errors that users can fix: each says in one line what is wrong and what to do."""
 
 
 class InputError(Exception):
-    """Say in one line what a user got wrong and what to do; the command line exits with 2.
+    """Wrong user input; the message is one line, and the command line exits with 2.
 
-    ``place`` is the path of what is wrong in a search space (``space.lr.grid_search[2]``), by
-    which ``load_sweep`` finds its line and column; where none is given it is what stands before
-    the message's first colon. ``is_key`` tells that the key is wrong there, not its value.
+    ``place`` is the path of the wrong part of a search space (``space.lr.grid_search[2]``), from
+    which ``load_sweep`` finds its line and column; by default it is the text before the message's
+    first colon. ``is_key`` means that the key is wrong, not its value.
     """
 
     def __init__(self, message: str, place: str = "", *, is_key: bool = False) -> None:
@@ -16,4 +16,4 @@ class InputError(Exception):
 
 
 class NothingRunsError(Exception):
-    """Say in one line why no configuration can run; the command line exits with 4."""
+    """No configuration can run; the message is one line, and the command line exits with 4."""
