@@ -249,7 +249,7 @@ class Lease:
         """Return the name of another holder, read from the store, or None."""
         held = self._read()
         if held is None:
-            return "nobody"
+            return "no driver"
         return None if _field(held, "token") == self._token else _name(held)
 
     def release(self) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Method:
     """What a configuration keeps between tasks.
 
-    Each subclass is a file of its own, whose name is its word in ``replay:``. The defaults here
+    Each subclass has its own file, whose name is its word in ``replay:``. The defaults here
     describe a method that keeps nothing.
     """
 

@@ -27,7 +27,7 @@ class Network:
 
 
 class Model:
-    """A model; each subclass is a file of its own, whose name is its word in ``model:``.
+    """A model; each subclass has its own file, whose name is its word in ``model:``.
 
     The defaults here describe a classifier with a stochastic bottleneck.
     """

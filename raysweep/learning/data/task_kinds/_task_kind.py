@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class TaskKind:
-    """A way to make tasks from a source; each subclass is a file of its own, named for its word.
+    """A way to make tasks from a source; each subclass has its own file, named after its word.
 
     Sizes must be known before the data is loaded. Letters: N samples, D pixels, C classes.
     """
