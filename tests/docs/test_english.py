@@ -20,7 +20,6 @@ TO_DO = (
     "README.md",
     "docs/design.md",
     "docs/index.md",
-    "docs/performance.md",
     "docs/search-spaces.md",
     "docs/tutorial.md",
     "raysweep/analysis/",
