@@ -1,1 +1,1 @@
-"""Measurements: speed as ratios in one run, published results against obtained ones."""
+"""Benchmarks: speed as ratios within one run, and published results against obtained ones."""

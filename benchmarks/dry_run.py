@@ -1,15 +1,15 @@
-"""Hold what a dry run says of a pack's time against training that pack.
+"""Compare a dry run's estimate of a pack's time with training that pack.
 
     python -m benchmarks.dry_run [--packs N]
 
-The default sweep and three smaller ones on ``mnist_5k``: ten tasks of an MLP with replay from one
-VAE and from one a task, retrieval of what is interfered with, and a VIB on one task with and
-without a reconstruction. Of each the N longest packs are measured as in a dry run, then trained to
-the end, both in seconds of the processor with one thread: a busy machine makes them a little
-longer, not several times. What Ray takes is not in it. About two minutes.
+The default sweep and three smaller ones on ``mnist_5k``: ten tasks of an MLP with replay from a
+single VAE and from one per task, maximally interfered retrieval, and a VIB on one task with and
+without a reconstruction. The N longest packs of each are measured as in a dry run, then trained to
+the end, both in processor seconds with one thread: a busy machine makes them a little longer, not
+several times. Ray's share is not included. About two minutes.
 
-Figures are JSON lines on the standard output, a table goes to the standard error; exit code 1 if
-a goal is missed: predicted by actual, less 1, in the median over a sweep's packs.
+Prints figures as JSON lines to stdout and a table to stderr; exit code 1 if a goal is missed. The
+error is predicted / actual - 1, as the median over a sweep's packs.
 """
 
 import argparse
@@ -35,7 +35,7 @@ N_SLOTS = 2
 
 
 def spaces(folder: Path) -> dict[str, Path]:
-    """Return the search spaces by name; those that the project has not are written."""
+    """Return the search spaces by name, writing those that the project does not have."""
     mlp = {"encoder_widths": [200, 200], "optimizer": "sgd", "lr": 0.02}
     vae = {"n_bottleneck": 50, "rec_decoder_widths": [200, 200], "generator_optimizer": "adam"}
     generators = {"grid_search": ["per_task", "continual"]}
@@ -64,7 +64,7 @@ def spaces(folder: Path) -> dict[str, Path]:
 
 
 def trained_s(pack: Pack) -> float:
-    """Train a pack to the end; give the processor's seconds."""
+    """Train a pack to the end and return the processor seconds."""
     start = time.process_time()
     run = PackRun(pack.configs, load_source("mnist_5k", Path()))
     load_s = time.process_time() - start

@@ -1,4 +1,4 @@
-"""The benchmark of early stopping: what a grid's best costs when lanes that fall behind stop."""
+"""Benchmark of early stopping: the cost of finding a grid's best when lagging lanes stop."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -34,7 +34,7 @@ _VALUES = ("loss", "class_loss", "kl_loss", "rec_loss", "train_accuracy", "test_
 
 
 def early_stopping(table: Table, folder: Path, arguments: Namespace) -> None:
-    """Run a grid whole and with each rule; compare the best, the epochs and every number."""
+    """Run a full grid and one with each rule; compare the best, the epochs and every number."""
     for seed in range(arguments.grids):
         whole = _run(folder, "grid", seed, None)
         for name, rule in RULES.items():
@@ -97,7 +97,7 @@ def _compare(
 
 
 def _epochs(folder: Path, trials: pd.DataFrame) -> dict[str, int]:
-    """Count epochs by configuration, and as trained: what configurations share counts once."""
+    """Count epochs by configuration, and as trained, where shared epochs count once."""
     epochs = read_epochs(folder)
     stages = {
         (row["config_id"], stage.name): stage.fingerprint
@@ -110,7 +110,7 @@ def _epochs(folder: Path, trials: pd.DataFrame) -> dict[str, int]:
 
 
 def _unequal(whole: Path, early: Path, grid: pd.DataFrame, trials: pd.DataFrame) -> int:
-    """Count the numbers of a sweep that the whole grid has otherwise, or not at all."""
+    """Count the numbers of a sweep that differ from the full grid's, or are missing there."""
     key = ["config_id", "stage", "epoch"]
     ours, theirs = (read_epochs(f).set_index(key)[[*_VALUES]] for f in (early, whole))
     n_unequal = _differing(ours, theirs.reindex(ours.index))

@@ -1,4 +1,4 @@
-"""The form in which every benchmark prints its figures: one JSON line each."""
+"""Printing of benchmark figures: one JSON line each."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from raysweep import __version__
 
 
 def hardware() -> str:
-    """Name the processor, the cores and threads this process may use and the GPU if any."""
+    """Return the processor, this process's available cores and threads, and the GPU if any."""
     name = platform.processor()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -30,7 +30,7 @@ def hardware() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Name what a figure depends on."""
+    """Return the versions that a figure depends on."""
     packages = {name: version(name) for name in ("torch", "ray", "numpy")}
     return {"raysweep": __version__, "python": platform.python_version(), **packages}
 
@@ -65,7 +65,7 @@ def print_figure(
 
 
 class Table:
-    """Figures with goals, printed as they come; at the end a table on the standard error."""
+    """Figures with goals, printed as they come, and a table on stderr at the end."""
 
     def __init__(self) -> None:
         self._lines = ["| figure | value | goal | unit | n | met |", "|---|---|---|---|---|---|"]
@@ -95,6 +95,6 @@ class Table:
         print_figure(name, values, goal, is_met, better=better, average=median, unit=unit, **more)
 
     def close(self) -> int:
-        """Print the table; give the exit code, 1 if a goal was missed."""
+        """Print the table; return the exit code, 1 if a goal was missed."""
         print("\n".join(self._lines), file=sys.stderr)
         return 0 if all(self._are_met) else 1

@@ -63,7 +63,7 @@ class Timed:
         self.seconds(_WARM_UPS)
 
     def seconds(self, n: int = _TIMED) -> float:
-        """Time ``n`` steps; give the seconds of one."""
+        """Time ``n`` steps; return the seconds of one."""
         if len(self._steps) < n:
             self._steps = self.group.begin_epoch()
         steps, self._steps = self._steps[:n], self._steps[n:]

@@ -1,4 +1,4 @@
-"""The benchmark of searches that are killed: what became of each suggestion."""
+"""Benchmark of killed searches: counts the rows of each suggestion."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ _DEADLINE_S = 300.0
 
 
 def kill(table: Table, folder: Path, arguments: Namespace) -> None:
-    """Kill searches at a third of their rows, run them again; count rows by suggestion."""
+    """Kill searches at a third of their rows and run them again; count rows by suggestion."""
     ends = [_killed_search(folder, seed) for seed in range(arguments.repetitions)]
     more: dict[str, object] = {
         "n_suggestions": N_SAMPLES,
@@ -37,12 +37,12 @@ def kill(table: Table, folder: Path, arguments: Namespace) -> None:
         ("n_changed", "rows from before the kill that changed, killed"),
     ):
         values = [end[key] for end in ends]
-        # The worst of the repetitions: a median could hide one.
+        # Report the worst of the repetitions, as a median could hide it.
         table.add(name, [max(values)], 0, "lower", unit="rows", of_each=values, **more)
 
 
 def _killed_search(folder: Path, seed: int) -> dict[str, float]:
-    """Kill a search with SIGKILL, run it again to its end; count what the table then has."""
+    """Kill a search with SIGKILL and run it again to its end; count the rows of the table."""
     file = search_file(
         folder / f"killed_{seed}.yaml", n_samples=N_SAMPLES, pack=8, seed=seed, seeds=SEEDS
     )
@@ -80,7 +80,7 @@ def _killed_search(folder: Path, seed: int) -> dict[str, float]:
 
 
 def _wait_for_rows(driver: subprocess.Popen[bytes], location: Path, n: float) -> None:
-    """Wait until a running search has so many rows."""
+    """Wait until a running search has the given number of rows."""
     end = time.monotonic() + _DEADLINE_S
     while not (location / "parts").is_dir() or len(read_trials(location)) < n:
         if driver.poll() is not None or time.monotonic() > end:

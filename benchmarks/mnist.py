@@ -1,4 +1,4 @@
-"""Full MNIST for the benchmarks of the training core, and a process as a worker of a sweep is."""
+"""Full MNIST for the benchmarks of the training core, and the process set-up of a worker."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ from raysweep.learning.data.sources import Source, data_folder, load_source
 
 
 def load_mnist(folder: Path | None) -> Source:
-    """Load MNIST from a data folder (None: RAYSWEEP_DATA or data); exit with 2 if it can't be."""
+    """Load MNIST from a data folder (None: RAYSWEEP_DATA or data); exit with 2 on failure."""
     try:
         return load_source("mnist", data_folder(folder))
     except InputError as error:

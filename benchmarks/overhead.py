@@ -1,20 +1,20 @@
-"""Measure what a sweep costs beside training, ours and plain Ray Tune's, in one run.
+"""Measure the overhead of a sweep besides training, ours and plain Ray Tune's, in one run.
 
     python -m benchmarks.overhead [--configs N] [--peer-trials N] [--repetitions N]
 
-Overhead of a whole sweep is (wall x cores - training CPU) / configurations, in core-seconds a
-configuration. Wall is that of the command in a fresh process, from its start to its end; cores
-are those that this process may use. Training CPU is the processor time of the workers inside
-``PackRun.advance`` (as the manifest has it): neither their start nor data, checkpoints or waiting.
-A pack trains its configurations faster than they train alone; the CPU it really takes counts.
+The overhead of a whole sweep is (wall x cores - training CPU) / configurations, in core-seconds per
+configuration. Wall is the time of the command in a fresh process, from start to end; cores are
+those that this process may use. Training CPU is the workers' processor time inside
+``PackRun.advance`` (from the manifest), without their start, data, checkpoints or waiting. A pack
+trains its configurations faster than they train alone; the CPU time it actually uses counts.
 
-Plain Ray Tune runs the same ``PackRun`` with one configuration a trial, its defaults otherwise:
-no packs, a new actor for each trial, results by ``get_dataframe``, a fresh process. It gets fewer
-trials: each costs the same. Its start, until Ray runs, is spread over as many configurations as
-ours, lest the smaller number count against it.
+Plain Ray Tune runs the same ``PackRun`` with one configuration per trial and its other defaults: no
+packs, a new actor for each trial, results by ``get_dataframe``, a fresh process. It runs fewer
+trials, as each costs the same. Its start, until Ray runs, is spread over as many configurations as
+ours, so that the smaller number is not a disadvantage.
 
-About six minutes on two cores. Figures are JSON lines on the standard output, a table goes to the
-standard error; exit code 1 if a goal is missed.
+About six minutes on two cores. Prints figures as JSON lines to stdout and a table to stderr; exit
+code 1 if a goal is missed.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def grid_of(n_configs: int) -> dict[str, object]:
 
 
 def our_sweep(folder: Path, n_configs: int, cores: int) -> dict[str, float]:
-    """Run the command; give its overhead a configuration and what it is made of."""
+    """Run the command; return its overhead per configuration and the components."""
     file = write_space(folder / "ours.yaml", grid_of(n_configs), training=TRAINING)
     run = run_command(file, n_configs=n_configs)
     (entry,) = json.loads((run.folder / "manifest.json").read_text())["runs"]
@@ -62,7 +62,7 @@ def our_sweep(folder: Path, n_configs: int, cores: int) -> dict[str, float]:
 
 
 def peer_sweep(folder: Path, n_trials: int, n_configs: int, cores: int) -> dict[str, float]:
-    """Run plain Ray Tune on the same settings; give its overhead a configuration likewise."""
+    """Run plain Ray Tune on the same settings; return its overhead per configuration."""
     file = write_space(folder / "peer.yaml", grid_of(n_trials), training=TRAINING)
     start = time.perf_counter()
     words = [sys.executable, "-m", "benchmarks.overhead", "--peer", str(file)]
@@ -84,7 +84,7 @@ def peer_sweep(folder: Path, n_trials: int, n_configs: int, cores: int) -> dict[
 
 
 def run_peer(file: Path) -> None:
-    """Be plain Ray Tune: train each configuration in a trial; print the training CPU at last."""
+    """Run as plain Ray Tune: train each configuration in a trial, then print the training CPU."""
     import ray
     from ray import tune
 

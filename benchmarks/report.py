@@ -6,8 +6,7 @@ Opening is from the start of loading to the leaderboard and the first curves on 
 browser's own clock, with a window of 1366 x 768 and no graphics card. Rows are made from real
 configurations with 16 epochs each, without training. About a minute; needs Chromium and its driver.
 
-Figures are JSON lines on the standard output, a table goes to the standard error; exit code 1 if
-a goal is missed.
+Prints figures as JSON lines to stdout and a table to stderr; exit code 1 if a goal is missed.
 """
 
 import argparse

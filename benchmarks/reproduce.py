@@ -1,4 +1,4 @@
-"""Rerun published settings on full MNIST; show published and obtained side by side.
+"""Rerun published settings on full MNIST; show published and obtained results side by side.
 
     python -m benchmarks.reproduce [NAME ...] [--data DIR] [--seeds N]
 
@@ -143,7 +143,7 @@ SETTINGS: dict[str, Setting] = {
 
 
 def train(name: str, seed: int, source: Source) -> dict[str, float]:
-    """Train one configuration alone; give its row of ``trials``."""
+    """Train one configuration alone; return its row of ``trials``."""
     start = time.perf_counter()
     run = PackRun([Config(seed=seed, **SETTINGS[name].config)], source)
     rows: list[dict[str, float]] = []
@@ -155,7 +155,7 @@ def train(name: str, seed: int, source: Source) -> dict[str, float]:
 
 
 def report(name: str, target: Target, values: Sequence[float]) -> tuple[bool | None, str]:
-    """Print a figure; give whether it is met and its line of the table."""
+    """Print a figure; return whether it is met and its line of the table."""
     mean, spread = fmean(values), stdev(values) if len(values) > 1 else math.nan
     is_met = target.is_met(mean)
     print_figure(

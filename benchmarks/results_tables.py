@@ -8,8 +8,7 @@ fast as they come), folded as in a sweep, in a fresh process. The object store i
 machine: its time says what raysweep and pyarrow need, a real one's network comes on top. About
 25 minutes on two cores that others used as well, most of them for the day.
 
-Figures are JSON lines on the standard output, a table goes to the standard error; exit code 1 if
-a goal is missed.
+Prints figures as JSON lines to stdout and a table to stderr; exit code 1 if a goal is missed.
 """
 
 import argparse
@@ -88,7 +87,7 @@ def peak_mb() -> float:
 
 
 def write_a_day(folder: Path, n_parts: int) -> dict[str, float]:
-    """Write part files as a sweep does in a day; give seconds, memory and size."""
+    """Write part files as a sweep does in a day; return seconds, memory and size."""
     before_mb = peak_mb()
     results = ResultsFolder(folder)
     results.open()

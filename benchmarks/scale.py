@@ -9,8 +9,7 @@ of Ray in it. The time a configuration is the sweep's wall less that of a sweep 
 the configurations: its ratio between N and N / 4 shows whether a step grows with their square.
 About five minutes on two cores.
 
-Figures are JSON lines on the standard output, a table goes to the standard error; exit code 1 if
-a goal is missed.
+Prints figures as JSON lines to stdout and a table to stderr; exit code 1 if a goal is missed.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Measure searches that learn: what packs of suggestions cost and gain, and what a kill leaves.
+"""Measure searches that learn: costs and gains of packs of suggestions, and recovery from kills.
 
     python -m benchmarks.search [PART ...] [--seeds N] [--configs N] [--repetitions N] ...
 
@@ -87,7 +87,7 @@ def optuna(table: Table, folder: Path, arguments: Namespace) -> None:
 
 
 def _search_each_form(file: Path, seed: int, n_configs: int) -> dict[str, tuple[float, float]]:
-    """Search in each form with one seed; give the best accuracy, and that with fresh seeds."""
+    """Search in each form with one seed; return the best accuracy, and that with fresh seeds."""
     space = replace(space_in(file), seeds=(seed,))
     ends = {}
     for form, (sampler, pack, n_at_once) in FORMS.items():
@@ -166,7 +166,7 @@ def _command(folder: Path, n_samples: int, pack: int, seed: int) -> SweepRun:
 
 
 def _peer(folder: Path, n_trials: int) -> dict[str, float]:
-    """Search with plain Ray Tune; give the seconds until it runs, and those of each trial then."""
+    """Search with plain Ray Tune; return the seconds until it runs and those of each trial."""
     file = search_file(folder / "peer.yaml", n_samples=n_trials, pack=1)
     words = [sys.executable, "-m", "benchmarks.search", "--peer", str(file)]
     started = time.time()
@@ -179,7 +179,7 @@ def _peer(folder: Path, n_trials: int) -> dict[str, float]:
 
 
 def run_peer(file: Path) -> None:
-    """Be plain Ray Tune: a trial of its own for each suggestion, one a slot at once."""
+    """Run as plain Ray Tune: a separate trial for each suggestion, one per slot at a time."""
     import ray
     from ray import tune
 

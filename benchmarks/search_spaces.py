@@ -104,14 +104,14 @@ def search_here(
 
 
 def train(configs: Sequence[Config], source: Source) -> Iterator[Mapping[str, Any]]:
-    """Train a pack; give the rows of its configurations as they end."""
+    """Train a pack; return the rows of its configurations as they end."""
     run = PackRun(configs, source)
     while not run.is_done:
         yield from run.advance().trials
 
 
 def accuracy_with(config: Config, seeds: Sequence[int]) -> float:
-    """Train a configuration with other seeds; give the mean of its accuracy."""
+    """Train a configuration with other seeds; return its mean accuracy."""
     source = load_source("mnist_5k", data_folder(None))
     configs = [config.model_copy(update={"seed": seed}) for seed in seeds]
     values = [float(row[METRIC]) for c in configs for row in train([c], source)]

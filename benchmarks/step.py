@@ -36,7 +36,7 @@ from raysweep.learning.training.objectives import define_losses
 from raysweep.learning.training.step import Step
 
 GOALS = {1: 1.5, 4: 1.25, 16: 1.25}
-"""Most times the products alone, by number of lanes; in between the nearest below counts."""
+"""Goals, in multiples of the products alone, by number of lanes; use the nearest one below."""
 EVALUATION_GOAL = 0.05
 _S_PER_TIMING = 0.15
 
@@ -80,7 +80,7 @@ def make_group(
 
 
 class Epochs:
-    """Steps of a group without end: an epoch's batches over and over."""
+    """An endless sequence of steps of a group, repeating an epoch's batches."""
 
     def __init__(self, group: TrainGroup) -> None:
         self.group = group
@@ -142,7 +142,7 @@ def seconds(function: Callable[[], object], n: int) -> float:
 
 
 def rounds_of(functions: Iterable[Callable[[], object]], n_rounds: int) -> list[list[float]]:
-    """Time the functions in turn, ``n_rounds`` times; give the seconds of each by round."""
+    """Time the functions in turn, ``n_rounds`` times; return the seconds of each by round."""
     functions = list(functions)
     sizes = [max(1, round(_S_PER_TIMING / seconds(function, 3))) for function in functions]
     return [
@@ -157,7 +157,7 @@ def measure_step(table: Table, source: Source, n_lanes: int, task: int, n_rounds
     products = products_of(epochs)
     timings = rounds_of([products, epochs, autograd_step(epochs)], n_rounds)
     ratios = [step / alone for alone, step, _ in timings]
-    # The autograd form's round loads its batch by a whole step, which is taken off.
+    # The autograd form's round loads its batch with a whole step, whose time is subtracted.
     defined = [(both - step) / alone for alone, step, both in timings]
     goal = GOALS[max(k for k in GOALS if k <= n_lanes)]
     table.add(
@@ -188,7 +188,7 @@ def measure_evaluation(table: Table, source: Source, n_rounds: int) -> None:
         for task, (group, steps) in enumerate(zip(groups, epochs, strict=True), 1):
             n_steps = len(group.context.tasks[0].train) // group.context.config.batch_size
             train += n_epochs * n_steps * seconds(steps, 30)
-            # After each epoch on its own task, after the last one on the other, too.
+            # After each epoch on its own task, after the last one also on the other.
             own, other = (seconds(partial(_evaluate, group, on), 1) for on in (task, 3 - task))
             evaluate += n_epochs * own + other
         shares.append(evaluate / (train + evaluate))

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class SweepRun:
-    """What one run of the command took: wall seconds, and the driver's own peak memory."""
+    """The cost of one run of the command: wall seconds, and the driver's own peak memory."""
 
     wall_s: float
     driver_peak_bytes: int

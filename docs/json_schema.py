@@ -13,8 +13,8 @@ from raysweep.settings.names import TOP_KEYS
 from raysweep.settings.sampling import KINDS, METHODS, MOST_SAMPLES, SAMPLERS, SEQUENCES, Search
 from raysweep.settings.stopping import EarlyStopping
 
-# What is text in YAML 1.2 and a number or a flag nevertheless, as raysweep.settings reads it.
-# Digits of other scripts, the minus of typeset text and odd spaces: whatever is not ASCII.
+# Texts in YAML 1.2 that raysweep.settings nevertheless reads as a number or a flag. Non-ASCII
+# characters stand for digits of other scripts, typographic minus signs and unusual spaces.
 _NUMBER_TEXT = (
     r"^[-+]?(?!0[0-9_])[\u0080-\uffff]*"
     r"([0-9\u0080-\uffff][0-9_\u0080-\uffff]*\.?[0-9_\u0080-\uffff]*|\.[0-9][0-9_]*)"
@@ -31,44 +31,47 @@ _LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _NUMBER = {"type": ["number", "string"], "pattern": _NUMBER_TEXT}
 
 _DESCRIPTIONS = {
-    "experiment": "What is run; each experiment has defaults of its own.",
-    "data": "Settings of the data.",
-    "training": "Settings of the training.",
-    "space": "What varies: a plain value is fixed, {grid_search: [...]} a grid. Any setting may "
-    "stand here. The sweep is the product of all grids, once for each seed.",
-    "seeds": "A configuration is run once for each of these.",
+    "experiment": "The experiment to run; each has its own defaults.",
+    "data": "Data settings.",
+    "training": "Training settings.",
+    "space": "The search space: a plain value is fixed, {grid_search: [...]} is a grid. Any "
+    "setting is allowed here. The sweep is the product of all grids, repeated for each seed.",
+    "seeds": "Each configuration is run once with each of these seeds.",
     "divergence": "When a configuration counts as diverged.",
-    "resources": "What each pack gets.",
-    "pack": "The most configurations that train together; auto lets the planner choose. "
-    "Changes no number.",
-    "stage_cache": "Whether finished stages are kept, in .stages/ of the results folder, for "
+    "resources": "CPUs and GPUs of each pack.",
+    "pack": "Maximum number of configurations that train together; auto lets the planner choose. "
+    "Does not affect results.",
+    "stage_cache": "Whether to keep finished stages, in .stages/ of the results folder, for "
     "later packs and sweeps.",
-    "max_seconds": "The most that one epoch of a pack may take: seconds, or such as 90s, 30min.",
-    "loggers": "Programs that get each configuration as a run of theirs.",
-    "search": "How configurations are found: all of the grids, or samples of distributions.",
-    "method": "grid: all; random: drawn at once; others: results decide what is tried next.",
-    "n_samples": "How many samples to draw; each takes the product of its grids, for each seed.",
-    "seed": "Seed of what is drawn.",
-    "sequence": "Random numbers, or a Sobol sequence that fills the space more evenly.",
-    "sampler": "What suggests the next samples.",
-    "metric": "What is to be best; a list for several aims.",
-    "mode": "max or min, for each metric; without it what is usual.",
-    "early_stopping": "Which configurations stop early: those that fall behind the others.",
+    "max_seconds": "Time limit for one epoch of a pack: seconds, or e.g. 90s, 30min.",
+    "loggers": "Experiment trackers that record each configuration as a run.",
+    "search": "How configurations are chosen: all combinations of the grids, or samples.",
+    "method": "grid: all combinations; random: drawn up front; others: results guide what is tried "
+    "next.",
+    "n_samples": "Number of samples to draw; each is combined with all grids and seeds.",
+    "seed": "Seed of the sampling.",
+    "sequence": "Random numbers, or a Sobol sequence, which fills the space more evenly.",
+    "sampler": "The algorithm that suggests the next samples.",
+    "metric": "The metric to optimise; a list for several objectives.",
+    "mode": "max or min, for each metric; by default the metric's usual direction.",
+    "early_stopping": "Stops configurations early that fall behind the others.",
     "early_stopping.method": "The rule, as in Ray Tune: ASHA, asynchronous HyperBand, median.",
-    "early_stopping.metric": "What is compared, as measured after an epoch.",
-    "grace_period": "Epochs of the classifier, over all tasks, before which none stops.",
-    "reduction_factor": "One in so many goes on at a rung; rungs lie apart by this factor.",
-    "brackets": "Sets of rungs, of which each configuration gets one.",
-    "min_samples_required": "How many others there must be to compare with.",
-    "time_budget": "The most wall time of one run: seconds, or such as 90s, 30min, 1h30m, 2d.",
-    "max_configs": "The most configurations that one run starts.",
-    "max_gpu_hours": "The most hours of whole GPUs that the packs of one run take.",
+    "early_stopping.metric": "The metric to compare, measured after each epoch.",
+    "grace_period": "No configuration stops before this many classifier epochs, over all tasks.",
+    "reduction_factor": "1/reduction_factor of the configurations continue past a rung, and each "
+    "rung is this factor later than the previous one.",
+    "brackets": "Number of sets of rungs; each configuration is assigned to one.",
+    "min_samples_required": "Minimum number of other configurations to compare with.",
+    "time_budget": "Maximum wall time of one run: seconds, or e.g. 90s, 30min, 1h30m, 2d.",
+    "max_configs": "Maximum number of configurations that one run starts.",
+    "max_gpu_hours": "Maximum GPU hours (of whole GPUs) that the packs of one run use.",
     "any_of": "A list of settings: the sweep is the union of their products, each with the "
     "settings beside any_of.",
-    "exclude": "A list of settings: a configuration that agrees with all of an entry is left out.",
-    "cpu": "CPUs of each pack, a thread each.",
-    "gpu": "GPUs of each pack, or a fraction of one; auto lets the driver choose it.",
-    "max_gb": "The most that kept stages may take, in GB (10^9 bytes).",
+    "exclude": "A list of settings: a configuration that matches every setting of an entry is "
+    "left out.",
+    "cpu": "CPUs per pack, with one thread each.",
+    "gpu": "GPUs per pack, or a fraction of one; auto lets the driver choose the fraction.",
+    "max_gb": "Maximum size of the kept stages, in GB (10^9 bytes).",
 }
 
 

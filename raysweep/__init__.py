@@ -9,8 +9,8 @@ sweep.trials
 import os
 from typing import TYPE_CHECKING, Any
 
-# MKL reads this at its first product. Without it a product depends, in the last bit, on where its
-# matrices start in memory, so on the company of a lane. It costs nothing that could be measured.
+# MKL reads this at its first product. Without it, the last bit of a product depends on where its
+# matrices start in memory, and thus on the other lanes. There is no measurable cost.
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 __version__ = "0.3.0"

@@ -1,8 +1,8 @@
-"""Private parts of Ray and torch that raysweep calls, each with a fallback for where it is missing.
+"""Private parts of Ray and torch that raysweep calls, each with a fallback in case it is missing.
 
-No other module names any. Each was seen in the minor releases that pyproject.toml lets in, Ray 2.60
-and torch 2.14; tests/test_compat.py holds it to its fallback. Both packages are imported inside the
-functions: the driver starts without torch, and learning runs without Ray.
+No other module uses private parts. Each was seen in the minor releases that pyproject.toml allows,
+Ray 2.60 and torch 2.14; tests/test_compat.py compares it with its fallback. Both packages are
+imported inside the functions: the driver starts without torch, and learning runs without Ray.
 """
 
 import os
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def asks_for_token() -> bool:
-    """Return whether Ray asks for a token in this process, hence on its node.
+    """Return whether Ray requires a token in this process, hence on its node.
 
     Seen in Ray 2.60: ``ray._raylet.get_authentication_mode``. The fallback reads the environment
-    variable that sets the mode; whatever does not say so plainly counts as open, and is refused.
+    variable that sets the mode; anything but an explicit token mode counts as open and is refused.
     """
     try:
         from ray._raylet import (  # type: ignore[attr-defined]
@@ -31,15 +31,15 @@ def asks_for_token() -> bool:
         )
 
         return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
-    except Exception:  # noqa: BLE001 (whatever has become of it)
+    except Exception:  # noqa: BLE001 (a later Ray may change it in any way)
         return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
 
 
 def silence_lost_workers() -> None:
-    """Keep Ray from printing each lost worker at length, past its own log settings.
+    """Keep Ray from printing a long report of each lost worker, which ignores its log settings.
 
-    Call it before ``ray.init``. Seen in Ray 2.60: ``ray._private.worker.print_to_stdstream``.
-    Where that is missing, Ray prints.
+    Call it before ``ray.init``. Seen in Ray 2.60: ``ray._private.worker.print_to_stdstream``. If
+    that is missing, Ray prints.
     """
     try:
         from ray._private import worker
@@ -50,11 +50,11 @@ def silence_lost_workers() -> None:
 
 
 # --- torch: backward passes in place --------------------------------------------------------------
-# In one pass over memory: 40 times as fast as the fallbacks on 16 x 100 x 400 numbers (one thread).
+# One pass over memory: 40 times as fast as the fallbacks on 16 x 100 x 400 numbers (one thread).
 
 
 def relu_backward_(grad: "Tensor", out: "Tensor") -> None:
-    """Turn the gradient of a ReLU's output ``out`` into that of its input, in place.
+    """Convert the gradient of a ReLU's output ``out`` to that of its input, in place.
 
     Seen in torch 2.14: ``torch.ops.aten.threshold_backward.grad_input``, which autograd calls. The
     fallback gives the same bits.
@@ -63,7 +63,7 @@ def relu_backward_(grad: "Tensor", out: "Tensor") -> None:
 
 
 def leaky_relu_backward_(grad: "Tensor", out: "Tensor", slope: float) -> None:
-    """Turn the gradient of a leaky ReLU's output into that of its input, in place.
+    """Convert the gradient of a leaky ReLU's output to that of its input, in place.
 
     Seen in torch 2.14: ``torch.ops.aten.leaky_relu_backward.grad_input``. The fallback gives the
     same bits.
@@ -84,7 +84,7 @@ def _relu_kernel() -> Callable[["Tensor", "Tensor"], object]:
     try:
         kernel: Any = torch.ops.aten.threshold_backward.grad_input
         fast(torch.ones(1), torch.ones(1))
-    except Exception:  # noqa: BLE001 (whatever has become of it)
+    except Exception:  # noqa: BLE001 (a later torch may change it in any way)
         return plain
     return fast
 
@@ -102,18 +102,18 @@ def _leaky_relu_kernel() -> Callable[["Tensor", "Tensor", float], object]:
     try:
         kernel: Any = torch.ops.aten.leaky_relu_backward.grad_input
         fast(torch.ones(1), torch.ones(1), 0.01)
-    except Exception:  # noqa: BLE001 (whatever has become of it)
+    except Exception:  # noqa: BLE001 (a later torch may change it in any way)
         return plain
     return fast
 
 
 # --- torch: optimisers in one pass over memory ----------------------------------------------------
-# What torch.optim calls with fused=True, by the names and arguments of torch 2.14. Each changes its
-# lists of tensors in place; ``state_steps`` counts the step that is taken, and stays as it is.
+# The kernels that torch.optim calls with fused=True, with the names and arguments of torch 2.14.
+# Each changes its lists of tensors in place, except ``state_steps``, which already counts the step.
 
 
 class AdamSettings(TypedDict):
-    """What Adam and AdamW take beside tensors."""
+    """The arguments of Adam and AdamW other than tensors."""
 
     lr: float
     beta1: float
@@ -125,7 +125,7 @@ class AdamSettings(TypedDict):
 
 
 class AdagradSettings(TypedDict):
-    """What Adagrad takes beside tensors."""
+    """The arguments of Adagrad other than tensors."""
 
     lr: float
     lr_decay: float
@@ -135,7 +135,7 @@ class AdagradSettings(TypedDict):
 
 
 class SGDSettings(TypedDict):
-    """What SGD takes beside tensors; the first step writes the buffers of the momentum only."""
+    """The arguments of SGD other than tensors; the first step only writes momentum buffers."""
 
     weight_decay: float
     momentum: float
@@ -152,7 +152,7 @@ def fused_adam(
     exp_avgs: "Tensors",
     exp_avg_sqs: "Tensors",
     max_exp_avg_sqs: "Tensors",  # empty without amsgrad
-    state_steps: "Tensors",  # of no dimension each
+    state_steps: "Tensors",  # zero-dimensional
     **settings: Unpack[AdamSettings],
 ) -> None:
     """Take a step of Adam, with weight decay as part of the gradient.
@@ -172,9 +172,9 @@ def fused_adamw(
     state_steps: "Tensors",
     **settings: Unpack[AdamSettings],
 ) -> None:
-    """Take a step of AdamW (Loshchilov & Hutter 2019), with weight decay beside the gradient.
+    """Take a step of AdamW (Loshchilov & Hutter 2019), with decoupled weight decay.
 
-    Arguments are those of ``fused_adam``. Seen in torch 2.14: ``torch._fused_adamw_``.
+    The arguments are those of ``fused_adam``. Seen in torch 2.14: ``torch._fused_adamw_``.
     """
     lists = (params, grads, exp_avgs, exp_avg_sqs, max_exp_avg_sqs, state_steps)
     _step("_fused_adamw_", _plain_adamw, lists, settings)
@@ -209,7 +209,7 @@ def fused_sgd(
 
 
 _chosen: dict[tuple[str, Any, Any], Callable[..., None]] = {}
-"""What takes a step, by the kernel's name, the device and the type of the numbers."""
+"""The function that takes a step, by kernel name, device and dtype."""
 
 
 def _step(
@@ -218,7 +218,7 @@ def _step(
     lists: Sequence["Tensors"],
     settings: Mapping[str, Any],
 ) -> None:
-    """Call a kernel of torch, or ``plain`` if it is missing or refuses such tensors."""
+    """Call a torch kernel, or ``plain`` if it is missing or refuses such tensors."""
     first = lists[0][0]
     key = (name, first.device, first.dtype)
     if key not in _chosen:
@@ -232,14 +232,14 @@ def _choose(
     lists: Sequence["Tensors"],
     settings: Mapping[str, Any],
 ) -> Callable[..., None]:
-    """Return a kernel if it takes copies of these tensors, else ``plain``."""
+    """Return a kernel if it accepts copies of these tensors, otherwise ``plain``."""
     import torch
 
     copies = [[tensor.detach().clone() for tensor in tensors] for tensors in lists]
     try:
         kernel: Callable[..., None] = getattr(torch, name)
         kernel(*copies, **settings)
-    except Exception:  # noqa: BLE001 (whatever has become of it)
+    except Exception:  # noqa: BLE001 (a later torch may change it in any way)
         return torch.no_grad()(plain)
     return kernel
 
@@ -260,7 +260,7 @@ def _plain_adam(
         grad = _direction(params[i], grads[i], settings["weight_decay"], settings["maximize"])
         exp_avg.mul_(beta1).add_(grad, alpha=1 - beta1)
         exp_avg_sq.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-        n_steps = state_steps[i].double()  # nothing is read back from a GPU
+        n_steps = state_steps[i].double()  # stays on the GPU: nothing is read back
         second = exp_avg_sq
         if settings["amsgrad"]:
             second = torch.maximum(max_exp_avg_sqs[i], exp_avg_sq, out=max_exp_avg_sqs[i])

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writing: a file is complete or unchanged."""
 
 import contextlib
 import os
@@ -6,14 +6,13 @@ import socket
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
-"""How the name of a file that is being written starts."""
+"""Prefix of the name of a file that is being written."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name in its folder, then give it its own.
+    """Write a file under a temporary name in its folder, then rename it.
 
-    Raises ``OSError`` if it can't be written; then nothing is left of it, and what ``path`` was
-    stays.
+    Raise ``OSError`` if writing fails; then ``path`` is unchanged and no temporary file remains.
     """
     writer = f"{socket.gethostname()}-{os.getpid()}"
     temporary = path.with_name(f"{TEMPORARY}{writer}-{path.name}")

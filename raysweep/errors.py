@@ -1,4 +1,4 @@
-"""Errors that a user can mend: each says in one line what is wrong and what to do."""
+"""Errors that users can fix: each says in one line what is wrong and what to do."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -16,11 +16,11 @@ class RaysweepError(Exception):
 
 
 class InputError(RaysweepError):
-    """Say in one line what a user got wrong and what to do; the command line exits with 2.
+    """Wrong user input; the message is one line, and the command line exits with 2.
 
-    ``place`` is the path of what is wrong in a search space (``space.lr.grid_search[2]``), by
-    which ``load_sweep`` finds its line and column; where none is given it is what stands before
-    the message's first colon. ``is_key`` tells that the key is wrong there, not its value.
+    ``place`` is the path of the wrong part of a search space (``space.lr.grid_search[2]``), from
+    which ``load_sweep`` finds its line and column; by default it is the text before the message's
+    first colon. ``is_key`` means that the key is wrong, not its value.
     """
 
     def __init__(self, message: str, place: str = "", *, is_key: bool = False) -> None:
@@ -96,7 +96,7 @@ def checked(checks: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
 
 
 class NothingRunsError(RaysweepError):
-    """Say in one line why no configuration can run; the command line exits with 4."""
+    """No configuration can run; the message is one line, and the command line exits with 4."""
 
 
 class SweepStoppedError(RaysweepError):

@@ -1,9 +1,9 @@
-"""Readers of results: tables as pandas DataFrames, while a sweep runs and after.
+"""Readers of results: tables as pandas DataFrames, during and after a sweep.
 
     from raysweep.results import read_trials
     trials = read_trials("results/vib")
 
-The readers see every row that was acknowledged, each key once.
+The readers return every row that was written durably, each key once.
 """
 
 from raysweep.errors import InputError

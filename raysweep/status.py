@@ -1,4 +1,4 @@
-"""How far a sweep is, from its folder alone: ``raysweep status results/NAME``."""
+"""Show a sweep's progress from its folder: ``raysweep status results/NAME``."""
 
 from raysweep.monitor.status_command import main
 

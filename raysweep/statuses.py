@@ -1,18 +1,18 @@
-"""How a configuration has ended: the words of the column ``status``."""
+"""How a configuration ended: the words of the column ``status``."""
 
 from enum import StrEnum
 
 
 class Status(StrEnum):
-    """What became of a configuration; a member is the word itself, in tables and messages too."""
+    """The outcome of a configuration; each member is the word used in tables and messages."""
 
     FINISHED = "finished"
     DIVERGED = "diverged"
     STOPPED = "stopped"
     FAILED = "failed"
     MISSING = "missing"
-    """It has no row in ``trials`` yet."""
+    """The configuration has no row in ``trials`` yet."""
 
 
 ENDED = (Status.FINISHED, Status.DIVERGED, Status.STOPPED, Status.FAILED)
-"""What a row of ``trials`` may have, in the order in which they are shown."""
+"""The statuses of rows of ``trials``, in display order."""

@@ -15,7 +15,7 @@ configurations, at bottleneck 100, in turn on the same core with one thread each
 runs one after another, with one thread or two, whichever is faster. The peer's time does not depend
 on beta_2, so it is measured once a shape (model and bottleneck) and multiplied.
 
-Processes are started and warm before they are timed; how long that takes stands beside the
-figures. Figures are JSON lines on the standard output, tables go to the standard error; exit code
-1 if a goal is missed or the two sides do not do the same experiment.
+Processes are started and warm before they are timed; the time this takes is printed beside the
+figures. Prints figures as JSON lines to stdout and tables to stderr; exit code 1 if a goal is
+missed or the two sides do not run the same experiment.
 """

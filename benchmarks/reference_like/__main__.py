@@ -1,4 +1,4 @@
-"""Measure both speedups; ``benchmarks/reference_like/__init__.py`` says how."""
+"""Measure both speedups as described in ``benchmarks/reference_like/__init__.py``."""
 
 import argparse
 import math
@@ -139,7 +139,7 @@ def is_same_experiment(bench: Bench, config: Config) -> bool:
 
 
 def measure_configurations(bench: Bench, plan: Plan, n_rounds: int) -> list[bool]:
-    """Print the speedup of one configuration for each model; tell what was met."""
+    """Print the speedup of one configuration for each model; return which goals were met."""
     packs = {
         pack.configs[0].model: pack
         for pack in reversed(plan.packs)  # of several packs of a model the longest, its first
@@ -171,7 +171,7 @@ def measure_configurations(bench: Bench, plan: Plan, n_rounds: int) -> list[bool
 
 
 def measure_sweep(bench: Bench, plan: Plan, n_rounds: int) -> bool:
-    """Print the speedup of the whole sweep; tell whether the goal was met."""
+    """Print the speedup of the whole sweep; return whether the goal was met."""
     configs = [config for pack in plan.packs for config in pack.configs]
     counts = Counter((config.model, config.n_bottleneck) for config in configs)
     shapes = {(config.model, config.n_bottleneck): config for config in configs}
@@ -200,10 +200,10 @@ def measure_sweep(bench: Bench, plan: Plan, n_rounds: int) -> bool:
 def report(
     bench: Bench, name: str, times: Sequence[tuple[float, ...]], goal: float, **more: object
 ) -> bool:
-    """Print the ratios of peer to raysweep as a figure; tell whether it meets the goal.
+    """Print the ratios of peer to raysweep as a figure; return whether it meets the goal.
 
     ``times`` has the seconds of the peer, of raysweep and of raysweep's products alone. The field
-    ``limit`` is the ratio that would come out if there was nothing but those products.
+    ``limit`` is the ratio if raysweep's time consisted of those products alone.
     """
     ratios = [peer / raysweep for peer, raysweep, _ in times]
     is_met = median(ratios) >= goal

@@ -98,7 +98,7 @@ class Peer:
         self.history: list[dict[str, float]] = []
 
     def run(self) -> dict[str, float]:
-        """Train task 1, fill the replay buffer, train task 2; give what ``trials`` has of it."""
+        """Train task 1, fill the replay buffer, train task 2; return its columns of ``trials``."""
         parameters = list(self.model.parameters())
         if self.rec_decoder is not None:
             parameters += list(self.rec_decoder.parameters())

@@ -1,1 +1,1 @@
-"""The science: settings of an experiment, models, methods, data, training. No Ray, no files."""
+"""The science: experiment settings, models, methods, data and training. No Ray, no files."""

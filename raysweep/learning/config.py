@@ -22,17 +22,17 @@ _DEFAULTS: dict[str, Any] = {name: f.default for name, f in Settings.model_field
 
 
 def settings_that_vary(*kinds: Varies) -> frozenset[str]:
-    """Return the settings in which the configurations of a pack differ in one of some ways."""
+    """Return the settings that vary in one of the given ways within a pack."""
     return frozenset(name for name, of in DECLARATIONS.items() if of.varies in kinds)
 
 
 def defaults_of(experiment: str) -> dict[str, Any]:
-    """Return the default of every setting in an experiment."""
+    """Return the default of every setting for an experiment."""
     return {**_DEFAULTS, "experiment": experiment, **EXPERIMENTS[experiment].defaults}
 
 
 def partial(values: Mapping[str, Any]) -> Settings:
-    """Return settings of which some are given, unchecked: the others are the experiment's own."""
+    """Return unchecked settings: the given values, and the experiment's defaults for the rest."""
     experiment = values.get("experiment", Settings.model_fields["experiment"].default)
     settings = Settings.model_construct(**{**defaults_of(experiment), **values})
     _resolve_auto(settings)
@@ -40,28 +40,28 @@ def partial(values: Mapping[str, Any]) -> Settings:
 
 
 def _resolve_auto(settings: Settings) -> None:
-    """Replace each `auto` by what it stands for."""
+    """Replace each `auto` with the value it stands for."""
     for name, value in meanings_of_auto(settings).items():
         if getattr(settings, name) == "auto":
             object.__setattr__(settings, name, value)
 
 
 class Config(Settings):
-    """One complete setting of every hyper-parameter, seed included.
+    """A complete set of hyper-parameters, including the seed.
 
-    A setting that no stage of the configuration reads does not apply to it: it is no part of its
-    identity, whatever its value.
+    A setting that no stage of the configuration reads does not apply to it: whatever its value, it
+    is not part of the configuration's identity.
     """
 
     @model_validator(mode="before")
     @classmethod
     def _fill_defaults(cls, values: Any) -> Any:
-        """Take the experiment's own defaults."""
+        """Fill in the experiment's defaults."""
         known = EXPERIMENTS.get(str(values.get("experiment"))) if isinstance(values, dict) else None
         return {**known.defaults, **values} if known else values
 
     def model_post_init(self, context: Any, /) -> None:
-        """Resolve `auto` and hold the settings against each other."""
+        """Resolve `auto` and check that the settings go together."""
         _resolve_auto(self)
         check_together(self)
 
@@ -82,17 +82,17 @@ class Config(Settings):
 
     @property
     def of_replay(self) -> Method:
-        """The way of not forgetting."""
+        """The method against forgetting."""
         return METHODS[self.replay]
 
     @property
     def has_vae(self) -> bool:
-        """Whether a VAE of its own generates for replay."""
+        """Whether a separate VAE generates the replay samples."""
         return self._generates and not self.of_model.decodes_images
 
     @property
     def trains_decoder(self) -> bool:
-        """Whether the model's own decoder of images goes on learning after task 1."""
+        """Whether the model's own image decoder keeps training after task 1."""
         return decodes_images(self, is_first=False)
 
     @property
@@ -101,7 +101,7 @@ class Config(Settings):
 
     @property
     def loss_weights(self) -> tuple[float, float]:
-        """Weights of reconstruction and KL in task 1."""
+        """Weights of the reconstruction loss and the KL in task 1."""
         return self.of_model.loss_weights(self)
 
     @property
@@ -116,29 +116,29 @@ class Config(Settings):
 
     @property
     def n_noise(self) -> int:
-        """Width of the noise that a classifier's step takes."""
+        """Width of the noise that a classifier's training step draws."""
         return self.n_bottleneck if self.of_model.has_latent else 0
 
     @property
     def keeps_optimizer_state(self) -> bool:
-        """Whether the optimiser goes on at a new task; freezing the encoder starts a new one."""
+        """Whether a new task keeps the optimiser state; freezing the encoder always resets it."""
         return self.optimizer_state == "keep" and not self.freeze_encoder
 
     @cached_property
     def applicable(self) -> dict[str, Any]:
-        """The settings that apply, with their values: what the stages read or are decided by."""
+        """The settings that apply, with their values: stages read them or depend on them."""
         return {name: getattr(self, name) for name in applicable(self)}
 
     @cached_property
     def canonical(self) -> str:
-        """The settings that apply and are not at their defaults, as JSON; the text that is hashed.
+        """The applicable settings that differ from their defaults, as JSON; this text is hashed.
 
-        So a setting that is new in a version leaves the ids of earlier configurations alone.
+        Leaving defaults out keeps the ids of earlier configurations when a version adds a setting.
         """
         defaults = _DEFAULTS | meanings_of_auto(self)
         values = {n: v for n, v in self.applicable.items() if v != defaults[n]}
         if "source" in values:
-            values["source"] = content_of(self.source)  # a file may be renamed
+            values["source"] = content_of(self.source)  # renaming a file must not change the id
         return json.dumps(values, sort_keys=True, separators=(",", ":"))
 
     @cached_property
@@ -153,5 +153,5 @@ def section_of(name: str) -> str:
 
 
 def expected_of(name: str) -> str:
-    """Return what a setting accepts in words, by its type and limits."""
+    """Describe in words what a setting accepts, from its type and limits."""
     return describe(Settings.model_fields[name])

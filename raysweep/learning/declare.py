@@ -1,4 +1,4 @@
-"""How a setting is declared: its type, and where it varies and which stages read it."""
+"""How to declare a setting: its type, where it may vary, and which stages read it."""
 
 import types
 import typing
@@ -31,7 +31,7 @@ def _widths(value: Any) -> Any:
 
 
 def _replay_kind(value: Any) -> Any:
-    # `replay: no`, `off`, `false` and `null` have one reading.
+    # `replay: no`, `off`, `false` and `null` all mean none.
     is_no = isinstance(value, str) and value.lower() in ("no", "off", "false")
     return "none" if value is None or value is False or is_no else value
 
@@ -51,21 +51,21 @@ class Choice:
     def __get_pydantic_core_schema__(
         self, source: type[Any], handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        """Return pydantic's schema of the words."""
+        """Return the pydantic schema of the words."""
         return core_schema.literal_schema(list(self.words))
 
 
 def words_in(folder: str) -> list[str]:
-    """List the words that the files of a folder of ``learning`` are named for.
+    """List the words that a folder of ``learning`` defines: the names of its files.
 
-    A model, a method, a kind of tasks is one file; so a file more is a word more. The files are
-    not imported for it. Names that begin with an underscore are no words.
+    Each model, method and kind of tasks is one file, so adding a file adds a word. The files are
+    not imported. Names that begin with an underscore do not count.
     """
     return sorted(file.stem for file in (Path(__file__).parent / folder).glob("[a-z]*.py"))
 
 
 def load_words(package: str, name: str) -> dict[str, Any]:
-    """Import the files of a package below ``learning`` and return what each calls ``name``."""
+    """Import the files of a package below ``learning``; return the attribute ``name`` of each."""
     folder = package.removeprefix("raysweep.learning.").replace(".", "/")
     return {word: getattr(import_module(f"{package}.{word}"), name) for word in words_in(folder)}
 
@@ -74,9 +74,9 @@ ReplayMethod = Annotated[str, Choice(words_in("methods")), BeforeValidator(_repl
 
 
 class Part(StrEnum):
-    """What a stage consists of, as far as settings are concerned.
+    """A part of a stage, as far as settings are concerned.
 
-    A stage is a set of parts; a setting names the parts that read it.
+    A stage is a set of parts; each setting names the parts that read it.
     """
 
     EVERY = "every stage"
@@ -97,22 +97,22 @@ class Part(StrEnum):
 
 
 class Varies(Enum):
-    """How far the configurations of a pack may differ in a setting."""
+    """Whether the configurations of a pack may differ in a setting."""
 
-    BY_PACK = "all configurations of a pack share it: it sets shapes, or what all train on"
-    BY_LANE = "each lane of a pack may have its own"
-    BY_LANE_SIZE = "each lane may have its own, and how much memory it takes depends on it"
+    BY_PACK = "shared by a pack: it sets tensor shapes, or the data that all lanes train on"
+    BY_LANE = "each lane of a pack may have its own value"
+    BY_LANE_SIZE = "each lane may have its own value, which affects the lane's memory use"
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A part that reads a setting, where other settings have one of certain values."""
+    """A part that reads a setting, provided that other settings have one of the given values."""
 
     part: Part
     conditions: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     def reads(self, config: Any, parts: Collection[Part]) -> bool:
-        """Return whether a stage of ``parts`` reads the setting in a configuration."""
+        """Return whether a stage made of ``parts`` reads the setting in a configuration."""
         return self.part in parts and all(
             getattr(config, name) in values for name, values in self.conditions
         )
@@ -125,10 +125,10 @@ def when(part: Part, **conditions: tuple[Any, ...]) -> Reader:
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a setting's declaration says beside its type, default and limits.
+    """The facts about a setting besides its type, default and limits.
 
-    ``section`` is that of the search-space file, ``decides`` tells in which configurations the
-    setting decides what stages there are.
+    ``section`` is its section in the search-space file; ``decides`` returns whether the setting
+    determines which stages a given configuration has.
     """
 
     section: str
@@ -138,7 +138,7 @@ class Declaration:
 
     @property
     def conditions(self) -> Iterator[str]:
-        """Names of the settings on which it depends whether a stage reads this one."""
+        """Names of the settings that determine whether a stage reads this one."""
         return (name for reader in self.readers for name, _ in reader.conditions)
 
 
@@ -151,7 +151,7 @@ def setting(
     decides: Callable[[Any], bool] | None = None,
     **limits: Any,
 ) -> Any:
-    """Declare a setting: default, section of the file, meaning, the parts that read it, limits."""
+    """Declare a setting: default, section, description, the parts that read it, and limits."""
     made = tuple(when(reader) if isinstance(reader, Part) else reader for reader in readers)
     return Field(
         default,
@@ -162,13 +162,13 @@ def setting(
 
 
 def declaration_of(field: FieldInfo) -> Declaration:
-    """Return what ``setting`` was told of a field."""
+    """Return the declaration that ``setting`` stored in a field."""
     extra = typing.cast(dict[str, Any], field.json_schema_extra)
     return typing.cast(Declaration, extra["declaration"])
 
 
 def words_of(field: FieldInfo) -> list[str]:
-    """List the words a setting accepts; empty where it is no choice."""
+    """List the words a setting accepts; empty if the setting is not a choice of words."""
     parts = typing.get_args(field.annotation)
     of_parts = [word for part in parts for word in (part, *typing.get_args(part))]
     choices = [part for part in (*field.metadata, *of_parts) if isinstance(part, Choice)]
@@ -184,7 +184,7 @@ def _takes_files(field: FieldInfo) -> bool:
 
 
 def describe(field: FieldInfo) -> str:
-    """Describe what a setting accepts, by its type and limits."""
+    """Describe what a setting accepts, from its type and limits."""
     if words_of(field):
         files = ", or a file such as data/letters.npz" if _takes_files(field) else ""
         return f"one of {', '.join(words_of(field))}{files}"
@@ -209,5 +209,5 @@ def describe(field: FieldInfo) -> str:
 
 
 def show_widths(widths: tuple[int, ...]) -> str:
-    """Write widths as the field does: ``200-200``; the empty text where there are none."""
+    """Format widths the way tables store them: ``200-200``; an empty string for no widths."""
     return "-".join(map(str, widths))

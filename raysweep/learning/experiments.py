@@ -1,4 +1,4 @@
-"""The experiments: which tasks are learned in what order, and what they set by default."""
+"""The experiments: how many tasks, in which order, and with which defaults."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,10 +7,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment; ``defaults`` has the settings whose defaults are others than declared.
+    """An experiment; ``defaults`` overrides the declared defaults of some settings.
 
-    With ``is_joint`` all tasks are learned at once, else one after another. Which models it trains
-    is said by the models. ``most_tasks`` is the largest number of tasks (None: any).
+    With ``is_joint`` all tasks are learned at once, otherwise one after another. ``most_tasks`` is
+    the largest number of tasks (None: any number). Each model lists the experiments that train it.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""How settings of one configuration go together: what `auto` means, what excludes what."""
+"""Rules across the settings of a configuration: the meaning of `auto`, and what excludes what."""
 
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from raysweep.learning.models import MODELS
 
 
 def meanings_of_auto(settings: Settings) -> dict[str, Any]:
-    """Return what `auto` stands for, by the setting that may be so."""
+    """Return the value that `auto` stands for, for each setting that accepts it."""
     model, method = MODELS[settings.model], METHODS[settings.replay]
     auto = model.default_generator(settings)
     generator = auto if settings.generator == "auto" else settings.generator
@@ -45,12 +45,12 @@ def _check_experiment(settings: Settings) -> None:
         others = MODELS[settings.model].experiments
         raise InputError(
             f"space.model: expected {' or '.join(models)} with experiment {name}, "
-            f"got {settings.model}, which experiment {' or '.join(others)} has"
+            f"got {settings.model}, a model of experiment {' or '.join(others)}"
         )
     if experiment.most_tasks is not None and settings.n_tasks > experiment.most_tasks:
         raise InputError(
             f"data.n_tasks: expected {experiment.most_tasks} with experiment {name}, got "
-            f"{settings.n_tasks}; experiment {next(iter(EXPERIMENTS))} has more"
+            f"{settings.n_tasks}; for more tasks use experiment {next(iter(EXPERIMENTS))}"
         )
 
 
@@ -99,20 +99,20 @@ def is_by_class(settings: Settings) -> bool:
 
 
 def shares_of_first_task(settings: Settings) -> list[int]:
-    """Return how many samples of each class the buffer has after task 1, where there are as many.
+    """Return how many samples of each class the buffer holds after task 1, if there are enough.
 
-    One number for all classes where they are not told apart.
+    If the selection ignores classes, the list has one number for all of them.
     """
     n, c = settings.n_replay, n_classes(settings)
     if not is_by_class(settings):
         return [n]
-    if settings.selection == "ring":  # of the size that it has to the end
+    if settings.selection == "ring":  # a ring keeps its size to the end
         return [n // (c * (settings.n_stored_tasks if has_total(settings) else 1))] * c
     return [n // c + (label < n % c) for label in range(c)]
 
 
 def _check_budget(settings: Settings) -> None:
-    """Refuse a buffer that has not even one sample for each of its groups."""
+    """Refuse a buffer too small for one sample of each of its groups."""
     n_tasks = settings.n_stored_tasks
     has_one_budget = has_total(settings)
     n_groups, groups = 1, []
@@ -135,7 +135,7 @@ def _check_retrieval(settings: Settings) -> None:
     if method.part is None or not settings.n_stored_tasks:
         why = "without replay" if method.part is None else "with one task"
         raise InputError(
-            f"space.retrieval: expected cycle, as there are no candidates for {kind} {why}, "
+            f"space.retrieval: expected cycle, as {kind} has no candidates to choose from {why}, "
             f"got {kind}"
         )
     if kind == "generative_mir":
@@ -153,12 +153,12 @@ def _check_retrieval(settings: Settings) -> None:
     n_most = sum(shares_of_first_task(settings))
     if n_most < settings.batch_size:
         raise InputError(
-            f"space.n_replay: expected a buffer of at least {settings.batch_size} samples, a "
-            f"batch, after task 1 with retrieval mir, got {n_most} (n_replay {settings.n_replay}); "
+            f"space.n_replay: expected a buffer of at least {settings.batch_size} samples (one "
+            f"batch) after task 1 with retrieval mir, got {n_most} (n_replay {settings.n_replay}); "
             f"raise it or lower training.batch_size"
         )
     if not settings.batch_size <= settings.n_candidates <= n_most:
         raise InputError(
-            f"space.n_candidates: expected from {settings.batch_size}, the batch size that mir "
-            f"chooses of them, to {n_most}, the buffer after task 1, got {settings.n_candidates}"
+            f"space.n_candidates: expected from {settings.batch_size} (mir chooses a batch from "
+            f"them) to {n_most} (the buffer after task 1), got {settings.n_candidates}"
         )

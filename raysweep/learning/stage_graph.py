@@ -1,7 +1,7 @@
-"""The stages of a configuration: what it runs, what can change the result, and what is shared.
+"""The stages of a configuration: what it runs, what affects each result, and what is shared.
 
-A stage is one phase of an experiment. Its fingerprint hashes everything that can change its
-result and nothing else, so two configurations share a stage exactly if its result is the same.
+A stage is one phase of an experiment. Its fingerprint hashes exactly what can change its result,
+so two configurations share a stage if and only if its result is the same for both.
 """
 
 import hashlib
@@ -27,17 +27,17 @@ from raysweep.learning.stage_parts import (
 from raysweep.learning.stages import Stage, StageKind
 
 STAGE_VERSION = 4
-"""Raised whenever the code of a stage changes what it computes."""
+"""Increase this whenever a code change affects what a stage computes."""
 
 LANE_SETTINGS = settings_that_vary(Varies.BY_LANE, Varies.BY_LANE_SIZE)
-"""Settings in which the configurations of a pack may differ; all others make the pack key."""
+"""Settings in which the configurations of a pack may differ; all others form the pack key."""
 
 
 @dataclass(frozen=True)
 class Derived:
-    """A value that a stage computes with in place of the settings ``of`` it is made of.
+    """A value that a stage uses in place of the settings ``of`` it is computed from.
 
-    Settings that differ but give one value are one experiment for the stages of ``part``.
+    Different settings that give the same value are the same experiment to stages of ``part``.
     """
 
     name: str
@@ -47,9 +47,9 @@ class Derived:
 
 
 def replay_weight(config: Config, task: int) -> float:
-    """Return the weight of replay at a task, from 2 on.
+    """Return the weight of replay at a task (2 or later).
 
-    1 - 1/t is van de Ven and Tolias's (arXiv 1809.10635, section 4: new data has 1/t).
+    1 - 1/t follows van de Ven and Tolias (arXiv 1809.10635, section 4: new data has weight 1/t).
     """
     if config.replay_schedule == "1-1/t":
         return 1 - 1 / task
@@ -86,7 +86,7 @@ _DERIVED = (
 
 
 def readings(config: Config, parts: Parts, task: int) -> dict[str, Any]:
-    """Return all that a stage reads of the settings, by name: what its result depends on."""
+    """Return the values that a stage reads, by name: its result depends on these alone."""
     read = {name: getattr(config, name) for name in read_by(config, parts)}
     for derived in _DERIVED:
         if derived.part in parts:
@@ -160,7 +160,7 @@ def _train_task(
 
 
 def _retrieved(config: Config, parts: Parts) -> list[object]:
-    """Return what tells whether stages retrieve alike: retrieval, and the settings of its own."""
+    """Return the retrieval and its own settings, which are equal for stages that retrieve alike."""
     own = [
         getattr(config, name)
         for name, declared in DECLARATIONS.items()
@@ -195,7 +195,7 @@ def _fill_buffer(
     parents = method.parents(config, models, generators)
     if buffer is not None and method.keeps_earlier(config):
         parents["buffer"] = buffer.fingerprint
-    # Lanes of one group fill alike; what labels look like is a lane's own.
+    # Lanes of a group fill their buffers the same way; only the labels may differ by lane.
     labels = {"replay_labels", "label_temperature"}
     read = readings(config, parts, task)
     group = [read[n] for n in DECLARATIONS if n in read and n in LANE_SETTINGS - labels]
@@ -203,7 +203,7 @@ def _fill_buffer(
 
 
 def numbers_of(configs: Sequence[Config], stage: Stage) -> dict[str, list[float]]:
-    """Return the settings that a group's stage reads and that are real numbers of each lane."""
+    """Return the real-valued lane settings that a group's stage reads, one value per lane."""
     names = [
         name
         for name, declared in DECLARATIONS.items()
@@ -220,24 +220,24 @@ def model_of(config: Config, stage: Stage) -> Model:
 
 
 def has_image_decoder(config: Config, stage: Stage) -> bool:
-    """Return whether a training stage trains a decoder of images."""
+    """Return whether a training stage trains an image decoder."""
     return not stage.is_classifier or decodes_images(config, stage.is_first)
 
 
 def network_of(config: Config, stage: Stage) -> Network:
-    """Name the chains that a training stage trains."""
+    """Return the chains that a training stage trains."""
     return model_of(config, stage).network(config, has_image_decoder(config, stage))
 
 
 def generator_of(config: Config) -> Network:
-    """Name the chains of what generates a configuration's replay."""
+    """Return the chains of the network that generates a configuration's replay."""
     return (VAE if config.has_vae else config.of_model).network(config, has_images=True)
 
 
 def weights_of_stage(config: Config, stage: Stage) -> tuple[float, float]:
-    """Return the weights of reconstruction and KL in a training stage.
+    """Return the weights of the reconstruction loss and the KL in a training stage.
 
-    From task 2 on the KL has beta_2 alone, but where the decoder goes on learning.
+    From task 2 on the KL has weight beta_2, unless the decoder keeps training.
     """
     model = model_of(config, stage)
     if not stage.is_classifier or stage.is_first or config.trains_decoder:

@@ -1,4 +1,4 @@
-"""What the stages of a configuration consist of, as far as settings are concerned."""
+"""The parts that make up the stages of a configuration, as far as settings are concerned."""
 
 from operator import attrgetter
 from typing import Any
@@ -12,27 +12,27 @@ from raysweep.learning.models import MODELS
 Parts = frozenset[Part]
 
 _DECIDE = ("experiment", "tasks", "n_tasks", "model", "replay", "generator")
-"""The settings that decide what the stages consist of."""
+"""The settings that determine the parts of the stages."""
 
 DECIDING = (
     *_DECIDE,
     *(n for declared in DECLARATIONS.values() for n in declared.conditions if n not in _DECIDE),
 )
-"""The settings on which it depends whether others apply."""
+"""The settings that determine whether other settings apply."""
 
 BY_DEPENDENCE = tuple(dict.fromkeys([*DECIDING, *DECLARATIONS]))
-"""All settings, those first on which it depends whether others apply."""
+"""All settings, starting with those that determine whether others apply."""
 
 
 _applicable: dict[tuple[Any, ...], list[str]] = {}
 _readers: dict[tuple[Any, ...], list[str]] = {}
-"""What was found before, by what it depends on: there are many configurations, of few kinds."""
+"""Caches by the deciding settings: there are many configurations, but of few kinds."""
 
 
 def applicable(settings: Settings) -> list[str]:
-    """List the settings that apply: some stage reads them, or they decide what stages there are.
+    """List the settings that apply: some stage reads them, or they determine the stages.
 
-    Nothing may be `auto`.
+    Every `auto` must be resolved.
     """
     key = _deciding(settings)
     if key not in _applicable:
@@ -46,7 +46,7 @@ def applicable(settings: Settings) -> list[str]:
 
 
 def read_by(settings: Settings, parts: Parts) -> list[str]:
-    """List the settings that a stage of ``parts`` reads."""
+    """List the settings that a stage made of ``parts`` reads."""
     key = (*_deciding(settings), parts)
     if key not in _readers:
         _readers[key] = [
@@ -78,7 +78,7 @@ def stage_parts(settings: Settings) -> set[Parts]:
 
 
 def decodes_images(settings: Settings, is_first: bool) -> bool:
-    """Return whether a stage of the classifier trains a decoder of images."""
+    """Return whether a classifier stage trains an image decoder."""
     if not MODELS[settings.model].decodes_images:
         return False
     is_generated = settings.n_stored_tasks > 0 and METHODS[settings.replay].generates

@@ -1,4 +1,4 @@
-"""A stage: one phase of an experiment, named by what it depends on."""
+"""A stage: one phase of an experiment, identified by everything it depends on."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,11 +12,11 @@ StageKind = Literal["train_task", "train_joint", "train_generator", "fill_buffer
 class Stage:
     """One stage of one configuration.
 
-    ``task`` counts from 1; for joint training it is the last. ``parents`` maps a role (``model``,
-    ``generator``, ``buffer``; ``model_1``, ``generator_1`` and so on where there are several) to
-    the fingerprint of the stage that provides it. Stages of one pack with equal ``group`` have
-    tensors of equal shapes and train as one stacked model. ``parts`` says of what it consists, as
-    far as settings are concerned.
+    ``task`` counts from 1; for joint training it is the last task. ``parents`` maps a role
+    (``model``, ``generator``, ``buffer``; ``model_1``, ``generator_1`` and so on if there are
+    several) to the fingerprint of the stage that provides it. Stages of one pack with equal
+    ``group`` have tensors of equal shapes and train as one stacked model. ``parts`` determines
+    which settings the stage reads.
     """
 
     kind: StageKind
@@ -33,12 +33,12 @@ class Stage:
 
     @property
     def is_classifier(self) -> bool:
-        """Whether the stage trains what classifies."""
+        """Whether the stage trains a classifier."""
         return self.kind in ("train_task", "train_joint")
 
     @property
     def is_first(self) -> bool:
-        """Whether a classifier starts here, with the loss of task 1."""
+        """Whether the stage trains a new classifier, with the loss of task 1."""
         return self.kind == "train_joint" or (self.kind == "train_task" and self.task == 1)
 
     def parent(self, role: str) -> str | None:

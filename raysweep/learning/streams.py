@@ -1,8 +1,8 @@
-"""Random streams that depend on what they are for, never on who asks or when.
+"""Random streams that depend only on their purpose, not on the caller or the order of calls.
 
-Every draw comes from a generator seeded by (seed, purpose, stage, epoch, ...). Lanes of one seed
-therefore see the same permutations, initial weights, batch order and noise, alone or in
-company, and a resumed run needs no generator state.
+Every draw comes from a generator seeded by (seed, purpose, stage, epoch, ...). Lanes with the same
+seed therefore see the same permutations, initial weights, batch order and noise, alone or in a
+pack, and a resumed run needs no saved generator state.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from torch import Tensor
 def generator(
     seed: int, *purpose: str | int, device: torch.device | str = "cpu"
 ) -> torch.Generator:
-    """Make the generator of one purpose; equal arguments give equal draws on one device kind."""
+    """Return the generator for a purpose; equal arguments give equal draws on one device type."""
     text = "/".join(map(str, (seed, *purpose)))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     stream = torch.Generator(device=device)

@@ -1,1 +1,1 @@
-"""A sweep seen from its folder: progress on a terminal, status, loggers."""
+"""Monitoring a sweep through its folder: terminal display, status, loggers."""

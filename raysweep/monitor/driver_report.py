@@ -1,4 +1,4 @@
-"""What a running driver writes beside its tables now and then: ``status.json``."""
+"""``status.json``, which a running driver writes beside its tables from time to time."""
 
 import json
 from collections.abc import Sequence
@@ -14,9 +14,9 @@ _FIELDS = {field.name for field in fields(WorkerState)}
 
 @dataclass(frozen=True)
 class DriverReport:
-    """What only the driver knows: who it is, what its workers do, and how long it takes.
+    """Information that only the driver has: its name, its workers' progress, the time left.
 
-    ``driver`` is named as in the folder's lock: one that differs is of a driver that is gone.
+    ``driver`` is the name in the folder's lock; if they differ, the report is from an old driver.
     """
 
     driver: str
@@ -33,12 +33,12 @@ class DriverReport:
         )
 
     def to_text(self) -> str:
-        """Return the content of the file."""
+        """Encode the report as the content of the file."""
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def from_bytes(cls, content: bytes) -> "DriverReport | None":
-        """Read the content of the file; None for what is none, such as another version's."""
+        """Decode the content of the file; return None if invalid, e.g. from another version."""
         try:
             raw: dict[str, Any] = json.loads(content)
             workers = [

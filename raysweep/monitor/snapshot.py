@@ -1,4 +1,4 @@
-"""Looking at a sweep's folder: its tables, its lock, and what its driver has written."""
+"""The state of a sweep, read from its folder: tables, lock, and the driver's report."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ from raysweep.tables.reader import read_trials
 
 _RATE_S = 300.0
 _FRESH_S = 60.0
-"""A driver writes its file every few seconds; an older one is not of now."""
+"""A driver writes its report every few seconds; an older one is out of date."""
 _MOST_ERRORS = 5
 
 
 @dataclass(frozen=True)
 class _Driver:
-    """Who has the folder: ``is_running`` is None where that can't be told from here."""
+    """The holder of the folder; ``is_running`` is None if that cannot be determined from here."""
 
     holder: Holder | None
     is_running: bool | None
@@ -38,9 +38,9 @@ class _Driver:
 
 @dataclass
 class SweepStatus:
-    """One sweep's folder, looked at again and again. Writes nothing and takes no lock.
+    """A view of a sweep's folder for repeated snapshots. Writes nothing and takes no lock.
 
-    Raises ``InputError`` if the folder is none of a sweep, or can't be read.
+    Raise ``InputError`` if the folder is not a sweep's, or cannot be read.
     """
 
     location: ResultsPath
@@ -52,11 +52,11 @@ class SweepStatus:
 
     @classmethod
     def at(cls, folder: str | Path | ResultsPath) -> "SweepStatus":
-        """Return the status of the sweep in a folder, by its path or address."""
+        """Return the status of the sweep in a folder, given by path or address."""
         return cls(ResultsPath.of(folder))
 
     def snapshot(self) -> Snapshot:
-        """Return what the sweep looks like at this moment."""
+        """Return the current state of the sweep."""
         trials = read_trials(self.location)
         try:
             self._load_sweep()
@@ -75,22 +75,22 @@ class SweepStatus:
         snapshot = self._counted(trials, driver, last_run)
         notes = [_who(driver, last_run), *_errors(trials), *self._doubts]
         if n_others:
-            notes.append(f"{n_others} more rows are of earlier versions of the search space")
+            notes.append(f"{n_others} more rows are from earlier versions of the search space")
         if driver.is_running and driver.report and driver.report.dashboard:
             notes.append(f"Ray's dashboard: {driver.report.dashboard}")
         is_all = snapshot.n_total is not None and snapshot.n_ended >= snapshot.n_total
         is_left = not is_all or snapshot.counts.get(Status.FAILED)
         if is_left and not driver.is_running and last_run.get("command"):
-            notes.append(f"go on with: {resume_command(last_run['command'])}")
+            notes.append(f"continue with: {resume_command(last_run['command'])}")
         return replace(snapshot, notes=notes)
 
     def _load_sweep(self) -> None:
-        """Count what is to do, anew where the search space has changed."""
+        """Count the configurations to run, again if the search space has changed."""
         try:
             content = (self.location / "sweep.yaml").read_bytes()
         except FileNotFoundError:
             self._ids, self._n_total = None, None
-            self._doubts = ["no sweep.yaml: how much is to do is not known"]
+            self._doubts = ["no sweep.yaml: the number of configurations is unknown"]
             return
         if content == self._sweep_yaml:
             return
@@ -100,12 +100,12 @@ class SweepStatus:
             self._ids, self._doubts = frozenset(c.id for c in sweep.configs), []
             self._n_total = len(self._ids)
             self._objective = sweep.search.objective
-            if sweep.space is not None:  # what is suggested is not known beforehand
+            if sweep.space is not None:  # suggested configurations are not known in advance
                 self._ids = None
                 self._n_total = sweep.search.n_samples * len(sweep.space.seeds)
-        except InputError as error:  # another version's, or damaged
+        except InputError as error:  # from another version, or damaged
             self._ids, self._n_total = None, None
-            self._doubts = [f"how much is to do is not known: {error}"]
+            self._doubts = [f"the number of configurations is unknown: {error}"]
 
     def _driver(self) -> _Driver:
         holder = find_holder(self.location)
@@ -118,7 +118,7 @@ class SweepStatus:
         except FileNotFoundError:
             report, age_s = None, 0.0
         if report is not None and report.driver != holder.name:
-            report = None  # of an earlier driver
+            report = None  # from an earlier driver
         is_running = holder.is_alive
         if is_running is None and report is not None and age_s < _FRESH_S:
             is_running = True
@@ -152,7 +152,7 @@ class SweepStatus:
 
 
 def _with_driver(snapshot: Snapshot, driver: _Driver) -> Snapshot:
-    """Add what workers do and when it ends: by the driver's estimate, else by the rate."""
+    """Add the workers' state and the time left: the driver's estimate, or one from the rate."""
     n_left = max(0, (snapshot.n_total or 0) - snapshot.n_ended)
     left_s = 60 * n_left / snapshot.per_min if snapshot.per_min and snapshot.n_total else None
     report = driver.report
@@ -169,24 +169,24 @@ def _with_driver(snapshot: Snapshot, driver: _Driver) -> Snapshot:
 
 
 def _who(driver: _Driver, last_run: Mapping[str, Any]) -> str:
-    """Describe whether a driver runs, and which."""
+    """Describe whether a driver is running, and which one."""
     if driver.holder is None:
         return _last(last_run, "no driver is running")
     name = driver.holder.name
     if driver.is_running:
         since = _time(last_run.get("start"))
-        line = f"{name} runs it"
+        line = f"running in {name}"
         line += f" since {since.astimezone():%Y-%m-%d %H:%M}" if since else ""
         if driver.report and driver.report_age_s > _FRESH_S:
-            line += f"; it last said {show_duration(driver.report_age_s)} ago what it does"
+            line += f"; last report {show_duration(driver.report_age_s)} ago"
         return line
-    if driver.is_running is False and last_run.get("end"):  # its lock says nothing of its end
+    if driver.is_running is False and last_run.get("end"):  # it ended, although its lock is left
         return _last(last_run, "no driver is running")
     if driver.is_running is False:
-        return f"no driver is running: {name} ended without giving the folder back"
-    line = f"{name} holds the folder; whether it still runs can't be told from here"
+        return f"no driver is running: {name} ended without releasing the folder"
+    line = f"{name} holds the folder; it is not visible from here whether it still runs"
     if driver.report:
-        line += f" (its last sign: {show_duration(driver.report_age_s)} ago)"
+        line += f" (last report {show_duration(driver.report_age_s)} ago)"
     return line
 
 
@@ -215,8 +215,8 @@ def _errors(trials: pd.DataFrame) -> list[str]:
 def _history(
     trials: pd.DataFrame, since: datetime | None, metric: str, mode: str | None
 ) -> list[tuple[float, float]]:
-    """Return the best value so far, with the seconds of the last run when it was reached."""
-    if metric not in trials:  # of a damaged sweep.yaml
+    """Return the best values over time, as pairs of seconds in the last run and value."""
+    if metric not in trials:  # from a damaged sweep.yaml
         return []
     rows = trials[trials["status"] == Status.FINISHED]
     rows = rows.dropna(subset=[metric, "ended_at"]).sort_values("ended_at")
@@ -226,13 +226,13 @@ def _history(
     values = rows[metric]
     best = values.cummin() if is_lower_better(metric, mode) else values.cummax()
     steps = pd.DataFrame({"seconds": seconds, "best": best}).drop_duplicates("best")
-    # What earlier runs reached stands at the start of this one.
+    # Values from earlier runs are shown at the start of this one.
     steps = steps.drop_duplicates("seconds", keep="last")
     return list(zip(steps["seconds"].tolist(), steps["best"].tolist(), strict=True))
 
 
 def _end(ended: pd.Series, last_run: Mapping[str, Any]) -> datetime | None:
-    """Return when a run ended: by the manifest, else by its last row."""
+    """Return when a run ended, from the manifest or else from its last row."""
     return _time(last_run.get("end")) or (None if ended.empty else ended.max().to_pydatetime())
 
 

@@ -22,12 +22,12 @@ def status(
     ],
     watch: Annotated[
         float | None,
-        typer.Option(min=0.5, metavar="SECONDS", help="Look again every so often, until ctrl-c."),
+        typer.Option(min=0.5, metavar="SECONDS", help="Refresh at this interval until ctrl-c."),
     ] = None,
 ) -> None:
-    """Show how far a sweep is, while it runs or afterwards; needs no more than its folder.
+    """Show the progress of a sweep, during or after its run; needs only its folder.
 
-    Exit codes: 0, 2 for what is no folder of a sweep.
+    Exit codes: 0, or 2 if FOLDER is not a sweep's folder.
     """
     try:
         look = SweepStatus.at(folder)
@@ -53,7 +53,7 @@ def _print(console: Console, snapshot: Snapshot) -> None:
 
 
 def _watch(console: Console, look: SweepStatus, snapshot: Snapshot, every_s: float) -> None:
-    if not sys.stdout.isatty():  # a line each time
+    if not sys.stdout.isatty():  # print one line each time
         while True:
             print(show_status(snapshot), flush=True)
             time.sleep(every_s)

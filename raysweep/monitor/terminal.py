@@ -1,4 +1,4 @@
-"""The picture of a sweep on a terminal: as its driver shows it, and ``raysweep.status``."""
+"""The terminal display of a sweep, shown by its driver and by ``raysweep.status``."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +13,9 @@ from raysweep.tables.schemas import label_of, unit_of
 from raysweep.user_text.values import NULL_TEXT
 
 WIDEST = 100
-"""Columns that the picture takes at most."""
+"""Maximum width of the display."""
 TALLEST = 200
-"""Lines of a picture that may scroll away."""
+"""Height of the display when it is printed once and may scroll."""
 _NARROW = 56
 _MEDIUM = 80
 _TALL = 14
@@ -23,17 +23,17 @@ _MOST_CELLS = 40
 _BAR_CELLS = 24
 _FEW_CELLS = 4
 _SILENT_S = 60.0
-"""A worker that gave no sign for so long is shown with how long it was."""
+"""A worker that has been silent for this long is shown with the time since its last report."""
 _BARS = "▁▂▃▄▅▆▇█"
 _USUAL = "average_accuracy"
-"""The metric that needs no name where there is little room."""
+"""The metric whose name is omitted if there is little room."""
 _ASCII = str.maketrans("█▓▚░·━─…▁▂▃▄▅▆▇" + NULL_TEXT, "#%/-.=-~_..-=+*-")
 
 
 class Part(NamedTuple):
-    """How a share of the configurations is drawn: told apart by its glyph where there is no color.
+    """How a share of the configurations is drawn; glyphs distinguish shares without colour.
 
-    ``is_always`` is shown in the legend even if there are none.
+    With ``is_always`` the legend shows it even if there are none.
     """
 
     glyph: str
@@ -53,10 +53,10 @@ PARTS = {
 
 @dataclass
 class WorkerState:
-    """What one worker does, as last heard: ``share`` (0 to 1) of its pack of ``n_configs`` is done.
+    """A worker's last reported state: ``share`` (0 to 1) of its pack of ``n_configs`` is done.
 
-    ``stage`` and ``epoch`` are those that it finished last, None and 0 before the first;
-    ``heard_s`` is how long ago that was.
+    ``stage`` and ``epoch`` are the last ones it finished, None and 0 before the first; ``heard_s``
+    is the time since that report.
     """
 
     n_configs: int
@@ -70,12 +70,12 @@ class WorkerState:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What is known of a sweep at one moment.
+    """The state of a sweep at one moment.
 
-    ``counts`` are configurations by status, all runs together; ``n_total`` is None if unknown.
-    ``best`` is a value of ``metric``, and ``history`` has the best so far with the seconds of the
-    run at which it was reached. ``left_s`` and ``per_min`` are None where nothing can be told.
-    ``notes`` are lines below the rest.
+    ``counts`` has the configurations by status over all runs; ``n_total`` is None if unknown.
+    ``best`` is a value of ``metric``; ``history`` has pairs of seconds in the run and the best
+    value reached then. ``left_s`` and ``per_min`` are None if unknown. ``notes`` are lines below
+    the rest.
     """
 
     title: str
@@ -97,12 +97,12 @@ class Snapshot:
 
     @property
     def n_ended(self) -> int:
-        """Configurations that have ended."""
+        """Number of configurations that have ended."""
         return sum(self.counts.values())
 
     @property
     def parts(self) -> dict[str, int]:
-        """Configurations by how they are drawn: by status, running, to do."""
+        """Number of configurations of each part of the bar: by status, running, to do."""
         total = max(self.n_ended, self.n_total or 0)
         n_running = min(self.n_running, total - self.n_ended)
         rest = {"running": n_running, "to do": total - self.n_ended - n_running}
@@ -110,7 +110,7 @@ class Snapshot:
 
 
 def show_duration(seconds: float) -> str:
-    """Write a duration for people: ``45 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    """Format a duration: ``45 s``, ``3 min 05 s``, ``2 h 10 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -122,7 +122,7 @@ def show_duration(seconds: float) -> str:
 
 
 def show_clock(left_s: float, now: datetime | None = None) -> str:
-    """Write when something ends that takes so much longer, in local time."""
+    """Format the local time at which something ends that has ``left_s`` seconds left."""
     now = now or datetime.now().astimezone()
     if left_s > 3650 * 86400:
         return "in years"
@@ -133,7 +133,7 @@ def show_clock(left_s: float, now: datetime | None = None) -> str:
 
 
 def show_status(snapshot: Snapshot) -> str:
-    """Describe a picture in one plain line."""
+    """Describe a snapshot in one plain line."""
     parts = [f"{snapshot.n_ended}/{max(snapshot.n_total or 0, snapshot.n_ended)} done"]
     parts.append(f"{snapshot.n_running} running")
     counts = {Status.DIVERGED: 0, Status.FAILED: 0, **snapshot.counts}
@@ -153,7 +153,7 @@ def show_status(snapshot: Snapshot) -> str:
 
 
 def cells_of(amounts: Sequence[int], n_cells: int) -> list[int]:
-    """Divide cells in proportion to amounts; what is there at all gets a cell if there is room."""
+    """Divide cells in proportion to amounts; every amount > 0 gets a cell if there is room."""
     total = sum(amounts)
     if not total:
         return [0] * len(amounts)
@@ -163,20 +163,20 @@ def cells_of(amounts: Sequence[int], n_cells: int) -> list[int]:
         short = max(range(len(cells)), key=lambda i: exact[i] - cells[i])
         cells[short] += 1
     while sum(cells) > n_cells:
-        # The one that has most of its share to spare, and never the last cell of a part.
+        # Take from the part that most exceeds its share, but never its last cell.
         over = max(range(len(cells)), key=lambda i: (cells[i] > 1, cells[i] - exact[i]))
         cells[over] -= 1
     return cells
 
 
 def sparkline(history: Sequence[tuple[float, float]], until_s: float, n_cells: int) -> str:
-    """Draw a step function of time, from its first step to ``until_s``; it rises or falls."""
+    """Draw a monotonic step function of time, from its first step to ``until_s``."""
     if not history or n_cells < 1:
         return ""
     (start, first), (_, last) = history[0], history[-1]
     low, high = min(first, last), max(first, last)
     began = _BARS[0 if last > first else -1]
-    line, i = began if high > low else "", 0  # what several steps at once began with
+    line, i = began if high > low else "", 0  # the value before any steps in the first cell
     for cell in range(1 + len(line), n_cells + 1):
         end = start + (until_s - start) * cell / n_cells
         while i + 1 < len(history) and (history[i + 1][0] <= end or cell == n_cells):
@@ -187,14 +187,14 @@ def sparkline(history: Sequence[tuple[float, float]], until_s: float, n_cells: i
 
 
 class Display:
-    """A picture as lines that fit a terminal: none wraps, and no more than its height."""
+    """A snapshot as lines that fit a terminal's width and height without wrapping."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Return the lines for a console's present size."""
-        # A line as wide as the terminal makes some of them begin another.
+        """Return the lines for a console's current size."""
+        # Some terminals wrap a line that is exactly as wide as they are.
         width = max(1, min(WIDEST, options.max_width - 1))
         for line in lines_of(self.snapshot, width, max(1, console.height - 1), options.ascii_only):
             line.truncate(width, overflow="crop" if options.ascii_only else "ellipsis")
@@ -203,9 +203,9 @@ class Display:
 
 
 def lines_of(snapshot: Snapshot, width: int, height: int, is_ascii: bool = False) -> list[Text]:
-    """Lay a picture out; what matters most stays where there is little room.
+    """Lay out a snapshot; if there is little room, the most important lines stay.
 
-    Lines but those of ``notes`` fit the width.
+    All lines except ``notes`` fit the width.
     """
     lines = [Text(show_status(snapshot))] if height < 4 else _layout(snapshot, width, height)
     if is_ascii:
@@ -275,7 +275,7 @@ def _rates(snapshot: Snapshot) -> list[Text]:
 
 
 def _flow(items: Iterable[Text], width: int, gap: int) -> list[Text]:
-    """Put items side by side into as many lines as it takes."""
+    """Put items side by side on as few lines as possible."""
     lines: list[Text] = []
     for item in items:
         if lines and len(lines[-1]) + gap + len(item) <= width:
@@ -301,7 +301,7 @@ def _best_value(snapshot: Snapshot) -> str:
 
 
 def _workers(workers: Sequence[WorkerState], width: int, n_lines: int) -> list[Text]:
-    """Return a line for each worker; where they are too many, one that tells what is left out."""
+    """Return a line for each worker; if there are too many, the last line counts the rest."""
     if n_lines < 1 or not workers:
         return []
     shown = workers if len(workers) <= n_lines else workers[: n_lines - 1]

@@ -1,1 +1,1 @@
-"""Packs: configurations that train together, each distinct stage once. Knows nothing of Ray."""
+"""Packs: configurations that train together, each distinct stage once. Independent of Ray."""

@@ -1,8 +1,8 @@
-"""What a configuration looked at: its replay buffer, and reconstructions beside the originals.
+"""Images of a configuration: its replay buffer, and reconstructions beside the originals.
 
-Tables hold no images. A configuration gives the same numbers whenever it is trained, so it is
-trained again here, by itself and on the CPU; ``differences`` tells whether the numbers are the
-same. What the stage cache has of it trains nothing.
+Tables hold no images. As training is reproducible, the configuration is trained again here, alone
+and on the CPU; ``differences`` checks that the numbers are the same. Stages in the stage cache are
+not trained again.
 
 Letters: N samples, D input size, C classes.
 """
@@ -39,10 +39,9 @@ _TIMES = ("duration_s", "n_stored_stages")
 class Replayed:
     """The last replay buffer: images (N, D) in [0, 1], label probabilities (N, C), tasks (N,).
 
-    Pixels are in the places that the source has them in. Tasks count from 1 and are 0 where none
-    is known: what one generator of several tasks makes, and a reservoir, belong to none. Of
-    permuted tasks they are then told by the permutation whose inverse gives the smoothest image;
-    ``is_guessed`` says so.
+    Pixels are in the source's order. Tasks count from 1; 0 means unknown, as for a reservoir or
+    for images from one generator of several tasks. For permuted tasks, unknown tasks are guessed:
+    the task whose inverse permutation gives the smoothest image. ``is_guessed`` marks this.
     """
 
     images: _Array
@@ -53,10 +52,10 @@ class Replayed:
 
 @dataclass(frozen=True)
 class Reconstructed:
-    """Test images (N, D) of a task, with labels (N,), and what the decoder makes of the mean of z.
+    """Test images (N, D) of a task, labels (N,), and reconstructions decoded from the mean of z.
 
-    ``of_task`` is the task that the decoder learned last. Pixels are in [0, 1] and in the places
-    that the source has them in.
+    ``of_task`` is the last task that the decoder learned. Pixels are in [0, 1] and in the source's
+    order.
     """
 
     task: int
@@ -68,10 +67,10 @@ class Reconstructed:
 
 @dataclass(frozen=True)
 class Examples:
-    """What ``examples`` gives; ``outcome`` is the configuration's row of ``trials`` as it is here.
+    """The result of ``examples``; ``outcome`` is the row of ``trials`` from training here.
 
-    ``shape`` is that of an image: height, width and, of colour images, 3. ``replayed`` is None
-    without replay, and where training diverged before.
+    ``shape`` is the shape of an image: height, width and, for colour images, 3. ``replayed`` is
+    None without replay, or if training diverged first.
     """
 
     config: Config
@@ -82,7 +81,7 @@ class Examples:
 
     @property
     def has_own_classes(self) -> bool:
-        """Whether labels count the classes of a task, and are not those of the source."""
+        """Whether labels number the classes within a task instead of those of the source."""
         return TASK_KINDS[self.config.tasks].relabels
 
 
@@ -93,11 +92,11 @@ def examples(
     n: int = 10,
     n_threads: int = 1,
 ) -> Examples:
-    """Train one configuration and give its last replay buffer and ``n`` reconstructions a task.
+    """Train a configuration; return its last replay buffer and ``n`` reconstructions per task.
 
-    ``data`` is the data folder, ``sweep`` the folder of a sweep: the stage cache beside it, if
-    any, is read. A trial has as many threads as CPUs; the last bits depend on it. Raises
-    ``InputError`` where the data is not to be had.
+    ``data`` is the data folder; ``sweep`` is a sweep's folder, to read the stage cache beside it
+    if there is one. Set ``n_threads`` to the trial's number of CPUs, as the last bits depend on it.
+    Raise ``InputError`` if the data is not available.
     """
     source = load_source(config.source, data_folder(data))
     wanted = [stage.fingerprint for stage in [*fills_of(config)[-1:], *_decoders(config)]]
@@ -117,7 +116,7 @@ def examples(
 
 
 def has_examples(config: Config) -> bool:
-    """Return whether a configuration has images to show: it replays, or learns to reconstruct."""
+    """Return whether a configuration has images to show: replayed or reconstructed ones."""
     return bool(fills_of(config) or _decoders(config))
 
 
@@ -127,9 +126,9 @@ def fills_of(config: Config) -> list[Stage]:
 
 
 def differences(row: Mapping[Any, Any], outcome: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Compare a row of ``trials`` with an outcome; map what differs to its value in either.
+    """Compare a row of ``trials`` with an outcome; map each differing column to both values.
 
-    Times do not count, nor do columns that the row does not have.
+    Ignore times, and columns missing from the row.
     """
     pairs = {
         name: (_known(row[name]), _known(value))
@@ -140,7 +139,7 @@ def differences(row: Mapping[Any, Any], outcome: Mapping[str, Any]) -> dict[str,
 
 
 def in_turn(labels: _Whole, n: int) -> _Whole:
-    """Choose ``n`` samples, of each label in turn the next one; give their indices by label."""
+    """Choose ``n`` samples, cycling through the labels; return their indices sorted by label."""
     ranks = np.zeros(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -150,7 +149,7 @@ def in_turn(labels: _Whole, n: int) -> _Whole:
 
 
 def image_shape(n_inputs: int) -> tuple[int, ...]:
-    """Return the shape of images of D pixels: square, else square in three colours, else close."""
+    """Return an image shape for D pixels: square, or square with three colours, or near-square."""
     side = isqrt(n_inputs)
     if side**2 == n_inputs:
         return side, side
@@ -162,7 +161,7 @@ def image_shape(n_inputs: int) -> tuple[int, ...]:
 
 @contextlib.contextmanager
 def _as_in_a_worker(n_threads: int) -> Iterator[None]:
-    """Compute as ``PackTrainable`` does, and leave the process as it was."""
+    """Set up torch as ``PackTrainable`` does, and restore the process's settings afterwards."""
     threads, flushes = torch.get_num_threads(), float(torch.tensor(1e-40) * 1) == 0
     torch.set_num_threads(n_threads)
     torch.set_flush_denormal(True)
@@ -174,7 +173,7 @@ def _as_in_a_worker(n_threads: int) -> Iterator[None]:
 
 
 def _store(sweep: Path | None) -> StageCache | None:
-    """Open the stage cache beside a sweep to read it: with no room nothing is written."""
+    """Open the stage cache beside a sweep for reading: without room, nothing is written."""
     if sweep is None:
         return None
     folder = sweep.absolute().parent / STORE
@@ -182,7 +181,7 @@ def _store(sweep: Path | None) -> StageCache | None:
 
 
 def _decoders(config: Config) -> list[Stage]:
-    """List the stages that leave the decoders of images with the last say, a task's or all."""
+    """List the stages that train the final image decoders: one, or one per task."""
     stages = stages_of(config)
     if config.has_vae:
         generators = [stage for stage in stages if stage.kind == "train_generator"]
@@ -211,7 +210,7 @@ def _replayed(config: Config, run: PackRun) -> Replayed | None:
 
 
 def _tasks_of(config: Config, buffer: Buffer, n_tasks: int) -> _Whole:
-    """Return the task of each sample (N,), 0 where it is not known."""
+    """Return the task of each sample (N,), 0 where it is unknown."""
     groups: _Whole = buffer.groups.numpy()
     if n_tasks == 1:
         return np.ones_like(groups)
@@ -223,7 +222,7 @@ def _tasks_of(config: Config, buffer: Buffer, n_tasks: int) -> _Whole:
 
 
 def _upright(config: Config, task: int, images: _Array) -> _Array:
-    """Put the pixels of a task's images (N, D) where the source has them."""
+    """Restore the source's pixel order in a task's images (N, D)."""
     order = TASK_KINDS[config.tasks].pixel_order(config, task, images.shape[1])
     return images if order is None else images[:, np.argsort(order.numpy())]
 
@@ -234,7 +233,7 @@ def _is_permuted(config: Config) -> bool:
 
 
 def _roughness(images: _Array) -> _Array:
-    """Sum up how much neighbouring pixels of images (N, D) differ, (N,)."""
+    """Sum the absolute differences of neighbouring pixels of each image (N, D); return (N,)."""
     grid = images.reshape(len(images), *image_shape(images.shape[1]))
     axes = tuple(range(1, grid.ndim))
     return sum((np.abs(np.diff(grid, axis=axis)).sum(axes) for axis in (1, 2)), np.zeros(len(grid)))
@@ -246,7 +245,7 @@ def _reconstructed(config: Config, run: PackRun, source: Source, n: int) -> Iter
         state = run.output(stage.fingerprint)
         if not isinstance(state, LaneState):
             continue
-        # A decoder of its own for each task, or one that has gone through all tasks so far.
+        # Either each task has its own decoder, or one decoder has learned all tasks so far.
         for task in [stage.task] if len(stages) > 1 else range(1, stage.task + 1):
             test = run.context.tasks[task - 1].test
             chosen = in_turn(test.labels.numpy(), n)
@@ -264,7 +263,7 @@ def _reconstructed(config: Config, run: PackRun, source: Source, n: int) -> Iter
 def _decoded(
     config: Config, run: PackRun, state: LaneState, pixels: torch.Tensor, stage: Stage
 ) -> torch.Tensor:
-    """Encode images (N, D), decode the mean of z."""
+    """Encode images (N, D) and decode the mean of z."""
     views = stack_views([state])
     network = network_of(config, stage)
     inputs = run.context.inputs(pixels) if stage.is_classifier else pixels
@@ -273,6 +272,6 @@ def _decoded(
 
 
 def _known(value: Any) -> Any:
-    """Return a value of a table, None for null."""
+    """Return a table's value, with None for null."""
     is_null = value is None or value != value or str(value) == "<NA>"  # noqa: PLR0124 (NaN)
     return None if is_null else value

@@ -1,7 +1,7 @@
-"""Runs that stand at one epoch become one: their lanes fill the seats of those that stopped.
+"""Merging runs that are at the same epoch: their lanes fill the places of those that stopped.
 
-A lane's numbers do not depend on its company, so runs of one pack key that have done the same
-epochs of the same group go on together as if they had been one from the start.
+A lane's numbers do not depend on other lanes, so runs with the same pack key that have done the
+same epochs of the same group can continue as if they had been one run from the start.
 """
 
 import json
@@ -19,20 +19,20 @@ _LISTS = ("lanes", "last_finite", "optimizer_steps")
 
 
 def joined(states: Sequence[State], configs: Sequence[Config]) -> State:
-    """Join what ``PackRun.state`` gave of several runs into the state of a run of ``configs``.
+    """Join the ``PackRun.state`` of several runs into the state of one run of ``configs``.
 
-    ``configs`` are those of the runs that have not ended. All runs have the same ``turn``.
+    ``configs`` are the runs' configurations that have not ended. All runs have the same ``turn``.
     """
     assert len({state["turn"] for state in states}) == 1
-    # Not what a configuration left behind that has ended: of a stage that it shared with one that
-    # goes on in another run, its run has a part only.
+    # Ignore results of configurations that have ended: if such a configuration shared a stage with
+    # one that continues in another run, its own run has only a part of it.
     needed = [_open_stages(state, configs) for state in states]
     ids = {config.id for config in configs}
     turns = [turn_of(group[0]) for group in group_stages(configs)]
     turn = tuple(json.loads(states[0]["turn"])[0])
     groups, of_groups = [], []
     for state, names in zip(states, needed, strict=True):
-        # None of its lanes goes on where all that it trained have ended since.
+        # Skip a group if all configurations it trained have ended since.
         if state["group"] and set(state["group"]["lanes"]) & names:
             groups.append(state["group"])
             of_groups.append(names)
@@ -46,7 +46,7 @@ def joined(states: Sequence[State], configs: Sequence[Config]) -> State:
             for name in ("served", "records", "models", "buffers")
         },
         "reported": [],
-        # Decided after the state's epoch, and not carried out yet.
+        # Stops decided after the state's epoch and not carried out yet.
         "stops": {i: stop for state in states for i, stop in state["stops"].items() if i in ids},
     }
 
@@ -60,11 +60,11 @@ def _open_stages(state: State, configs: Sequence[Config]) -> set[str]:
 def _united(
     parts: Sequence[Mapping[str, Any]], needed: Sequence[Collection[str]]
 ) -> dict[str, Any]:
-    """Unite what is kept by stage; of a stage that several need, the first that is whole."""
+    """Unite mappings by stage; if several have a stage, keep the first complete one."""
     united: dict[str, Any] = {}
     for part, names in zip(parts, needed, strict=True):
         for fingerprint, kept in part.items():
-            # A run in which no configuration goes on with a model's moments keeps none.
+            # A run drops a model's moments if none of its configurations continues with them.
             is_better = fingerprint not in united or _has_moments(kept, united[fingerprint])
             if fingerprint in names and is_better:
                 united[fingerprint] = kept
@@ -72,12 +72,12 @@ def _united(
 
 
 def _has_moments(kept: Any, other: Any) -> bool:
-    """Return whether a model has the optimiser's moments and another of its stage has none."""
+    """Return whether a model has optimiser moments that the other one of its stage lacks."""
     return "moments" in kept and bool(kept["moments"]) and not other["moments"]
 
 
 def _joined_groups(groups: Sequence[State], needed: Sequence[Collection[str]]) -> State:
-    """Put the rows of each lane below one another; a stage that several runs have comes once."""
+    """Concatenate the rows of all lanes; a stage that several runs have appears once."""
     rows, seen = [], set[str]()
     for group, names in zip(groups, needed, strict=True):
         new = [f in names and f not in seen for f in group["lanes"]]
@@ -88,7 +88,7 @@ def _joined_groups(groups: Sequence[State], needed: Sequence[Collection[str]]) -
         return torch.cat([t[kept] for t, kept in zip(tensors, rows, strict=True)])
 
     def moment(name: str) -> torch.Tensor:
-        # A momentum buffer exists only where some lane has momentum; in the others it is zero.
+        # A momentum buffer exists only if some lane has momentum; for the others it is zero.
         return stacked([g["moments"].get(name, torch.zeros_like(g["flat"])) for g in groups])
 
     first = groups[0]

@@ -1,4 +1,4 @@
-"""What the stages of a pack gave so far, and the rows of its configurations."""
+"""The results of a pack's stages so far, and the rows of its configurations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -13,10 +13,10 @@ from raysweep.settings.stopping import Stop
 
 
 class PackRecords:
-    """Keeps a record of each stage, and which configurations have ended.
+    """Keeps a record of each stage, and tracks which configurations have ended.
 
-    ``users`` has the configurations of each stage, by its fingerprint; ``counts`` what each row of
-    ``trials`` says of the data.
+    ``users`` maps a stage's fingerprint to the configurations that have it; ``counts`` has the
+    columns about the data that are the same for each row of ``trials``.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class PackRecords:
     def note_epoch(
         self, stage: Stage, lane: EpochReport, epoch: int, seconds: float | None, report: Report
     ) -> None:
-        """Note an epoch of a lane; ``seconds`` is what it took, None for one from the cache."""
+        """Record an epoch of a lane; ``seconds`` is its duration, None if from the cache."""
         record = self.records[stage.fingerprint]
         users = self.open_users(stage)
         duration_s = None if seconds is None else seconds / len(users)
@@ -54,13 +54,13 @@ class PackRecords:
             report.epochs.append({"config_id": config.id, **row, "duration_s": duration_s})
 
     def note_initial(self, stage: Stage, accuracies: list[float], report: Report) -> None:
-        """Note the accuracy on each task before any training."""
+        """Record the accuracy on each task before any training."""
         self.records[stage.fingerprint].initial_accuracy = accuracies
         for config in self.open_users(stage):
             report.accuracy += accuracy_rows(config.id, 0, accuracies)
 
     def note_accuracy(self, stage: Stage, accuracies: list[float], report: Report) -> None:
-        """Note the accuracy on each task after a stage."""
+        """Record the accuracy on each task after a stage."""
         self.records[stage.fingerprint].accuracy = accuracies
         for config in self.open_users(stage):
             report.accuracy += accuracy_rows(config.id, stage.task, accuracies)
@@ -93,14 +93,14 @@ class PackRecords:
         return {"config_id": config.id, **outcome, **self._counts}
 
     def state(self) -> dict[str, Any]:
-        """Return what ``restore`` needs, as plain values."""
+        """Return the state for ``restore``, as plain values."""
         return {
             "records": {f: asdict(record) for f, record in self.records.items()},
             "reported": sorted(self.reported),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what ``state`` gave."""
+        """Restore the result of ``state``."""
         self.reported = set(state["reported"])
         for fingerprint, saved in state["records"].items():
             values = dict(saved)

@@ -1,4 +1,4 @@
-"""What a pack reports: rows for the tables, by their column names."""
+"""The reports of a pack: rows for the tables, by column name."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ Row = dict[str, Any]
 
 @dataclass
 class Report:
-    """What one epoch of a pack gives: rows for the tables, by their column names.
+    """The results of one epoch of a pack: rows for the tables, by column name.
 
-    A row of ``trials`` has the outcome only: the driver adds settings, times and versions.
-    ``prepare_s`` has the time spent on the stage cache, too.
+    A row of ``trials`` has only the outcome: the driver adds settings, times and versions.
+    ``prepare_s`` includes the time spent on the stage cache.
     """
 
     epochs: list[Row] = field(default_factory=list)
@@ -29,26 +29,26 @@ class Report:
 
 @dataclass
 class Record:
-    """What is kept of a finished or diverged stage for the rows of its configurations."""
+    """The results of a stage that the rows of its configurations are made from."""
 
     seconds: float = 0.0  # charged to each configuration that has the stage
     accuracy: list[float] = field(default_factory=list)
-    """Test accuracy on each task after the stage; empty unless it ends the learning of a task."""
+    """Test accuracy on each task after the stage; empty unless the stage trains a classifier."""
     initial_accuracy: list[float] = field(default_factory=list)
-    """Test accuracy on each task before any training; on the first stage's record."""
+    """Test accuracy on each task before any training; only in the first stage's record."""
     test_accuracy: list[float] = field(default_factory=list)
-    """Test accuracy by epoch, as in ``epochs``; of stages that train a classifier."""
+    """Test accuracy by epoch, as in ``epochs``, for stages that train a classifier."""
     rec_loss: float | None = None
     label_entropy: float | None = None
     divergence: Divergence | None = None
     is_done: bool = False
     is_stored: bool = False
     epochs: list[dict[str, Any]] = field(default_factory=list)
-    """Metrics by epoch, while they are to go into the cache."""
+    """Metrics by epoch, until they are written to the cache."""
 
 
 def accuracy_rows(config_id: str, after_task: int, accuracies: Sequence[float]) -> list[Row]:
-    """Return the rows of ``accuracy`` after a task: ``accuracies`` on each task, from the first."""
+    """Return the rows of ``accuracy`` after a task, from the ``accuracies`` on tasks 1, 2, ..."""
     return [
         {"config_id": config_id, "after_task": after_task, "on_task": on_task, "accuracy": accuracy}
         for on_task, accuracy in enumerate(accuracies, 1)
@@ -56,7 +56,7 @@ def accuracy_rows(config_id: str, after_task: int, accuracies: Sequence[float]) 
 
 
 def trial_row(records: Sequence[Record], divergence: Divergence | None) -> Row:
-    """Return the outcome of a configuration by the records of its stages, in their order."""
+    """Return the outcome of a configuration from the records of its stages in order."""
     status = Status.DIVERGED if divergence else Status.FINISHED
     row = _so_far(records, status)
     if divergence:
@@ -94,9 +94,9 @@ def _so_far(records: Sequence[Record], status: Status) -> Row:
 
 
 def best_epoch(test_accuracy: Sequence[float] | None) -> Row:
-    """Return the largest test accuracy by epoch, and its epoch from 1: the first of equals.
+    """Return the largest test accuracy by epoch, and the first epoch (from 1) that has it.
 
-    It is chosen on test samples: an optimistic figure, for comparison with published ones.
+    It is selected on test samples and thus optimistic; use it to compare with published figures.
     """
     if not test_accuracy:
         return {"best_accuracy": None, "best_epoch": None}
@@ -110,20 +110,20 @@ def accuracy_summary(
     """Summarise R, where ``matrix[t - 1][i - 1]`` is the accuracy on task i after task t of T.
 
     ``initial[i - 1]`` is b_i, the accuracy on task i before any training. Joint training learns
-    all tasks at once: its R is the row T alone, and what speaks of a sequence is null.
+    all tasks at once: its R has only row T, and metrics of a sequence are null.
 
     - ``average_accuracy``: mean over i of R[T, i] (ACC of Lopez-Paz and Ranzato 2017, arXiv
       1706.08840, section 2).
-    - ``backward_transfer``: mean over i < T of R[T, i] - R[i, i] (BWT, there).
-    - ``forward_transfer``: mean over i > 1 of R[i - 1, i] - b_i (FWT, there); null without b.
+    - ``backward_transfer``: mean over i < T of R[T, i] - R[i, i] (their BWT).
+    - ``forward_transfer``: mean over i > 1 of R[i - 1, i] - b_i (their FWT); null without b.
     - ``forgetting``: mean over i < T of max over t < T of R[t, i], minus R[T, i] (Chaudhry et al.
       2018, arXiv 1801.10112). It may be negative. Mammoth takes the maximum over t <= T (never
-      negative), Avalanche R[i, i] in its place (the negative of ``backward_transfer``).
+      negative); Avalanche uses R[i, i] instead (the negative of ``backward_transfer``).
     - ``learning_accuracy``: mean over i of R[i, i] (Riemer et al. 2019, arXiv 1810.11910).
     - ``average_incremental_accuracy``: mean over t of the mean over i <= t of R[t, i] (Rebuffi et
       al. 2017, arXiv 1611.07725, section 4, for tasks of equal size).
 
-    For one task forgetting and transfers are null.
+    With a single task, forgetting and transfers are null.
     """
     last = matrix[-1]
     n_tasks = len(last)

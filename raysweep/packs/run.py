@@ -1,6 +1,6 @@
-"""``PackRun``: train a pack epoch by epoch, each distinct stage once. Knows nothing of Ray.
+"""``PackRun``: train a pack epoch by epoch, each distinct stage once. Independent of Ray.
 
-With a stage cache, stages that are in it are served from there and train nothing.
+With a stage cache, stages found in it are taken from there instead of being trained.
 """
 
 import json
@@ -36,11 +36,11 @@ _WANTED = "wanted"
 class PackRun:
     """A pack in training: ``advance`` trains one epoch of one group of stages.
 
-    ``configs`` share a pack key. ``state`` after any ``advance`` goes into ``restore`` of a new
-    run of the same configurations, which then gives the same rows as one without a break.
-    With a ``store`` the rows are the same but for durations and ``n_stored_stages``.
-    The outputs of the stages in ``wanted`` (fingerprints) stay to the end, for ``output``.
-    ``has_averages`` adds ``average_accuracy`` to the rows of ``epochs``; no number depends on it.
+    ``configs`` share a pack key. Pass the ``state`` after any ``advance`` to ``restore`` of a new
+    run of the same configurations, which then gives the same rows as an uninterrupted run.
+    A ``store`` changes only durations and ``n_stored_stages`` in the rows.
+    The outputs of the stages in ``wanted`` (fingerprints) are kept to the end, for ``output``.
+    ``has_averages`` adds ``average_accuracy`` to the rows of ``epochs`` and affects nothing else.
     """
 
     def __init__(
@@ -94,15 +94,15 @@ class PackRun:
 
     @property
     def notes(self) -> list[str]:
-        """What the user should know beside the rows, a line each."""
+        """Warnings for the user, one line each."""
         failure = self._cache.failure if self._cache else None
         return warnings_so_far() + ([failure] if failure else [])
 
     def advance(self) -> Report:
         """Train one epoch of the current group and report on it.
 
-        Stages from the cache are reported whole, before the epoch of the first group that has a
-        lane to train; where there is none to the end, nothing is trained.
+        Stages from the cache are reported in full, before the epoch of the first group that has a
+        lane to train; if no group has one, nothing is trained.
         """
         assert not self.is_done
         report = Report(prepare_s=self._prepare_s)
@@ -122,21 +122,21 @@ class PackRun:
         return report
 
     def stop(self, stops: Mapping[str, Stop]) -> None:
-        """Stop configurations (by id) before the next epoch; those that have ended stay so."""
+        """Stop configurations (by id) before the next epoch; ignore those that have ended."""
         self._stops |= {i: stop for i, stop in stops.items() if i not in self._records.reported}
 
     def settle(self) -> Report:
-        """Remove the configurations that are to stop, and train nothing."""
+        """Remove the configurations that are to stop, without training."""
         report = Report()
         self._leave(report)
         return report
 
     @property
     def turn(self) -> str:
-        """Where the run stands: runs of one pack key with the same turn can go on as one.
+        """The run's position: runs with the same pack key and turn can be merged.
 
-        JSON: the key of the group that trains or comes next, its epochs, and whether limits
-        follow its losses.
+        JSON: the key of the current or next group, its epochs done, and whether a limit depends on
+        its earlier losses.
         """
         group = self._group
         turn = turn_of(self.groups[self._position][0]) if self._position < len(self.groups) else ()
@@ -169,9 +169,9 @@ class PackRun:
             self._close_group(group, report)
 
     def _open_group(self, report: Report) -> TrainGroup | None:
-        """Serve stages, fill buffers and set up the next group that has a lane to train.
+        """Serve cached stages, fill buffers and set up the next group that has a lane to train.
 
-        None if no configuration is left.
+        Return None if no configuration is left.
         """
         self._look_up()
         while True:
@@ -190,11 +190,11 @@ class PackRun:
             self._position += 1
 
     def _look_up(self) -> None:
-        """Look the pack's stages up in the cache, once: a restored run serves the same ones."""
+        """Look up the pack's stages in the cache, once: a restored run serves the same ones."""
         if self._served is None:
             groups, users = list(self.groups), dict(self._users)
             if self._wanted:
-                # A stage that no cache has, so that what it begins with is loaded.
+                # A dummy stage that is never in the cache, so that its parents are loaded.
                 parents = tuple((_WANTED, fingerprint) for fingerprint in sorted(self._wanted))
                 groups.append((Stage("fill_buffer", 0, _WANTED, parents, ""),))
                 users[_WANTED] = list(self.configs)
@@ -202,7 +202,7 @@ class PackRun:
             self._served, self._models, self._buffers = found.kept, found.models, found.buffers
 
     def _serve_group(self, report: Report) -> list[Stage]:
-        """Report the stages of the current group that are in the cache; give those to run."""
+        """Report the current group's stages that are in the cache; return those to run."""
         assert self._served is not None
         to_run = []
         for stage in self.groups[self._position]:
@@ -234,7 +234,7 @@ class PackRun:
             self._records.note_accuracy(stage, kept["accuracy"], report)
 
     def _keep(self, stage: Stage, output: LaneState | Buffer | None) -> None:
-        """Put a stage that has ended into the cache, with its output if a stage can use it."""
+        """Add a stage that has ended to the cache, with its output if another stage can use it."""
         if self._cache is None:
             return
         record = self._records.records[stage.fingerprint]
@@ -254,7 +254,7 @@ class PackRun:
     def _can_run(self, stage: Stage) -> bool:
         """Return whether a configuration still needs the stage and no parent diverged.
 
-        If a parent did, the stage has diverged with it.
+        If a parent did, mark the stage as diverged too.
         """
         if not self._records.open_users(stage):
             return False
@@ -300,7 +300,7 @@ class PackRun:
         self._release()
 
     def _release(self) -> None:
-        """Forget the models and buffers that no stage to come needs."""
+        """Drop the models and buffers that no later stage needs."""
         ahead = self.groups[self._position :]
         needed = {parent for group in ahead for stage in group for _, parent in stage.parents}
         needed |= self._wanted
@@ -308,15 +308,15 @@ class PackRun:
         self._buffers = {f: buffer for f, buffer in self._buffers.items() if f in needed}
 
     def output(self, fingerprint: str) -> LaneState | Buffer | None:
-        """Return the output of a wanted stage; None until it has ended, and where it diverged.
+        """Return the output of a wanted stage; None until it has ended, or if it diverged.
 
-        Its tensors are the run's own: to be read, not changed.
+        Its tensors belong to the run: read them, but do not change them.
         """
         assert fingerprint in self._wanted
         return self._models.get(fingerprint) or self._buffers.get(fingerprint)
 
     def state(self) -> dict[str, Any]:
-        """Return all that ``restore`` needs: plain values and tensors (no pickled classes)."""
+        """Return the state for ``restore``: plain values and tensors (no pickled classes)."""
         return {
             "configs": [config.id for config in self.configs],
             "position": self._position,
@@ -333,7 +333,7 @@ class PackRun:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on after the epoch at which ``state`` was taken."""
+        """Continue after the epoch at which ``state`` was taken."""
         assert state["configs"] == [config.id for config in self.configs]
         self._position = state["position"]
         self._records.restore(state)
@@ -350,7 +350,7 @@ class PackRun:
 
 
 def _copied(model: LaneState) -> dict[str, Any]:
-    """Copy a lane out of its stack: saving a view would save the whole stack."""
+    """Copy a lane out of its stack, as saving a view would save the whole stack."""
     return {
         "parameters": {n: t.clone() for n, t in model.parameters.items()},
         "moments": {m: {n: t.clone() for n, t in v.items()} for m, v in model.moments.items()},

@@ -1,1 +1,1 @@
-"""Parquet tables: schemas, the atomic writer, readers that work while a sweep runs, ranking."""
+"""Parquet tables: schemas, an atomic writer, readers that work while a sweep runs, ranking."""

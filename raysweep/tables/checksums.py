@@ -1,7 +1,7 @@
-"""A table's file: Parquet under a digest, so that no damage goes unseen.
+"""A table's file: Parquet with a digest, so that damage is always detected.
 
-Parquet has checksums for pages of data, none for what says where and what they are. So there is a
-digest of every byte, between the pages and the footer, where readers of Parquet do not look.
+Parquet has checksums for pages of data, but none for the metadata that describes them. We therefore
+store a digest of every byte between the pages and the footer, where Parquet readers do not look.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ _N_TAIL = 4 + len(_MAGIC)
 
 
 class DamagedError(Exception):
-    """Say what is wrong with a file's content."""
+    """A file's content is damaged; the message says how."""
 
 
 def encode(table: pa.Table) -> bytes:
-    """Return the content of a table's file."""
+    """Encode a table as the content of a file."""
     sink = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({_CLAIM: b"1"}), sink, compression="zstd")
     content = sink.getvalue()
@@ -33,20 +33,20 @@ def encode(table: pa.Table) -> bytes:
 
 
 def decode(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
-    """Return the table in a file's content; raise ``DamagedError`` if that is not whole.
+    """Decode the table in a file's content; raise ``DamagedError`` if it is incomplete.
 
-    A file without a digest, of an earlier version or of the user's, is taken as it is.
+    A file without a digest, from an earlier version or from the user, is accepted.
     """
     is_sealed = check(content)
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
         if not is_sealed and _CLAIM in (file.metadata.metadata or {}):
-            raise DamagedError("its digest is gone")
-        # Without a digest only a look at every page shows damage.
+            raise DamagedError("its digest is missing")
+        # Without a digest, only reading every page can reveal damage.
         table = file.read(columns=columns if is_sealed else None).replace_schema_metadata(None)
     except (DamagedError, KeyboardInterrupt):
         raise
-    except Exception as error:  # noqa: BLE001 (pyarrow raises anything at damage)
+    except Exception as error:  # noqa: BLE001 (pyarrow raises anything for damaged files)
         raise DamagedError(" ".join(str(error).split())[:120]) from None
     if columns is None:
         return table
@@ -54,9 +54,9 @@ def decode(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 def check(content: bytes) -> bool:
-    """Check a file's content against its digest; return whether it has one.
+    """Verify a file's content against its digest; return whether it has one.
 
-    Raises ``DamagedError`` if they differ.
+    Raise ``DamagedError`` if they differ.
     """
     if _MARK not in content:
         return False
@@ -71,7 +71,7 @@ def check(content: bytes) -> bool:
 
 
 def _footer(content: bytes) -> int:
-    """Return where the footer starts, going by the length before the last magic number."""
+    """Return the start of the footer, from its length, which precedes the final magic number."""
     (n_footer,) = struct.unpack("<I", content[-_N_TAIL : -len(_MAGIC)])
     return len(content) - _N_TAIL - int(n_footer)
 

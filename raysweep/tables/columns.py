@@ -1,4 +1,4 @@
-"""What a column declares, once: labels, units, directions and axes everywhere follow from it."""
+"""The declaration of a column, which determines labels, units, directions and axes everywhere."""
 
 from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
@@ -7,11 +7,11 @@ from functools import cached_property
 import pyarrow as pa
 
 SETTING = "config/"
-"""Start of the names of columns that hold settings."""
+"""Prefix of the names of columns that hold settings."""
 
 
 class Direction(StrEnum):
-    """Which values of a measure are better, in the words of ``mode:``."""
+    """Which values of a metric are better, in the words of ``mode:``."""
 
     HIGHER = "max"
     LOWER = "min"
@@ -19,12 +19,12 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class Column:
-    """A column: name, Arrow type, one sentence on what it holds, and how to read its values.
+    """A column: name, Arrow type, a one-sentence description, and how to interpret its values.
 
-    ``unit`` stands beside values and on axes. ``better`` is None where neither direction is.
-    ``is_log`` gives it a logarithmic axis where its values call for one (``raysweep.analysis``).
-    ``bounds`` are the least and the largest possible value. ``is_metric`` tells measures, which can
-    be ranked, drawn and searched for, from places, counts and circumstances.
+    ``unit`` is shown beside values and on axes. ``better`` is None if neither direction is better.
+    ``is_log`` allows a logarithmic axis if the values call for one (``raysweep.analysis``).
+    ``bounds`` are the smallest and largest possible values. ``is_metric`` marks metrics, which can
+    be ranked, plotted and optimised, as opposed to positions, counts and circumstances.
     """
 
     name: str
@@ -54,12 +54,12 @@ class Column:
 
     @property
     def is_share(self) -> bool:
-        """Whether it holds shares, from 0 to 1."""
+        """Whether it holds shares between 0 and 1."""
         return self.bounds == (0.0, 1.0)
 
     @property
     def label(self) -> str:
-        """The name in words; a unit that ends the name is left to ``unit``."""
+        """The name in words, without a unit at its end."""
         suffix = f"_{self.unit}" if self.unit else ""
         return in_words(self.name.removesuffix(suffix))
 
@@ -79,5 +79,5 @@ class TableSchema:
 
     @cached_property
     def arrow(self) -> pa.Schema:
-        """The schema that every file of the table is written with."""
+        """The Arrow schema of every file of the table."""
         return pa.schema([(column.name, column.type) for column in self.columns])

@@ -1,4 +1,4 @@
-"""A sweep's folder: its names, its lock, and the files beside the tables."""
+"""A sweep's folder: its name, its lock, and the files beside the tables."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ _SCRATCH = ".tune"
 
 
 class WriteError(RaysweepError):
-    """Say in one line that the results can't be written: where and why."""
+    """The results cannot be written; the message says where and why, in one line."""
 
     def __init__(self, location: object, error: OSError | str) -> None:
         where, why = location, error
@@ -36,17 +36,17 @@ def check_name(name: str) -> str:
     """Refuse a sweep name that would leave the results folder or hide in it."""
     if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise InputError(
-            f"--name: expected letters, digits, '.', '_', '-' (not first '.' or '-'), got {name!r} "
-            f"(without --name it is the file's name)"
+            f"--name: expected letters, digits, '.', '_', '-' (not starting with '.' or '-'), "
+            f"got {name!r} (the default is the file's name)"
         )
     return name
 
 
 class ResultsFolder:
-    """One sweep's folder, and the lock that lets one driver write at a time.
+    """A sweep's folder, with a lock that allows one driver at a time.
 
-    ``place`` is a path or an address (``s3://BUCKET/NAME``). Raises ``InputError`` for an address
-    that can't be one.
+    ``location`` is a path or an address (``s3://BUCKET/NAME``). Raise ``InputError`` for an invalid
+    address.
     """
 
     def __init__(self, location: str | Path | ResultsPath) -> None:
@@ -56,7 +56,7 @@ class ResultsFolder:
 
     @property
     def path(self) -> Path:
-        """The folder's local path; only for one that is local."""
+        """The folder's local path; only for a local folder."""
         assert self.location.local is not None, f"{self.location} has no local path"
         return self.location.local
 
@@ -71,17 +71,17 @@ class ResultsFolder:
         return self.location / _SCRATCH
 
     def storage(self) -> tuple[str, fs.FileSystem | None]:
-        """Return where Ray Tune keeps its files: a path and its file system, None for local ones.
+        """Return where Ray Tune keeps its files: a path and its file system (None if local).
 
-        Raises ``OSError`` if a store can't be reached.
+        Raise ``OSError`` if a store cannot be reached.
         """
         scratch = self.scratch
         return scratch.key, None if scratch.local is not None else scratch.filesystem
 
     def remove_tree(self, path: str) -> None:
-        """Remove a folder of Ray Tune's, named as in ``storage``; in a store some time later.
+        """Remove one of Ray Tune's folders, named as in ``storage``; in a store, asynchronously.
 
-        An error is none here: what is left goes with the rest at the end.
+        Errors are ignored: whatever remains is removed with the rest at the end.
         """
         if self.location.local is not None:
             ResultsPath(Path(path)).delete_tree()
@@ -95,9 +95,10 @@ class ResultsFolder:
     def open(self, is_fresh: bool = False, say: Say | None = None) -> ResultsPath | None:
         """Make the folder and take its lock; with ``is_fresh`` move an old one aside.
 
-        Gives where the old folder was moved to, if any. In a store this may wait up to 75 s for
-        the lease of a driver that was killed, and says so through ``say``. Raises ``InputError``
-        if the folder can't be written, belongs to something else, or another driver holds it.
+        Return where the old folder was moved to, if any. In a store this may wait up to 75 s for
+        the lease of a killed driver to expire, and reports that through ``say``. Raise
+        ``InputError`` if the folder is not writable, is not a sweep's folder, or is held by another
+        driver.
         """
         try:
             self._refuse_foreign()
@@ -106,7 +107,7 @@ class ResultsFolder:
             return self._open_locally(self.location.local, is_fresh)
         except OSError as error:
             raise InputError(
-                f"{self.location}: expected a folder that can be written, "
+                f"{self.location}: expected a writable folder, "
                 f"got: {error.strerror or error}; choose another with --results"
             ) from None
 
@@ -114,7 +115,7 @@ class ResultsFolder:
         path.mkdir(parents=True, exist_ok=True)
         self._take(FileLock(path))
         moved = self._move_aside(path) if is_fresh else None
-        self.scratch.delete_tree()  # of a killed driver
+        self.scratch.delete_tree()  # left by a killed driver
         for name in TABLES:
             (path / "parts" / name).mkdir(parents=True, exist_ok=True)
         for stale in path.rglob(f"{TEMPORARY}*"):
@@ -136,7 +137,7 @@ class ResultsFolder:
         is_ours = OURS & set(names) or all(name.startswith(LOCK) for name in names)
         if self.location.is_file() or not is_ours:
             raise InputError(
-                f"{self.location}: expected no folder or that of a sweep, got something else; "
+                f"{self.location}: expected no folder or a sweep's folder, got something else; "
                 f"choose another with --name or --results"
             )
 
@@ -158,10 +159,10 @@ class ResultsFolder:
         return moved
 
     def _copy_aside(self) -> ResultsPath | None:
-        """Copy everything in a store, and only then delete it.
+        """Copy everything in a store, and only then delete the originals.
 
-        The rows of trials go first: a row of theirs must never be there without those that it
-        vouches for, or they would not be trained again after a crash.
+        The files of ``trials`` are deleted first: a row of ``trials`` without the rows it vouches
+        for would keep them from being trained again after a crash.
         """
         names = [name for name in self.location.tree() if name != LOCK]
         if not names:
@@ -174,33 +175,33 @@ class ResultsFolder:
         return moved
 
     def expect_lock(self) -> None:
-        """Raise ``WriteError`` if another driver has the folder now, ``OSError`` if unknown."""
+        """Raise ``WriteError`` if another driver holds the folder, ``OSError`` if unknown."""
         holder = self._lock.holder() if self._lock else None
         if holder:
-            raise WriteError(self.location, f"{holder} holds the folder now, this driver lost it")
+            raise WriteError(self.location, f"{holder} holds the folder now; this driver lost it")
 
     def close(self) -> None:
-        """Remove Ray's files and give the lock back, if it was taken."""
+        """Remove Ray's files and release the lock, if it was taken."""
         if not self._lock:
             return
         if self._remover:
             self._remover.shutdown(cancel_futures=True)
             self._remover = None
         with contextlib.suppress(OSError):
-            if not self._lock.holder():  # else they are another driver's
+            if not self._lock.holder():  # otherwise they belong to another driver
                 self.scratch.delete_tree()
         self._lock.release()
         self._lock = None
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file of the folder atomically. Raises ``WriteError``."""
+        """Write a text file into the folder atomically. Raise ``WriteError`` on failure."""
         try:
             (self.location / name).write_bytes(text.encode())
         except OSError as error:
             raise WriteError(self.location, error) from None
 
     def write_log(self, name: str, text: str) -> ResultsPath:
-        """Write a log of a failure and give its place. Raises ``OSError``."""
+        """Write the log of a failure and return its path. Raise ``OSError`` on failure."""
         if self.location.local is not None:
             self.logs.mkdir(exist_ok=True)
         log = self.location / "logs" / name
@@ -208,9 +209,9 @@ class ResultsFolder:
         return log
 
     def add_run(self, run: Mapping[str, Any]) -> None:
-        """Put a run into ``manifest.json``, in place of an entry with the same start.
+        """Add a run to ``manifest.json``, replacing an entry with the same start.
 
-        Raises ``WriteError``.
+        Raise ``WriteError`` on failure.
         """
         location = self.location / "manifest.json"
         try:
@@ -222,7 +223,7 @@ class ResultsFolder:
 
 
 def read_runs(folder: str | Path | ResultsPath) -> list[dict[str, Any]]:
-    """Return the runs in a folder's ``manifest.json``, oldest first; none if it can't be read."""
+    """Return the runs in a folder's ``manifest.json``, oldest first; empty if it is unreadable."""
     try:
         runs = json.loads((ResultsPath.of(folder) / "manifest.json").read_bytes())["runs"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -231,12 +232,12 @@ def read_runs(folder: str | Path | ResultsPath) -> list[dict[str, Any]]:
 
 
 def resume_command(command: Sequence[str]) -> str:
-    """Return the command that goes on where this one stopped."""
+    """Return the command that resumes this one."""
     return shlex.join(word for word in command if word != "--fresh")
 
 
 def _runs(manifest: ResultsPath, other_than: str) -> list[dict[str, Any]]:
-    """Return the runs in a manifest but for one; a damaged manifest is moved aside."""
+    """Return all runs in a manifest except one; move a damaged manifest aside."""
     try:
         content = json.loads(manifest.read_bytes())
         return [entry for entry in content["runs"] if entry["start"] != other_than]

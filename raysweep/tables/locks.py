@@ -1,4 +1,4 @@
-"""One driver at a time on a sweep's folder: a file lock, or a lease in an object store."""
+"""Locks that allow one driver per sweep folder: a file lock, or a lease in an object store."""
 
 import contextlib
 import fcntl
@@ -24,43 +24,43 @@ _PROBE = ".lock-"
 RENEW_S = 15.0
 """How often a driver renews its lease."""
 STALE_S = 60.0
-"""A lease that was not renewed for so long may be taken."""
+"""A lease that has not been renewed for this long may be taken."""
 _SETTLE_S = 1.0
-"""How long to wait before looking whether another driver took the lease at the same moment."""
+"""How long to wait before checking whether another driver took the lease at the same moment."""
 _LOOK_S = 2.0
 _CLOCK_S = 10.0
-"""By how much the clock may have been set since the machine started."""
+"""How much the clock may have been adjusted since the machine started."""
 _MARGIN_S = 2.0
-"""Stores give times in whole seconds."""
+"""Stores report times in whole seconds."""
 
 Say = Callable[[str], None]
 
 
 class Lock(Protocol):
-    """The right to write in a folder."""
+    """The exclusive right to write to a folder."""
 
     def take(self, say: Say | None = None) -> None:
-        """Take it; raise ``InputError`` if another driver holds it, ``OSError`` if none can be."""
+        """Take the lock; raise ``InputError`` if another driver has it, ``OSError`` on failure."""
 
     def holder(self) -> str | None:
-        """Name the one who holds it instead of this process, if so."""
+        """Return the name of another process that holds the lock, or None."""
 
     def release(self) -> None:
-        """Release it."""
+        """Release the lock."""
 
 
 def _held(folder: object, holder: str, more: str = "") -> InputError:
     return InputError(
-        f"{folder}: expected no other driver on this folder, but {holder} holds it{more}; "
+        f"{folder}: expected no other driver to use this folder, but {holder} holds it{more}; "
         f"wait for it, or use another --name"
     )
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a folder, by what stands in its lock.
+    """The holder of a folder, according to its lock.
 
-    ``is_alive`` is None where that can't be told from here: for a process on another host.
+    ``is_alive`` is None if it cannot be determined from here: for a process on another host.
     """
 
     name: str
@@ -68,10 +68,10 @@ class Holder:
 
 
 def find_holder(folder: ResultsPath) -> Holder | None:
-    """Return who holds a folder, or was killed while it did; None if nobody. Takes no lock.
+    """Return the holder of a folder, which may have been killed, or None. Takes no lock.
 
-    A lease's age goes by the store's clock and this machine's. Raises ``OSError`` if the store
-    can't be asked.
+    A lease's age is measured with the store's clock and this machine's. Raise ``OSError`` if the
+    store cannot be reached.
     """
     lock = folder / LOCK
     try:
@@ -86,7 +86,7 @@ def find_holder(folder: ResultsPath) -> Holder | None:
 
 
 def _is_alive(name: str, since: datetime) -> bool | None:
-    """Return whether a process of this host runs and is not a later one with the same number."""
+    """Return whether a process on this host runs and is not a later one with the same id."""
     found = re.fullmatch(r"process (\d+) on (.*)", name)
     if not found or found[2] != socket.gethostname():
         return None
@@ -102,7 +102,7 @@ def _is_alive(name: str, since: datetime) -> bool | None:
 
 
 def _began(pid: int) -> float | None:
-    """Return when a process began, in seconds of the clock; None where the system does not say.
+    """Return the start of a process, in seconds of the clock; None if the system does not tell.
 
     Return infinity for a zombie process.
     """
@@ -118,19 +118,19 @@ def _began(pid: int) -> float | None:
 
 
 def this_process() -> str:
-    """Name this process, as in a lock."""
+    """Return the name of this process, as written in locks."""
     return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 class FileLock:
-    """A lock on a local file, which ends with its process."""
+    """A lock on a local file, which the system releases when its process ends."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._file: IO[str] | None = None
 
     def take(self, say: Say | None = None) -> None:
-        """Take it or raise ``InputError`` at once."""
+        """Take the lock or raise ``InputError`` at once."""
         lock = (self._folder / LOCK).open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -144,13 +144,13 @@ class FileLock:
         self._file = lock
 
     def holder(self) -> str | None:
-        """Return None: nobody can take it away."""
+        """Return None: no other process can take the lock away."""
         return None
 
     def release(self) -> None:
-        """Release it."""
+        """Release the lock."""
         if self._file:
-            # Its process may live on: see `find_holder`.
+            # The process may keep running, and `find_holder` reads this file.
             with contextlib.suppress(OSError):
                 self._file.truncate(0)
             self._file.close()
@@ -158,11 +158,11 @@ class FileLock:
 
 
 class Lease:
-    """A lock in an object store: an object that a thread renews, or else it goes stale.
+    """A lock in an object store: an object that a thread renews, and that goes stale otherwise.
 
-    No clock is trusted but the store's and this process's measure of time. Where two drivers take
-    a stale lease at one moment, the one that wrote last has it. A store has no way to write on a
-    condition, so a driver that sleeps between a look at its lease and a write may write once more.
+    Only the store's clock and this process's monotonic clock are trusted. If two drivers take a
+    stale lease at the same moment, the last one to write holds it. Stores have no conditional
+    write, so a driver that sleeps between checking its lease and writing may write once more.
     """
 
     def __init__(self, folder: ResultsPath) -> None:
@@ -173,10 +173,10 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def take(self, say: Say | None = None) -> None:
-        """Take it; wait for one that is not renewed until it is stale, at most 75 s.
+        """Take the lease; wait up to 75 s for an existing one to go stale.
 
-        Says through ``say`` that it waits. Raises ``InputError`` if another driver renews it,
-        ``OSError`` if the store can't be asked.
+        Report through ``say`` that it is waiting. Raise ``InputError`` if another driver renews the
+        lease, ``OSError`` if the store cannot be reached.
         """
         held = self._read()
         if held is not None:
@@ -200,8 +200,8 @@ class Lease:
         name = _name(held)
         if say:
             say(
-                f"{self._folder}: {name} holds it; its lease ends in {left:.0f} s unless it is "
-                f"alive: waiting"
+                f"{self._folder}: {name} holds it; waiting {left:.0f} s for its lease to expire "
+                f"unless it is still alive"
             )
         until = time.monotonic() + left + _MARGIN_S
         while (rest := until - time.monotonic()) > 0:
@@ -213,7 +213,7 @@ class Lease:
                 raise _held(self._folder, _name(now), " and has just renewed its lease")
 
     def _age_s(self) -> float:
-        """Return the age of the lease by the store's clock, which an object written now tells."""
+        """Return the lease's age by the store's clock, read from the time of a new object."""
         probe = self._folder / f"{_PROBE}{self._token}"
         probe.write_bytes(b"")
         try:
@@ -239,21 +239,21 @@ class Lease:
 
     def _renew(self) -> None:
         while not self._is_over.wait(RENEW_S):
-            # An error shows when the driver writes its rows; a later try may still be in time.
+            # Ignore errors: writing rows would show them, and a later renewal may be in time.
             with contextlib.suppress(OSError):
                 if self.holder():
                     return
                 self._write()
 
     def holder(self) -> str | None:
-        """Name the one who holds it instead; asks the store, raises ``OSError`` if that fails."""
+        """Return the name of another holder, read from the store, or None."""
         held = self._read()
         if held is None:
-            return "nobody"
+            return "no driver"
         return None if _field(held, "token") == self._token else _name(held)
 
     def release(self) -> None:
-        """Release it if it is still this driver's; a lease that stays goes stale."""
+        """Release the lease if this driver still holds it; a lease left behind goes stale."""
         self._is_over.set()
         if self._thread:
             self._thread.join()
@@ -267,7 +267,7 @@ class Lease:
 
 
 def clear_probes(folder: ResultsPath) -> None:
-    """Delete what drivers left that were killed while they asked for the time."""
+    """Delete the probes of drivers that were killed while reading the store's clock."""
     for name in folder.names():
         if name.startswith(_PROBE):
             (folder / name).delete()

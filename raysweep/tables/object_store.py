@@ -1,4 +1,4 @@
-"""Addresses of object stores, the connection to them, and their errors in one line."""
+"""Addresses of object stores, connections to them, and their errors as one line."""
 
 import os
 import re
@@ -21,10 +21,10 @@ _OPTIONS = {
 }
 _SECRET = re.compile(r"key|secret|token|password|credential", re.IGNORECASE)
 _CREDENTIALS = {
-    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or have a profile in ~/.aws",
+    "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or configure a profile in ~/.aws",
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS to a file with credentials",
 }
-# Three attempts at each request, so that a wrong address or no network shows within 30 s.
+# Three attempts per request, so that a wrong address or a missing network shows within 30 s.
 _CONNECT_S, _ANSWER_S, _ATTEMPTS = 5.0, 6.0, 3
 _PATIENCE_S = 30.0
 _LONGEST_REASON = 200
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Address(NamedTuple):
-    """An address taken apart; ``key`` is the path in the bucket, ``query`` the text after "?"."""
+    """A parsed address; ``key`` is the path in the bucket, ``query`` the text after "?"."""
 
     scheme: str
     bucket: str
@@ -42,7 +42,7 @@ class Address(NamedTuple):
 
 
 class StoreError(OSError):
-    """Say in one line what a store answered; ``is_passing`` if a later attempt may go well."""
+    """A store's error in one line; ``is_passing`` if a later attempt may succeed."""
 
     def __init__(self, text: str, is_passing: bool = False) -> None:
         super().__init__(text)
@@ -50,10 +50,10 @@ class StoreError(OSError):
 
 
 def take_apart(text: str) -> Address:
-    """Take an address apart.
+    """Parse an address.
 
-    Raises ``InputError`` for an unknown scheme or option, a missing bucket, and for credentials:
-    an address stands in logs and in the manifest.
+    Raise ``InputError`` for an unknown scheme or option, a missing bucket, and for credentials, as
+    addresses appear in logs and in the manifest.
     """
     shown = without_secrets(text)
     try:
@@ -75,7 +75,7 @@ def take_apart(text: str) -> Address:
     is_secret = any(_SECRET.search(name) or "@" in value for name, value in options)
     if "@" in split.path or set("@:") & set(split.netloc) or is_secret:
         raise InputError(
-            f"{shown}: expected an address without credentials, since it stands in logs and in "
+            f"{shown}: expected an address without credentials, since it appears in logs and in "
             f"the manifest; {_CREDENTIALS[scheme]}"
         )
     if not split.netloc or split.fragment:
@@ -83,16 +83,16 @@ def take_apart(text: str) -> Address:
     for name, value in options:
         if name not in _OPTIONS[scheme] or not value:
             raise InputError(
-                f"{shown}: expected after '?' values of {', '.join(_OPTIONS[scheme])}, "
+                f"{shown}: expected only values of {', '.join(_OPTIONS[scheme])} after '?', "
                 f"got {name}{near(name, list(_OPTIONS[scheme]))}"
             )
     return Address(scheme, split.netloc, unquote(split.path).strip("/"), split.query)
 
 
 def without_secrets(text: str) -> str:
-    """Return an address with what may be credentials replaced by ``***``."""
+    """Return an address with possible credentials replaced by ``***``."""
     start, mark, query = text.partition("?")
-    start = re.sub(r"(?<=://).*@", "***@", start)  # secret keys have slashes, too
+    start = re.sub(r"(?<=://).*@", "***@", start)  # secret keys may contain slashes
     start = re.sub(r"(?<=://)[^/@]*:[^@]*$", "***", start)
     known = {name for names in _OPTIONS.values() for name in names}
     shown = (
@@ -104,13 +104,13 @@ def without_secrets(text: str) -> str:
 
 @lru_cache(maxsize=64)
 def connect(scheme: str, bucket: str, query: str) -> fs.FileSystem:
-    """Return the file system of a bucket, with credentials from where its tools take them.
+    """Return the file system of a bucket, with credentials from the store's usual places.
 
-    Raises ``OSError`` if the bucket's region is asked for and the store can't be reached.
+    Raise ``OSError`` if the bucket's region is needed and the store cannot be reached.
     """
     options = dict(parse_qsl(query))
     endpoint = options.get("endpoint_override")
-    if scheme == "s3" and not endpoint:  # as Amazon's own tools do
+    if scheme == "s3" and not endpoint:  # like Amazon's own tools
         named = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
         endpoint = next(filter(None, named), None)
     if endpoint and "://" in endpoint:
@@ -131,19 +131,19 @@ def connect(scheme: str, bucket: str, query: str) -> fs.FileSystem:
         connect_timeout=_CONNECT_S,
         request_timeout=_ANSWER_S,
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
-        allow_delayed_open=True,  # else a small object takes three requests instead of one put
+        allow_delayed_open=True,  # otherwise a small object takes three requests instead of one
     )
 
 
 def _region(bucket: str, endpoint: str | None) -> str | None:
-    """Return the region of a bucket of Amazon's, None where the environment says it."""
+    """Return the region of an Amazon bucket, None if the environment sets it."""
     if any(os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")):
         return None
     return "us-east-1" if endpoint else str(fs.resolve_s3_region(bucket))
 
 
 def explained(scheme: str, bucket: str, error: Exception) -> StoreError:
-    """Return a store's error in one line, with what to do where the user can mend it."""
+    """Return a store's error as one line, with advice if the user can fix it."""
     text = " ".join(str(error).split())
     google = re.search(r"with a last message of (.*?)(?: error_info=|$)", text)
     reason = google[1] if google else text.partition(" Details: ")[2] or text
@@ -167,16 +167,16 @@ def explained(scheme: str, bucket: str, error: Exception) -> StoreError:
 
 
 def no_bucket(scheme: str, bucket: str) -> StoreError:
-    """Return the error of a missing bucket."""
+    """Return the error for a missing bucket."""
     return StoreError(
-        f"no bucket {bucket} in the store; make it first, or mend the address ({scheme}://BUCKET/…)"
+        f"no bucket {bucket} in the store; create it, or correct the address ({scheme}://BUCKET/…)"
     )
 
 
 def patiently(action: Callable[[], T]) -> T:
-    """Do something with a store; try again for half a minute where it can't be reached.
+    """Run an action on a store, retrying for half a minute if the store cannot be reached.
 
-    So a short loss of the network ends no sweep. Raises what the last attempt raised.
+    This lets sweeps survive a short loss of the network. Raise the last attempt's error.
     """
     until, pause = time.monotonic() + _PATIENCE_S, 1.0
     while True:

@@ -1,4 +1,4 @@
-"""The Pareto front of a sweep: the settings that no other one beats in all of several metrics."""
+"""The Pareto front of a sweep: the settings that no other setting beats in all metrics."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,14 +33,13 @@ _FILE = "pareto.parquet"
 def pareto_front(
     frame: "pd.DataFrame", objectives: Sequence[str], modes: Sequence[str] | None = None
 ) -> "pd.DataFrame":
-    """Return the rows that no other row beats: at least as good in all objectives, better in one.
+    """Return the rows that no other row dominates (as good in all objectives, better in one).
 
-    ``objectives`` are columns of numbers, ``modes`` is ``max`` or ``min`` for each; without it
-    each goes the way that its column declares (a column that is not of the tables is maximised).
-    Rows that tie are all kept; one with a null is never on the front. Index and order are those of
+    ``objectives`` are numeric columns; ``modes`` has ``max`` or ``min`` for each. By default each
+    column's declared direction applies (columns that are not in the tables are maximised). All
+    tied rows are kept; rows with a null are never on the front. Index and order are those of
     ``frame``.
-    Raises ``InputError`` for no objective, an unknown column, one that is not of numbers, and
-    modes that do not fit.
+    Raise ``InputError`` for no objective, an unknown or non-numeric column, and unsuitable modes.
     """
     if not objectives:
         raise InputError("objectives: expected at least one column, got none")
@@ -50,7 +49,7 @@ def pareto_front(
     signs = [1.0 if mode == Direction.LOWER else -1.0 for mode in _modes(objectives, modes)]
     costs = frame[[*objectives]].to_numpy(dtype=float, na_value=np.nan) * signs
     candidates = np.flatnonzero(~np.isnan(costs).any(axis=1))
-    # Each row in turn takes away all that it beats, so few rows are left to compare after some.
+    # Each row in turn eliminates all rows it dominates, so soon few are left to compare.
     costs, i = costs[candidates], 0
     while i < len(candidates):
         is_kept = (costs < costs[i]).any(axis=1) | (costs == costs[i]).all(axis=1)
@@ -76,18 +75,18 @@ def pareto_settings(
     modes: Sequence[str] | None = None,
     n_seeds: int | None = None,
 ) -> "pd.DataFrame":
-    """Return the settings on the Pareto front of the means over seeds, best first metric first.
+    """Return the settings on the Pareto front of the means over seeds, sorted by the first metric.
 
-    ``trials`` has the columns of the table, ``modes`` is as in ``pareto_front``. Only a setting
-    counts that has finished with a value of each metric in all of its seeds: ``n_seeds`` of them,
-    or as many as any setting of its sweep has rows. Gives a row for each setting: ``sweep`` if
-    ``trials`` has it, all columns ``config/...`` but the seed, the metrics' means under their names
-    and ``n_seeds``. Raises ``InputError`` for what is no metric, or no mode.
+    ``trials`` has the columns of the table, ``modes`` is as in ``pareto_front``. Only settings
+    count that have finished with a value of each metric for all seeds: ``n_seeds`` of them, or the
+    largest number of rows of any setting of the sweep. Return a row per setting: ``sweep`` if
+    ``trials`` has it, all columns ``config/...`` except the seed, the mean of each metric under its
+    name, and ``n_seeds``. Raise ``InputError`` for an invalid metric or mode.
     """
     front = pareto_front(_complete_settings(trials, metrics, n_seeds), metrics, modes)
     is_ascending = [mode == Direction.LOWER for mode in _modes(metrics, modes)]
     front = front.sort_values([*metrics], ascending=is_ascending, kind="stable", ignore_index=True)
-    # Of rows without nulls the types that the stored table has: whole numbers are whole again.
+    # Restore the stored table's types, so that columns without nulls hold whole numbers again.
     stored: pd.DataFrame = _to_arrow(front).to_pandas()
     return stored
 
@@ -95,7 +94,7 @@ def pareto_settings(
 def _complete_settings(
     trials: "pd.DataFrame", metrics: Sequence[str], n_seeds: int | None
 ) -> "pd.DataFrame":
-    """Take the metrics' means of each setting that has finished in all of its seeds."""
+    """Compute the means of the metrics for each setting that has finished for all its seeds."""
     for name in metrics:
         check_metric(trials, name)
     sweep = ["sweep"] if "sweep" in trials else []
@@ -119,10 +118,10 @@ def pareto_leaderboard(
     modes: Sequence[str] | None = None,
     n_seeds: int | None = None,
 ) -> "pd.DataFrame":
-    """Return ``pareto_settings`` for people: the metrics, ``seeds``, and the settings that differ.
+    """Return ``pareto_settings`` for display: the metrics, ``seeds``, and the settings that differ.
 
-    Those are the settings that differ among all rows of ``trials``, under their short names, with
-    ``sweep`` where they are of several sweeps.
+    These are the settings that differ among all rows of ``trials``, under their short names, and
+    ``sweep`` if there are several sweeps.
     """
     front = pareto_settings(trials, metrics, modes, n_seeds)
     is_several = "sweep" in trials and trials["sweep"].nunique() > 1
@@ -138,10 +137,10 @@ def format_pareto(
     modes: Sequence[str] | None = None,
     n_more: int = 0,
 ) -> str:
-    """Lay a ``pareto_leaderboard`` out as text: a caption, a line a row, how many were cut off."""
+    """Format a ``pareto_leaderboard``: a caption, one line per row, and the number cut off."""
     if board.empty:
         return (
-            f"no setting has finished in all of its seeds with a value of {' and '.join(metrics)}"
+            f"no setting has finished for all of its seeds with a value of {' and '.join(metrics)}"
         )
     wanted = zip(metrics, _modes(metrics, modes), strict=True)
     aims = ", ".join(f"{name} ({mode})" for name, mode in wanted)
@@ -158,7 +157,7 @@ def format_best(
     n: int = 10,
     n_seeds: int | None = None,
 ) -> str:
-    """Lay out up to ``n`` best settings: the leaderboard of a metric, the front of several."""
+    """Format up to ``n`` best settings: a leaderboard for one metric, a front for several."""
     if len(metrics) > 1:
         front = pareto_leaderboard(trials, metrics, modes, n_seeds)
         return format_pareto(front.head(n), metrics, modes, len(front) - n)
@@ -170,9 +169,9 @@ def format_best(
 
 
 def write_pareto(folder: ResultsFolder, front: "pd.DataFrame | None") -> None:
-    """Write what ``pareto_settings`` gives into ``pareto.parquet``, atomically; None deletes it.
+    """Write the result of ``pareto_settings`` to ``pareto.parquet`` atomically; None deletes it.
 
-    Raises ``WriteError``, also if another driver has taken the folder.
+    Raise ``WriteError`` on failure, also if another driver has taken the folder.
     """
     location = folder.location / _FILE
     try:
@@ -187,7 +186,7 @@ def write_pareto(folder: ResultsFolder, front: "pd.DataFrame | None") -> None:
 
 
 def _to_arrow(front: "pd.DataFrame") -> pa.Table:
-    """Cast settings to the types that they have in ``trials``: a few rows do not tell them."""
+    """Cast settings to their types in ``trials``, which a few rows do not determine."""
     known = TABLES["trials"].arrow
     columns = {}
     for name in front.columns:
@@ -197,10 +196,10 @@ def _to_arrow(front: "pd.DataFrame") -> pa.Table:
 
 
 def read_pareto(folder: str | Path | ResultsPath) -> "pd.DataFrame":
-    """Read the table ``pareto``: the settings on the front as the last run left it.
+    """Read the table ``pareto``: the settings on the front at the end of the last run.
 
-    ``folder`` is a sweep's, as a path or an address. Raises ``InputError`` if there is no such
-    table, it is damaged, or the store can't be read.
+    ``folder`` is a sweep's folder, as a path or an address. Raise ``InputError`` if the table is
+    missing or damaged, or if the store cannot be read.
     """
     location = ResultsPath.of(folder) / _FILE
     try:
@@ -208,7 +207,7 @@ def read_pareto(folder: str | Path | ResultsPath) -> "pd.DataFrame":
     except FileNotFoundError:
         raise InputError(
             f"{location}: expected the Pareto front of a search for several metrics, found no such "
-            f"file; the run of such a search writes it at its end"
+            f"file; a run of such a search writes it when it ends"
         ) from None
     except OSError as error:
         raise InputError(
@@ -216,7 +215,7 @@ def read_pareto(folder: str | Path | ResultsPath) -> "pd.DataFrame":
         ) from None
     except checksums.DamagedError as error:
         raise InputError(
-            f"{location}: expected a whole Parquet file, got a damaged one ({error}); "
-            f"run the sweep again: it writes the file anew"
+            f"{location}: expected a complete Parquet file, got a damaged one ({error}); "
+            f"run the sweep again to rewrite it"
         ) from None
     return front

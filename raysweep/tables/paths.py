@@ -26,20 +26,20 @@ from raysweep.tables.object_store import (
 )
 
 _N_REQUESTS = 16
-"""How many requests to a store may be under way at once."""
+"""How many requests to a store may be in flight at once."""
 _N_READS = 5
-"""How often a file is opened that is replaced before it is read."""
+"""How often to try to open a file that keeps being replaced before it is read."""
 
 
 @dataclass(frozen=True)
 class ResultsPath:
-    """A folder or file: ``local``, or else an ``address`` in an object store with its ``query``.
+    """A folder or file: a ``local`` path, or an ``address`` in an object store with its ``query``.
 
-    ``str()`` gives what the user wrote, plus names. It holds no connection and no credentials, so
-    it can be pickled. Object stores have no folders, only key prefixes: none
-    has to be made, and an empty one does not exist.
+    ``str()`` returns what the user wrote, plus names. A path holds no connection and no
+    credentials, so it can be pickled. Object stores have no folders, only key prefixes: folders
+    need not be created, and an empty one does not exist.
 
-    What does I/O raises ``OSError``, for a store's errors with one line as its text.
+    Methods that do I/O raise ``OSError``; for a store's errors, its text is one line.
     """
 
     local: Path | None
@@ -48,14 +48,14 @@ class ResultsPath:
 
     @classmethod
     def of(cls, text: "str | Path | ResultsPath") -> "ResultsPath":
-        """Take a path, an address (``s3://``, ``gs://``, ``file://``) or a place.
+        """Convert a path, an address (``s3://``, ``gs://``, ``file://``) or a ``ResultsPath``.
 
-        Raises ``InputError`` for an address that can't be one, or that holds credentials.
+        Raise ``InputError`` for an invalid address, or one with credentials.
         """
         if isinstance(text, ResultsPath):
             return text
         slip = re.match(rf"({'|'.join(SCHEMES)}):/(?!/)", str(text))
-        if slip:  # also what pathlib makes of an address
+        if slip:  # pathlib also turns addresses into this
             raise InputError(f"{text}: expected two slashes after {slip[1]}: in an address")
         if isinstance(text, Path) or "://" not in text:
             return cls(Path(text))
@@ -76,11 +76,11 @@ class ResultsPath:
 
     @property
     def name(self) -> str:
-        """The last part of the name."""
+        """The last part of the path."""
         return self.local.name if self.local is not None else self.key.rpartition("/")[2]
 
     def with_name(self, name: str) -> "ResultsPath":
-        """Return the place beside this one that has another name."""
+        """Return the sibling of this path with another name."""
         if self.local is not None:
             return ResultsPath(self.local.with_name(name))
         return ResultsPath(None, f"{self.address.rpartition('/')[0]}/{name}", self.query)
@@ -92,7 +92,7 @@ class ResultsPath:
 
     @property
     def key(self) -> str:
-        """The path in ``filesystem``: in an object store the bucket and the name in it."""
+        """The path in ``filesystem``; in an object store, the bucket and the name in it."""
         if self.local is not None:
             return str(self.local.absolute())
         found = take_apart(self.address)
@@ -100,7 +100,7 @@ class ResultsPath:
 
     @property
     def filesystem(self) -> fs.FileSystem:
-        """The file system in pyarrow's form, connected once a process."""
+        """The pyarrow file system, connected once per process."""
         if self.local is not None:
             return fs.LocalFileSystem()
         with self._asking():
@@ -108,12 +108,12 @@ class ResultsPath:
 
     @contextlib.contextmanager
     def _asking(self) -> Iterator[None]:
-        """Turn errors of a store into ``StoreError``, for what is missing ``FileNotFoundError``."""
+        """Convert a store's errors to ``StoreError``, or ``FileNotFoundError`` if missing."""
         try:
             yield
         except (OSError, pa.ArrowException) as error:
-            # A file may be deleted between the two requests of a read; Google's store has no
-            # FileNotFoundError for a folder.
+            # A file may be deleted between the two requests of a read; Google's store does not
+            # raise FileNotFoundError for a folder.
             words = "NO_SUCH_KEY|RESOURCE_NOT_FOUND|No such directory"
             if isinstance(error, FileNotFoundError) or re.search(words, str(error)):
                 raise FileNotFoundError(str(self)) from None
@@ -121,12 +121,12 @@ class ResultsPath:
             raise explained(found.scheme, found.bucket, error) from None
 
     def read_bytes(self) -> bytes:
-        """Read the whole file. Raises ``FileNotFoundError`` if there is none."""
+        """Read the whole file. Raise ``FileNotFoundError`` if it does not exist."""
         if self.local is not None:
             return self.local.read_bytes()
         filesystem, key = self.filesystem, self.key
         for _ in range(_N_READS):
-            # Google's store: what was deleted or replaced since it was opened is a closed file.
+            # In Google's store, a file deleted or replaced after opening appears as closed.
             with (
                 contextlib.suppress(ValueError),
                 self._asking(),
@@ -134,15 +134,15 @@ class ResultsPath:
             ):
                 content: bytes = file.read()
                 return content
-        raise StoreError(f"{self} is replaced again and again, or cut off", is_passing=True)
+        raise StoreError(f"{self} keeps being replaced, or is cut off", is_passing=True)
 
     def write_bytes(self, content: bytes) -> None:
-        """Write the file: afterwards it is there whole, or as it was before."""
+        """Write the file atomically: it ends up complete, or stays as it was."""
         if self.local is not None:
             write_atomically(self.local, content)
         elif threading.current_thread() is threading.main_thread():
-            # pyarrow completes what was begun even when an interrupt (which only the main thread
-            # gets) comes in between: with half of the content, or none.
+            # If an interrupt (which only the main thread receives) occurs in between, pyarrow
+            # still completes the upload, with half of the content or none.
             _pool().submit(self._put, content).result()
         else:
             self._put(content)
@@ -156,20 +156,20 @@ class ResultsPath:
             raise no_bucket(take_apart(self.address).scheme, self.bucket) from None
 
     def names(self) -> list[str]:
-        """List the names in the folder, sorted; none if there is no folder."""
+        """List the names in the folder, sorted; empty if the folder does not exist."""
         if self.local is not None:
             try:
                 return sorted(entry.name for entry in self.local.iterdir())
             except (FileNotFoundError, NotADirectoryError):
                 return []
-        # Google's store tells of files alone, and of all below in any case.
+        # Google's store lists only files, and always recursively.
         is_recursive = take_apart(self.address).scheme == "gs"
         start = len(self.key) + 1
         infos = self._list(is_recursive)
         return sorted({info.path[start:].partition("/")[0] for info in infos})
 
     def tree(self) -> list[str]:
-        """List all files in a store's folder and below, as paths from here, sorted."""
+        """List all files below a store's folder as relative paths, sorted."""
         start = len(self.key) + 1
         infos = self._list(is_recursive=True)
         return sorted(info.path[start:] for info in infos if info.type == fs.FileType.File)
@@ -186,13 +186,13 @@ class ResultsPath:
             return filesystem.get_file_info(key)
 
     def exists(self) -> bool:
-        """Return whether there is a file or folder."""
+        """Return whether the file or folder exists."""
         if self.local is not None:
             return self.local.exists()
         return bool(self._info(self.key).type != fs.FileType.NotFound)
 
     def is_file(self) -> bool:
-        """Return whether there is a file."""
+        """Return whether this is a file."""
         if self.local is not None:
             return self.local.is_file()
         return bool(self._info(self.key).type == fs.FileType.File)
@@ -206,12 +206,12 @@ class ResultsPath:
         return written
 
     def expect_bucket(self) -> None:
-        """Raise ``OSError`` if the store has no such bucket, or can't be asked."""
+        """Raise ``OSError`` if the store has no such bucket, or cannot be reached."""
         if self.local is None and self._info(self.bucket).type == fs.FileType.NotFound:
             raise no_bucket(take_apart(self.address).scheme, self.bucket)
 
     def delete(self) -> None:
-        """Delete the file, if there is one."""
+        """Delete the file, if it exists."""
         if self.local is not None:
             self.local.unlink(missing_ok=True)
             return
@@ -220,7 +220,7 @@ class ResultsPath:
             filesystem.delete_file(key)
 
     def delete_tree(self) -> None:
-        """Delete the folder with all in it, if there is one."""
+        """Delete the folder and everything in it, if it exists."""
         if self.local is not None:
             shutil.rmtree(self.local, ignore_errors=True)
             return
@@ -229,13 +229,13 @@ class ResultsPath:
             filesystem.delete_dir(key)
 
     def copy(self, target: "ResultsPath") -> None:
-        """Copy a store's file to a place in the same store."""
+        """Copy a store's file to another path in the same store."""
         filesystem, key = self.filesystem, self.key
         with self._asking():
             filesystem.copy_file(key, target.key)
 
     def move(self, target: "ResultsPath") -> None:
-        """Move the file on the same file system; in a store, copy and delete it."""
+        """Move the file within its file system; in a store, copy and delete it."""
         if self.local is not None and target.local is not None:
             self.local.rename(target.local)
             return
@@ -244,19 +244,19 @@ class ResultsPath:
 
 
 def read_all(places: Sequence[ResultsPath]) -> list[bytes]:
-    """Read files, those of a store several at once. Raises what ``read_bytes`` does."""
+    """Read files, in parallel from a store. Raise the same errors as ``read_bytes``."""
     if any(location.local is None for location in places):
         return list(_pool().map(ResultsPath.read_bytes, places))
     return [location.read_bytes() for location in places]
 
 
 def delete_all(places: Iterable[ResultsPath]) -> None:
-    """Delete a store's files, several at once and in no order."""
+    """Delete a store's files in parallel, in no particular order."""
     list(_pool().map(ResultsPath.delete, places))
 
 
 def copy_all(pairs: Iterable[tuple[ResultsPath, ResultsPath]]) -> None:
-    """Copy a store's files, several at once."""
+    """Copy a store's files in parallel."""
     list(_pool().map(lambda pair: pair[0].copy(pair[1]), pairs))
 
 

@@ -1,4 +1,4 @@
-"""The best configurations, by mean over seeds."""
+"""Ranking of settings by their mean over seeds."""
 
 import math
 from collections.abc import Sequence
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 def is_lower_better(metric: str, mode: str | None = None) -> bool:
-    """Return the direction of a metric: as ``mode`` says, ``max`` or ``min``.
+    """Return whether lower values of a metric are better: ``mode`` is ``max`` or ``min``.
 
-    Without it the direction is the one that the metric's column declares; higher is better where it
-    declares none, and for columns that are not of the tables.
+    Without ``mode`` the direction is the one that the metric's column declares. Higher is better if
+    the column declares none or is not in the tables.
     """
     return (mode or usual_mode(metric)) == Direction.LOWER
 
 
 def usual_mode(metric: str) -> str:
-    """Return ``max`` or ``min``, as the metric's column declares it (see ``is_lower_better``)."""
+    """Return ``max`` or ``min`` as declared by the metric's column (see ``is_lower_better``)."""
     column = column_of(metric)
     better = column.better if column else None
     return (better or Direction.HIGHER).value
 
 
 class Summary(NamedTuple):
-    """What ``summarise`` gives; ``sd`` and ``half_width`` are None for one value."""
+    """The result of ``summarise``; ``sd`` and ``half_width`` are None for a single value."""
 
     mean: float
     sd: float | None
@@ -42,10 +42,10 @@ class Summary(NamedTuple):
 
 
 def summarise(values: Sequence[float]) -> Summary:
-    """Sum up a measure over seeds: mean, sd (of n - 1), 95 % interval (mean +- half-width), n.
+    """Summarise values over seeds: mean, sd (n - 1), 95 % interval (mean +- half-width), n.
 
-    The interval is Student's, for values from one normal distribution: with few seeds the 1.96 of
-    a normal interval would be too narrow. Expects at least one value.
+    The interval is Student's, for values from one normal distribution: with few seeds, the 1.96 of
+    a normal interval would be too narrow. Needs at least one value.
     """
     n = len(values)
     if n == 1:
@@ -65,10 +65,10 @@ def half_width_in_sd(n: int) -> float:
 
 
 def metrics_of(trials: "pd.DataFrame") -> list[str]:
-    """List the columns of ``trials``, or of another table, that measure something.
+    """List the metrics among the columns of ``trials`` or another table.
 
-    Those are the declared metrics, and columns of floating-point numbers that are not of the tables
-    and hold no settings.
+    These are the declared metrics, and floating-point columns that are neither in the tables nor
+    settings.
     """
     return [name for name in trials.columns if trials[name].dtype.kind == "f" and _is_metric(name)]
 
@@ -79,7 +79,7 @@ def _is_metric(name: str) -> bool:
 
 
 def check_metric(trials: "pd.DataFrame", metric: str) -> None:
-    """Raise ``InputError`` for a metric that is no column of numbers of ``trials``."""
+    """Raise ``InputError`` for a metric that is not a numeric column of ``trials``."""
     metrics = metrics_of(trials)
     if metric not in metrics:
         hint = near(metric, metrics) or f"; known: {', '.join(metrics)}"
@@ -87,16 +87,16 @@ def check_metric(trials: "pd.DataFrame", metric: str) -> None:
 
 
 def varied_settings(trials: "pd.DataFrame") -> list[str]:
-    """List the columns of settings that differ among rows, but for the seed.
+    """List the columns of settings that differ among rows, except the seed.
 
-    One whose values only rename those of an earlier one is left out; where a value of its own was
-    drawn for each row that can't be told, and it stays.
+    A setting whose values merely rename those of an earlier one is left out. If each row has its
+    own drawn value, renaming cannot be detected, and the setting stays.
     """
     settings = [name for name in trials.columns if name.startswith(SETTING)]
     varied = [
         name
         for name in settings
-        # Null where it does not apply: that is another setting's doing.
+        # Ignore nulls: whether a setting applies depends on other settings.
         if name != SETTING + "seed" and trials[name].nunique() > 1
     ]
     n_distinct = len(trials[varied].drop_duplicates()) if varied else 0
@@ -113,12 +113,12 @@ def varied_settings(trials: "pd.DataFrame") -> list[str]:
 
 
 def mean_over_seeds(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "pd.DataFrame":
-    """Take the mean of a metric over the finished rows of each group.
+    """Compute the mean of a metric over the finished rows of each group.
 
-    Gives the columns ``by``, then ``mean``, ``sd`` and ``ci95`` as ``summarise`` does, and the
-    counts ``n_finished``, ``n_diverged`` and ``n``. Groups come in the order of their first rows;
-    where none has finished the mean is null. Raises ``InputError`` for a metric that is no column
-    of numbers.
+    Return the columns ``by``, then ``mean``, ``sd`` and ``ci95`` as in ``summarise``, and the
+    counts ``n_finished``, ``n_diverged`` and ``n``. Groups are in the order of their first rows;
+    the mean of a group without finished rows is null. Raise ``InputError`` for a metric that is not
+    a numeric column.
     """
     check_metric(trials, metric)
     is_finished = trials["status"] == Status.FINISHED
@@ -141,9 +141,9 @@ def mean_over_seeds(trials: "pd.DataFrame", metric: str, by: Sequence[str]) -> "
 
 
 def best_of(trials: "pd.DataFrame", metric: str, mode: str | None = None) -> float | None:
-    """Return the best value of a metric among finished rows, None if there is none.
+    """Return the best value of a metric among finished rows, None if there are none.
 
-    ``mode`` is ``max`` or ``min``, None for what is usual for the metric.
+    ``mode`` is ``max`` or ``min``, None for the metric's usual direction.
     """
     if metric not in trials:
         return None
@@ -155,12 +155,11 @@ def best_of(trials: "pd.DataFrame", metric: str, mode: str | None = None) -> flo
 def ranked(
     trials: "pd.DataFrame", metric: str, by: Sequence[str], mode: str | None = None
 ) -> "pd.DataFrame":
-    """Return ``mean_over_seeds`` with the best group first, never by a lucky seed.
+    """Return ``mean_over_seeds`` with the best group first, without favouring lucky seeds.
 
-    Groups with the most finished seeds (of all groups) come first, by their mean; after them
-    those with fewer, by number and then by mean: where seeds diverged, failed or are to come, the
-    mean of the others is no fair match for that of all. ``mode`` is ``max`` or ``min``, None for
-    what is usual for the metric. The index counts from 0.
+    Groups are sorted by their number of finished seeds, then by mean: if seeds diverged, failed or
+    have not run yet, the mean of the others cannot be compared fairly with a mean of all. ``mode``
+    is ``max`` or ``min``, None for the metric's usual direction. The index counts from 0.
     """
     is_ascending = is_lower_better(metric, mode)
     return mean_over_seeds(trials, metric, by).sort_values(
@@ -177,11 +176,11 @@ def leaderboard(
     n: int = 10,
     mode: str | None = None,
 ) -> "pd.DataFrame":
-    """Rank settings by the mean of a metric over their finished seeds, as ``ranked`` does.
+    """Rank settings by the mean of a metric over their finished seeds, like ``ranked``.
 
-    Gives up to ``n`` rows: ``mean``, ``sd`` and ``ci95`` as ``summarise`` does (null for one seed),
+    Return up to ``n`` rows: ``mean``, ``sd`` and ``ci95`` as in ``summarise`` (null for one seed),
     ``seeds`` (finished / all) and the settings that differ among all rows of ``trials``, with
-    ``sweep`` where they are of several sweeps.
+    ``sweep`` if there are several sweeps.
     """
     sweeps = ["sweep"] if "sweep" in trials and trials["sweep"].nunique() > 1 else []
     varied = sweeps + varied_settings(trials)
@@ -196,7 +195,7 @@ def leaderboard(
 
 
 def _repeats(trials: "pd.DataFrame", name: str, earlier: list[str]) -> bool:
-    """Return whether a setting only renames the values of an earlier one, where it applies."""
+    """Return whether a setting, where it applies, merely renames the values of an earlier one."""
     rows = trials[trials[name].notna()]
     return any(
         len(rows[[name, other]].drop_duplicates())
@@ -207,7 +206,7 @@ def _repeats(trials: "pd.DataFrame", name: str, earlier: list[str]) -> bool:
 
 
 def format_leaderboard(board: "pd.DataFrame", metric: str = "average_accuracy") -> str:
-    """Lay a leaderboard out as text, a line a row."""
+    """Format a leaderboard as text, one line per row."""
     if board.empty:
         return "no configuration has finished yet"
     shown = board.rename(columns={"mean": metric})
@@ -217,15 +216,15 @@ def format_leaderboard(board: "pd.DataFrame", metric: str = "average_accuracy") 
 
 
 def as_text(board: "pd.DataFrame", measures: Sequence[str]) -> str:
-    """Lay rows out as text, numbered from 1; ``measures`` are columns of four decimals."""
+    """Format rows as text, numbered from 1; ``measures`` are columns shown with four decimals."""
     shown = board.set_axis(range(1, len(board) + 1), axis="index")
     return in_texts(shown, measures).to_string()
 
 
 def in_texts(frame: "pd.DataFrame", measures: Sequence[str], spec: str = ".4f") -> "pd.DataFrame":
-    """Write the values of a table for people, null as ``show_value`` does.
+    """Convert the values of a table to texts for display, nulls as in ``show_value``.
 
-    ``measures`` are columns of numbers to write by ``spec``.
+    ``measures`` are numeric columns to format with ``spec``.
     """
     shown = frame.astype(object)
     for name in frame:

@@ -1,4 +1,4 @@
-"""Readers of the tables, safe while a sweep is writing them."""
+"""Readers of the tables, safe to use while a sweep is writing them."""
 
 import time
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ _ATTEMPTS = 100
 _PAUSE_S = 0.05
 _LOOKS_AT_DAMAGE = 5
 OURS = frozenset({"parts", "sweep.yaml", ".lock"})
-"""Names that tell the folder of a sweep."""
+"""Names that identify a sweep's folder."""
 
 
 class TableFiles(NamedTuple):
-    """The content of a table's files: of the folded one, if any, and the parts, oldest first."""
+    """The content of a table's files: the folded file, if any, and the parts, oldest first."""
 
     folded: pa.Table | None
     parts: dict[ResultsPath, pa.Table]
@@ -33,8 +33,9 @@ class TableFiles(NamedTuple):
 def read_trials(folder: str | Path | ResultsPath) -> "pd.DataFrame":
     """Read the table ``trials``: a row for each configuration that has ended.
 
-    ``folder`` is a sweep's, as a path or an address (``s3://BUCKET/NAME``). Raises ``InputError``
-    if there is none, a file is damaged, or the store can't be read; the other readers too.
+    ``folder`` is a sweep's folder, as a path or an address (``s3://BUCKET/NAME``). Like the other
+    readers, raise ``InputError`` if there is no such folder, a file is damaged, or the store cannot
+    be read.
     """
     return _read(folder, "trials")
 
@@ -52,8 +53,8 @@ def read_accuracy(folder: str | Path | ResultsPath) -> "pd.DataFrame":
 def statuses(folder: str | Path | ResultsPath) -> dict[str, tuple[str, int]]:
     """Map the id of each configuration that has ended to its status and attempt.
 
-    Looks through the files of the other tables, too, and raises ``InputError`` for a damaged one:
-    better before a run than when it folds them.
+    Also check the files of the other tables and raise ``InputError`` for a damaged one: better
+    before a run than when it folds them.
     """
     location = ResultsPath.of(folder)
     for name in TABLES:
@@ -80,8 +81,8 @@ def _read(folder: str | Path | ResultsPath, table: str) -> "pd.DataFrame":
 
 def _no_sweep(location: ResultsPath, table: str) -> InputError:
     return InputError(
-        f"{location}: expected the folder of a sweep (with {table}.parquet), found none there; "
-        f"`raysweep run FILE` makes one"
+        f"{location}: expected a sweep's folder (with {table}.parquet), found none; "
+        f"`raysweep run FILE` creates one"
     )
 
 
@@ -108,7 +109,7 @@ def _unreadable(location: ResultsPath, table: str, error: OSError) -> InputError
 
 
 def part_files(location: ResultsPath, table: str) -> list[ResultsPath]:
-    """List the part files of a table, oldest first. Raises ``OSError``."""
+    """List the part files of a table, oldest first. Raise ``OSError`` on failure."""
     folder = location / "parts" / table
     return [
         folder / name
@@ -120,9 +121,9 @@ def part_files(location: ResultsPath, table: str) -> list[ResultsPath]:
 def read_arrow(
     folder: str | Path | ResultsPath, table: str, columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """Read the folded file and the parts of a table; of rows with one key the last counts.
+    """Read the folded file and the parts of a table; the last row with a key wins.
 
-    Raises ``InputError`` as ``read_trials`` does; where there are no files the table is empty.
+    Raise ``InputError`` like ``read_trials``; without any files the table is empty.
     """
     location = ResultsPath.of(folder)
     found = _asked(location, table, columns)
@@ -138,13 +139,13 @@ def _asked(location: ResultsPath, table: str, columns: Sequence[str] | None) -> 
 
 
 def read_files(folder: ResultsPath, table: str, columns: Sequence[str] | None = None) -> TableFiles:
-    """Read all files of a table as they are at one moment.
+    """Read a consistent snapshot of all files of a table.
 
-    Raises ``InputError`` for a damaged file, ``OSError`` if the folder can't be read.
+    Raise ``InputError`` for a damaged file, ``OSError`` if the folder cannot be read.
     """
     n_damaged = 0
     for _ in range(_ATTEMPTS):
-        # Parts first: one that is folded meanwhile is gone when it is opened, and we start over.
+        # List parts first: if one is folded meanwhile, opening it fails and we start over.
         parts = part_files(folder, table)
         try:
             folded = _folded(folder / f"{table}.parquet", table, columns)
@@ -159,8 +160,8 @@ def read_files(folder: ResultsPath, table: str, columns: Sequence[str] | None = 
         except FileNotFoundError:
             time.sleep(_PAUSE_S)
         except InputError:
-            # A store's file that is replaced between the request for its size and the one for
-            # its content is read in part.
+            # If a store's file is replaced between the request for its size and the one for its
+            # content, only a part of it is read.
             n_damaged += 1
             if folder.local is not None or n_damaged == _LOOKS_AT_DAMAGE:
                 raise
@@ -176,7 +177,7 @@ def _folded(path: ResultsPath, table: str, columns: Sequence[str] | None) -> pa.
     except FileNotFoundError:
         if path.local is not None:
             raise
-        return None  # a store has no moment without the file once it is there
+        return None  # in a store, an existing file is never missing, not even for a moment
 
 
 def _decode(
@@ -185,23 +186,24 @@ def _decode(
     try:
         return checksums.decode(content, columns)
     except checksums.DamagedError as error:
-        # A row of `trials` vouches for those of the other tables: they are not trained again.
+        # A row of `trials` vouches for those of other tables, which are not trained again.
         way_on = (
-            "delete it and run the sweep again: it trains what the file held"
+            "delete it and run the sweep again to train what the file held"
             if table == "trials"
-            else f"delete it to go on without its rows of {table}, or train all again with --fresh"
+            else f"delete it to continue without its rows of {table}, or train everything again "
+            "with --fresh"
         )
         raise InputError(
-            f"{path}: expected a whole Parquet file, got a damaged one ({error}); {way_on}"
+            f"{path}: expected a complete Parquet file, got a damaged one ({error}); {way_on}"
         ) from None
 
 
 def unite(
     folder: ResultsPath, name: str, tables: Sequence[pa.Table], columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """Put a table's files into one table; of rows with one key the last counts.
+    """Unite the tables of a table's files; the last row with a key wins.
 
-    Raises ``InputError`` where a column has two types.
+    Raise ``InputError`` if a column has two types.
     """
     schema = TABLES[name].arrow
     empty = schema.empty_table().select(columns) if columns else schema.empty_table()
@@ -224,7 +226,7 @@ def unite(
 
 
 def _codes(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Replace texts by whole numbers: grouping by these takes a third of the time."""
+    """Replace texts with whole numbers, as grouping by these takes a third of the time."""
     if not pa.types.is_string(column.type):
         return column
     return pa.chunked_array([column.combine_chunks().dictionary_encode().indices])

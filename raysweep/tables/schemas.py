@@ -1,4 +1,4 @@
-"""The tables: every column with its type, its unit, its direction and a sentence."""
+"""The tables: every column with its type, unit, direction and description."""
 
 import typing
 from collections.abc import Mapping
@@ -34,7 +34,7 @@ def _arrow_type(annotation: Any) -> pa.DataType:
 
 
 def _setting(name: str) -> Column:
-    """Return the column of a setting; its axis follows from its values."""
+    """Return the column of a setting; plots choose its axis by its values."""
     field = Config.model_fields[name]
     return Column(f"{SETTING}{name}", _arrow_type(field.annotation), field.description or "")
 
@@ -46,7 +46,7 @@ def _accuracy(name: str, description: str) -> Column:
 
 
 def _difference(name: str, description: str, better: Direction) -> Column:
-    """Return the column of a difference of accuracies."""
+    """Return the column for a difference of accuracies."""
     return Column(name, _REAL, description, better=better, bounds=(-1.0, 1.0), is_metric=True)
 
 
@@ -69,13 +69,15 @@ def _duration(name: str, description: str) -> Column:
 
 
 _TRIALS = (
-    Column("config_id", _TEXT, "Hash of the configuration's canonical JSON."),
+    Column("config_id", _TEXT, "Configuration: a hash of its settings as canonical JSON."),
     Column("status", _TEXT, f"{_STATUSES}; metrics are null unless {Status.FINISHED}."),
-    _accuracy("average_accuracy", "Mean test accuracy over all tasks after the last one."),
+    _accuracy(
+        "average_accuracy", "Mean test accuracy over all tasks, measured after the last task."
+    ),
     _difference(
         "forgetting",
-        "Mean over the tasks before the last of their best earlier test accuracy minus the final"
-        " one (Chaudhry et al. 2018); null for one task and for joint training.",
+        "Best earlier minus final test accuracy, averaged over all tasks but the last (Chaudhry et"
+        " al. 2018); null for one task and for joint training.",
         Direction.LOWER,
     ),
     _accuracy(
@@ -83,41 +85,42 @@ _TRIALS = (
         "Test accuracy on task 1 after task 1; null for joint training.",
     ),
     _accuracy("first_task_accuracy_final", "Test accuracy on task 1 after the last task."),
-    _accuracy("last_task_accuracy", "Test accuracy on the last task after it."),
+    _accuracy("last_task_accuracy", "Test accuracy on the last task after the last task."),
     _difference(
         "backward_transfer",
-        "Mean over the tasks before the last of their final test accuracy minus the one right after"
-        " they were learned (BWT of Lopez-Paz and Ranzato 2017); null for one task and for joint"
+        "Final test accuracy minus the one right after learning the task, averaged over all tasks"
+        " but the last (BWT of Lopez-Paz and Ranzato 2017); null for one task and for joint"
         " training.",
         Direction.HIGHER,
     ),
     _difference(
         "forward_transfer",
-        "Mean over the tasks from the second of their test accuracy right before they were learned"
-        " minus the one before any training (FWT of Lopez-Paz and Ranzato 2017); null for one task,"
-        " for joint training, and where nothing was measured before training.",
+        "Test accuracy right before learning the task minus the one before any training, averaged"
+        " over all tasks but the first (FWT of Lopez-Paz and Ranzato 2017); null for one task, for"
+        " joint training, and if accuracy before training was not measured.",
         Direction.HIGHER,
     ),
     _accuracy(
         "learning_accuracy",
-        "Mean over the tasks of the test accuracy right after they were learned (Riemer et al."
+        "Test accuracy right after learning the task, averaged over all tasks (Riemer et al."
         " 2019); null for joint training.",
     ),
     _accuracy(
         "average_incremental_accuracy",
-        "Mean over the tasks of the mean test accuracy, right after a task, on all tasks learned by"
-        " then (Rebuffi et al. 2017); null for joint training.",
+        "Mean test accuracy on the tasks learned so far, measured after each task and averaged over"
+        " all tasks (Rebuffi et al. 2017); null for joint training.",
     ),
     _accuracy(
         "best_accuracy",
-        "Largest test accuracy by epoch (of `epochs`) in the last stage that trains a classifier;"
-        " chosen on test samples: an optimistic figure, as in the published single-task sweep.",
+        "Largest test accuracy of any epoch in the last stage that trains a classifier (see"
+        " `epochs`); optimistic, as it is selected on test samples, like the published single-task"
+        " sweep.",
     ),
-    Column("best_epoch", _WHOLE, "Epoch of `best_accuracy`, from 1; the earliest of equals."),
+    Column("best_epoch", _WHOLE, "Epoch of `best_accuracy`, from 1; the first if several tie."),
     _loss(
         "reconstruction_loss",
-        "Binary cross-entropy of the reconstruction of task 1 in the last epoch of the decoder"
-        f" (VIB) or the VAE, summed over pixels, {_PER_SAMPLE}; null where nothing learns to"
+        "Binary cross-entropy of the reconstruction of task 1 in the last epoch of training the"
+        f" decoder (VIB) or the VAE, summed over pixels, {_PER_SAMPLE}; null if no stage learns to"
         " reconstruct.",
     ),
     Column(
@@ -128,9 +131,13 @@ _TRIALS = (
         better=Direction.LOWER,
         is_metric=True,
     ),
-    Column("diverged_stage", _TEXT, "Stage in which the loss exploded; null unless diverged."),
-    Column("diverged_epoch", _WHOLE, "Epoch of that stage, from 1."),
-    Column("diverged_step", _WHOLE, "Step of that stage, from 1 and over its epochs."),
+    Column("diverged_stage", _TEXT, "Stage in which training diverged; null unless diverged."),
+    Column("diverged_epoch", _WHOLE, "Epoch of that stage in which it diverged, from 1."),
+    Column(
+        "diverged_step",
+        _WHOLE,
+        "Step of that stage at which it diverged, counted from 1 over all its epochs.",
+    ),
     _loss(
         "last_finite_loss",
         "Last finite total loss of that stage, mean per sample; null if there was none.",
@@ -138,42 +145,45 @@ _TRIALS = (
     Column(
         "stopped_rung",
         _WHOLE,
-        "Epochs of the classifier, over all tasks, after which the configuration stopped early;"
-        " null unless stopped. `epochs` may have later ones, of a run that ended early.",
+        "Classifier epochs, over all tasks, after which the configuration was stopped early; null"
+        " unless stopped. `epochs` may have later ones, from a run that ended early.",
     ),
-    Column("stopped_reason", _TEXT, "Why it stopped early, in one line."),
+    Column("stopped_reason", _TEXT, "Why it was stopped early, in one line; null unless stopped."),
     Column("error", _TEXT, "Why the configuration failed, in one line; null unless failed."),
-    Column("n_train_samples", _WHOLE, "Training samples, over all tasks."),
-    Column("n_test_samples", _WHOLE, "Test samples, over all tasks."),
+    Column("n_train_samples", _WHOLE, "Number of training samples of all tasks."),
+    Column("n_test_samples", _WHOLE, "Number of test samples of all tasks."),
     Column(
-        "weight_rec", _REAL, "Weight of the reconstruction in task 1, from beta_1.", is_metric=True
+        "weight_rec",
+        _REAL,
+        "Weight of the reconstruction loss in task 1, computed from beta_1.",
+        is_metric=True,
     ),
     Column(
         "weight_kl",
         _REAL,
-        "Weight of the KL term in task 1, from beta_1 and beta_2.",
+        "Weight of the KL term in task 1, computed from beta_1 and beta_2.",
         is_metric=True,
     ),
     _duration(
         "duration_s",
-        "Training time charged to the configuration: a stage's time is divided equally among"
-        " its lanes and the configurations that share a lane. A stage from the stage cache adds"
-        " nothing: it took no training now.",
+        "Training time charged to the configuration: each stage's time is divided equally among"
+        " its lanes and the configurations that share a lane. Stages from the stage cache add"
+        " nothing, as they were not trained again.",
     ),
     Column(
         "n_stored_stages",
         _WHOLE,
-        "How many of the configuration's stages were taken from the stage cache"
-        " (`stage_cache: true`) instead of run (after a lost worker its pack's own, too);"
-        " null if it failed.",
+        "Number of the configuration's stages that were taken from the stage cache"
+        " (`stage_cache: true`) instead of being run, including its own pack's after a lost"
+        " worker; null if it failed.",
     ),
     Column("started_at", _TIME, "When the configuration's pack started.", unit="UTC"),
     Column("ended_at", _TIME, "When the configuration ended.", unit="UTC"),
-    Column("host", _TEXT, "Host that ended the configuration."),
+    Column("host", _TEXT, "Host on which the configuration ended."),
     Column("device", _TEXT, "`cpu` or the name of the GPU."),
-    Column("attempt", _WHOLE, "1, or more after lost workers and failed runs."),
-    Column("raysweep_version", _TEXT, "Version of raysweep in the worker."),
-    Column("torch_version", _TEXT, "Version of torch in the worker."),
+    Column("attempt", _WHOLE, "Attempt number: 1, or more after lost workers and failed runs."),
+    Column("raysweep_version", _TEXT, "raysweep version in the worker."),
+    Column("torch_version", _TEXT, "torch version in the worker."),
 )
 
 _EPOCHS = (
@@ -181,37 +191,38 @@ _EPOCHS = (
     Column("stage", _TEXT, "Stage, such as `train_task_1` or `train_generator_1`."),
     Column("epoch", _WHOLE, "Epoch of the stage, from 1."),
     Column("task", _WHOLE, "Task whose data is new in the stage, from 1."),
-    Column("n_steps", _WHOLE, "Steps in the epoch."),
-    Column("n_samples", _WHOLE, "New samples seen in the epoch."),
-    _loss("loss", "Total loss as minimised, weights applied, mean per sample."),
+    Column("n_steps", _WHOLE, "Training steps in the epoch."),
+    Column("n_samples", _WHOLE, "New (not replayed) samples in the epoch."),
+    _loss("loss", "Total weighted loss, mean per sample."),
     _loss("class_loss", f"Cross-entropy on new data, {_PER_SAMPLE}."),
     _loss("kl_loss", f"KL term on new data, unweighted, {_PER_SAMPLE}."),
     _loss(
         "rec_loss",
-        f"Reconstruction's binary cross-entropy, unweighted, summed over pixels, {_PER_SAMPLE};"
-        " null where its weight is 0.",
+        f"Binary cross-entropy of the reconstruction, unweighted, summed over pixels,"
+        f" {_PER_SAMPLE}; null if its weight is 0.",
     ),
-    _loss("replay_class_loss", "Cross-entropy, mean per replayed sample."),
-    _loss("replay_kl_loss", "KL term, unweighted, mean per replayed sample."),
+    _loss("replay_class_loss", "Cross-entropy on replayed data, mean per replayed sample."),
+    _loss("replay_kl_loss", "KL term on replayed data, unweighted, mean per replayed sample."),
     _loss(
         "replay_rec_loss",
-        "Reconstruction's binary cross-entropy, unweighted, summed over pixels, mean per replayed"
-        " sample; null but for a continual generator.",
+        "Binary cross-entropy of the reconstruction of replayed data, unweighted, summed over"
+        " pixels, mean per replayed sample; null except for a continual generator.",
     ),
-    _accuracy("train_accuracy", "Share of correct predictions while training, on new data."),
+    _accuracy("train_accuracy", "Share of correct predictions on new data during training."),
     _accuracy(
         "test_accuracy",
-        "Test accuracy on the stage's task after the epoch; in joint training the mean over tasks.",
+        "Test accuracy on the stage's task after the epoch; for joint training, the mean over"
+        " tasks.",
     ),
     _accuracy(
         "average_accuracy",
-        "Mean test accuracy over the tasks learned so far, this one included; null unless"
+        "Mean test accuracy over the tasks so far, including the current one; null unless"
         " `early_stopping` is set.",
     ),
     _duration(
         "duration_s",
-        "Time of the epoch, divided among the configurations it served; null where the stage"
-        " was taken from the stage cache.",
+        "Time of the epoch, divided among the configurations that share it; null if the stage was"
+        " taken from the stage cache.",
     ),
 )
 
@@ -220,11 +231,11 @@ _ACCURACY = (
     Column(
         "after_task",
         _WHOLE,
-        "Task learned last, from 1; 0 before any training. Joint training learns all tasks at once:"
-        " the number of tasks.",
+        "Last task learned, from 1; 0 before any training; for joint training, the number of"
+        " tasks.",
     ),
-    Column("on_task", _WHOLE, "Task tested, from 1; later tasks too."),
-    _accuracy("accuracy", "Test accuracy."),
+    Column("on_task", _WHOLE, "Task tested, from 1; may be a task not learned yet."),
+    _accuracy("accuracy", "Test accuracy on `on_task` after learning `after_task`."),
 )
 
 TABLES: dict[str, TableSchema] = {
@@ -236,41 +247,41 @@ TABLES: dict[str, TableSchema] = {
         (*_TRIALS[:2], *map(_setting, Config.model_fields), *_TRIALS[2:]),
     ),
 }
-"""The tables by name, in the order they are written: a row of ``trials`` comes last, so it
-vouches for the others of its configuration."""
+"""The tables by name, in the order they are written: a row of ``trials`` comes last, so that it
+vouches for the other rows of its configuration."""
 
 _BY_NAME = {column.name: column for table in TABLES.values() for column in table.columns}
 
 
 def column_of(name: str) -> Column | None:
-    """Return what is declared of a column of any table; None for one of the user's own.
+    """Return the declaration of a column of any table; None for the user's own columns.
 
-    A name that several tables have is of one unit, direction and axis in all; the sentence is that
-    of ``trials``.
+    A column that several tables have shares unit, direction and axis; the description is that of
+    ``trials``.
     """
     return _BY_NAME.get(name)
 
 
 def setting_of(name: str) -> Column | None:
-    """Return the column of a setting by its name, short or whole; None for anything else."""
+    """Return the column of a setting by its short or full name; None for anything else."""
     column = _BY_NAME.get(name) or _BY_NAME.get(SETTING + name)
     return column if column is not None and column.is_setting else None
 
 
 def label_of(name: str) -> str:
-    """Return the name of any column in words, without its unit: ``average accuracy``."""
+    """Return the name of a column in words, without its unit: ``average accuracy``."""
     column = column_of(name)
     return column.label if column else in_words(name)
 
 
 def unit_of(name: str) -> str:
-    """Return the unit of a column; empty where it has none or is not of the tables."""
+    """Return the unit of a column; empty if it has none or is not in the tables."""
     column = column_of(name)
     return column.unit if column else ""
 
 
 def config_columns(config: Config) -> dict[str, Any]:
-    """Return what a configuration contributes to its row of ``trials``."""
+    """Return the values that a configuration contributes to its row of ``trials``."""
     row: dict[str, Any] = {"config_id": config.id}
     for name in DECLARATIONS:
         value = config.applicable.get(name)  # null where it does not apply
@@ -282,10 +293,10 @@ def config_columns(config: Config) -> dict[str, Any]:
 def config_of(row: "Mapping[Any, Any] | pd.Series[Any]") -> Config:
     """Rebuild the configuration of a row of ``trials``, the inverse of ``config_columns``.
 
-    ``row`` maps columns to values, as a dict or as a pandas Series of a DataFrame's row. Settings
-    that do not apply to the configuration are null; those that are newer than the row may be
-    missing. Raises ``InputError`` where others are, where
-    a value is none, and where the settings are not those that ``config_id`` stands for.
+    ``row`` maps columns to values: a dict, or a row of a DataFrame as a pandas Series. Settings
+    that do not apply to the configuration are null; those newer than the row may be missing. Raise
+    ``InputError`` if other settings are missing, for invalid values, and if the settings do not
+    match ``config_id``.
     """
     config_id = row.get("config_id")
     where = f"configuration {config_id}"
@@ -307,20 +318,20 @@ def config_of(row: "Mapping[Any, Any] | pd.Series[Any]") -> Config:
                 f"read trials with raysweep.results.read_trials"
             )
         raise InputError(
-            f"{where}: expected its settings in its row of trials, found those of {config.id}; "
+            f"{where}: expected its own settings in its row of trials, found those of {config.id}; "
             f"was the table edited, or written by another version of raysweep?"
         )
     return config
 
 
 def _plain(value: Any) -> Any:
-    """Turn a table's value into Python's own; None for null."""
+    """Convert a table's value to a Python value; None for null."""
     value = value.item() if hasattr(value, "item") else value
     return None if str(value) in ("nan", "<NA>") else value  # no setting can be NaN
 
 
 def _widths_or(name: str, value: Any) -> Any:
-    """Read widths from how ``show_widths`` writes them; give other settings' values as they are."""
+    """Parse widths written by ``show_widths``; return other settings' values unchanged."""
     if typing.get_origin(Config.model_fields[name].annotation) is not tuple:
         return value
     return str(value).split("-") if value else ()

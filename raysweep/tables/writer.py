@@ -1,4 +1,4 @@
-"""The only writer of a sweep's tables: part files, folded now and then."""
+"""The only writer of a sweep's tables: it writes part files and folds them from time to time."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,17 +19,17 @@ _FOLD_AFTER_PARTS = 200
 
 
 class Writer:
-    """Collect rows and append them to a sweep's tables as immutable part files.
+    """Collects rows and appends them to a sweep's tables as immutable part files.
 
-    Rows are acknowledged when ``flush`` returns. ``fold`` turns parts into one file a table.
-    Raises ``WriteError`` if the folder can't be read.
+    Rows are durable once ``flush`` returns. ``fold`` merges the parts into one file per table.
+    Raise ``WriteError`` if the folder cannot be read.
     """
 
     def __init__(self, folder: ResultsFolder) -> None:
         self.folder = folder
         self._rows: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
         self._n_written = 0
-        # Later runs sort after earlier ones even if the clock was set back.
+        # Later runs must sort after earlier ones even if the clock was set back.
         try:
             earlier = {name: part_files(folder.location, name) for name in TABLES}
         except OSError as error:
@@ -40,7 +40,7 @@ class Writer:
         self._run = max(time.time_ns(), latest + 1)
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Collect rows of a table; keys are its columns, absent ones are null."""
+        """Collect rows of a table; keys are column names, missing ones become null."""
         names = set(TABLES[table].arrow.names)
         for row in rows:
             unknown = set(row) - names
@@ -48,10 +48,10 @@ class Writer:
         self._rows[table].extend(dict(row) for row in rows)
 
     def flush(self) -> None:
-        """Write the collected rows, a part a table, ``trials`` last.
+        """Write the collected rows, one part per table, ``trials`` last.
 
-        Raises ``WriteError``, also if another driver has taken the folder; rows that were not
-        written are kept for the next call.
+        Raise ``WriteError`` on failure, also if another driver has taken the folder; rows that
+        were not written are kept for the next call.
         """
         if any(self._rows.values()):
             self._expect_lock()
@@ -82,9 +82,9 @@ class Writer:
             raise WriteError(self.folder.location, error) from None
 
     def fold(self) -> None:
-        """Fold the parts of every table into ``<table>.parquet``, written even if empty.
+        """Fold the parts of every table into ``<table>.parquet``, which is written even if empty.
 
-        Raises ``WriteError``.
+        Raise ``WriteError`` on failure.
         """
         self.flush()
         for name in TABLES:
@@ -100,7 +100,7 @@ class Writer:
             self._n_parts[name] = 0
         except OSError as error:
             raise WriteError(location, error) from None
-        except InputError as error:  # a file was damaged since the run began
+        except InputError as error:  # a file was damaged after the run began
             raise WriteError(location, str(error)) from None
 
     def _write_folded(self, name: str, found: TableFiles) -> None:
@@ -113,14 +113,14 @@ class Writer:
         if location.local is None and len(unite(location, name, parts)) == sum(map(len, parts)):
             delete_all(found.parts)
             return
-        # The oldest first: of two rows with one key the later one must not go before the other,
-        # or that one would count, if this is where the driver is killed.
+        # Oldest first: if the driver is killed here, an earlier row must not outlive a later one
+        # with the same key, as it would then win.
         for part in found.parts:
             part.delete()
 
 
 def _write(location: ResultsPath, content: bytes) -> None:
-    """Write a file, trying again for a while where a store can't be reached."""
+    """Write a file, retrying for a while if a store cannot be reached."""
     patiently(lambda: location.write_bytes(content))
 
 

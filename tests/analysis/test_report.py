@@ -500,7 +500,7 @@ def test_it_names_no_address_to_load_from(file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere",), "expected the folder of a sweep"),
+        (("nowhere",), "expected a sweep's folder"),
         (("SWEEP", "--metric", "average_acuracy"), "did you mean average_accuracy?"),
         (("SWEEP", "--where", "lr >"), "--where: expected a condition"),
         (("SWEEP", "--where", "lr > 5"), "no row of 96 meets"),

@@ -135,7 +135,7 @@ def test_sizes_are_checked_before_anything_starts(tmp_path: Path) -> None:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"x_train": np.zeros((60, 12))}, "expected x_train of uint8 pixels, 0 to 255, with shape"),
     ({"x_test": np.zeros(25, dtype=np.uint8)}, r"expected x_test of .* got uint8 \(25,\)"),
-    ({"x_test": np.zeros((25, 13), dtype=np.uint8)}, "expected x_test of 12 pixels each"),
+    ({"x_test": np.zeros((25, 13), dtype=np.uint8)}, "expected x_test with 12 pixels per image"),
     ({"x_train": np.zeros((0, 12), dtype=np.uint8)}, r"got uint8 \(0, 12\)"),
     ({"y_train": np.arange(59) % 5}, r"expected y_train of 60 whole numbers, .* got int64 \(59,\)"),
     ({"y_train": np.zeros(60)}, r"whole numbers, one for each image, got float64 \(60,\)"),

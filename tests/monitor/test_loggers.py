@@ -377,7 +377,7 @@ def test_tables_that_cannot_be_read_are_said_once(
         time.sleep(0.01)
     logging.close()
     assert len(looks) > 3  # the last one is at the end
-    assert said == ["note: nothing is logged for now: OSError: the store is gone"]
+    assert said == ["note: logging is suspended: OSError: the store is gone"]
     assert recorder.calls == []
 
 

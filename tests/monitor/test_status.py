@@ -57,7 +57,7 @@ def test_a_running_a_killed_and_a_finished_sweep_are_told_apart(tmp_path: Path) 
         wait_until(lambda: "train_task_1" in (folder / STATUS_FILE).read_text(), process)
         running = status(folder)
         assert running.returncode == 0, running.stderr
-        assert f"process {process.pid} on {socket.gethostname()} runs it" in running.stdout
+        assert f"running in process {process.pid} on {socket.gethostname()}" in running.stdout
         assert "train_task_1" in running.stdout
         assert "0 of 12 configurations" in running.stdout
         assert "go on with" not in running.stdout
@@ -67,7 +67,7 @@ def test_a_running_a_killed_and_a_finished_sweep_are_told_apart(tmp_path: Path) 
     killed = status(folder)
     assert f"no driver is running: process {process.pid} on" in killed.stdout
     assert "train_task_1" not in killed.stdout  # what the dead driver's file says is not of now
-    assert "go on with: " in killed.stdout
+    assert "continue with: " in killed.stdout
     assert "raysweep.tune" in killed.stdout
     done = run(write(tmp_path), "--fresh")
     assert done.returncode == 0
@@ -83,11 +83,11 @@ def test_a_lock_that_was_left_behind_is_no_killed_driver(tmp_path: Path) -> None
     ended = subprocess.Popen(["true"])
     os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # it stays as a zombie
     (folder / ".lock").write_text(f"process {ended.pid} on {socket.gethostname()}")
-    assert "ended without giving the folder back" not in status(folder).stdout
+    assert "ended without releasing the folder" not in status(folder).stdout
     (folder / "manifest.json").unlink()
-    assert "ended without giving the folder back" in status(folder).stdout
+    assert "ended without releasing the folder" in status(folder).stdout
     ended.wait()
-    assert "ended without giving the folder back" in status(folder).stdout
+    assert "ended without releasing the folder" in status(folder).stdout
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_an_object_store_tells_as_much(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert [(w.host, w.stage, w.n_configs) for w in running.workers] == [
             ("node-1", "train_task_2", 7)
         ]
-        assert f"{this_process()} runs it" in running.notes[0]
+        assert f"running in {this_process()}" in running.notes[0]
         done = status(address)
         assert done.returncode == 0, done.stderr
         assert "5 of 12 configurations" in done.stdout
@@ -136,7 +136,7 @@ def test_failures_are_listed_by_their_errors(tmp_path: Path) -> None:
     assert "2 failed: out of luck" in done.stdout
     assert f"{trials[2]['config_id']} failed: another" in done.stdout
     assert "13 finished" in done.stdout
-    assert "how much is to do is not known" in done.stdout
+    assert "the number of configurations is unknown" in done.stdout
 
 
 def test_looking_takes_no_lock_and_a_held_folder_is_told(tmp_path: Path) -> None:
@@ -198,7 +198,7 @@ def test_a_folder_that_is_no_sweep_is_one_line(tmp_path: Path) -> None:
         assert done.returncode == 2
         (line,) = done.stderr.splitlines()
         assert line.startswith("error: ")
-        assert "expected the folder of a sweep" in line
+        assert "expected a sweep's folder" in line
 
 
 def test_watching_a_pipe_gives_a_line_each_time(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_every_rule_has_a_case() -> None:
     source = "".join(file.read_text() for file in files)
     messages = " ".join(case.message for case in REFUSED.values() if case.table == "rule")
     wanted = [
-        "which experiment",
+        "a model of experiment",
         "with experiment vib",
         "tasks of two classes",
         "training samples of mnist_5k, got 4001; 0 takes all",
@@ -131,7 +131,7 @@ def test_every_rule_has_a_case() -> None:
         "it needs replay generative",
         "it needs one generator",
         "a buffer of at least",
-        "the batch size that mir chooses of them",
+        "(mir chooses a batch from",
         "(no such limit) or a number > 1",
     ]
     assert [part for part in wanted if part not in messages] == []
@@ -154,8 +154,8 @@ def test_what_the_data_do_not_have_is_one_line_too() -> None:
         "lower it or set data.drop_last false": {"batch_size": 411},
         "space.n_replay: expected at most 410, the samples of the smallest task, with selection "
         "random, got 411": {"replay": "simple", "n_replay": 411},
-        "space.n_candidates: expected at most 210, the samples of task 1 that selection ring "
-        "keeps, got 211": {
+        "space.n_candidates: expected at most 210, the samples that selection ring keeps of "
+        "task 1, got 211": {
             "replay": "simple",
             "selection": "ring",
             "n_replay": 400,

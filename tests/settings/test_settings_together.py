@@ -34,7 +34,7 @@ MLP = f"experiment: replay\n{SPLIT}"
 SIMPLE = f"{MLP}space: {{replay: simple, "
 RING = f"{SIMPLE}selection: ring, "
 MIR = f"{MLP}training: {{batch_size: 10}}\nspace: {{retrieval: mir, "
-NO_CANDIDATES = "space.retrieval: expected cycle, as there are no candidates for"
+NO_CANDIDATES = "space.retrieval: expected cycle, as"
 
 
 @pytest.mark.parametrize(
@@ -44,25 +44,27 @@ NO_CANDIDATES = "space.retrieval: expected cycle, as there are no candidates for
         (
             "experiment: replay\nspace: {model: vib}",
             "space.model: expected mlp with experiment replay, got vib, "
-            "which experiment replay_vib or vib or joint has",
+            "a model of experiment replay_vib or vib or joint",
         ),
         (
             "space: {model: mlp}",
             "space.model: expected comparison or vib with experiment replay_vib (the default), got "
-            "mlp, which experiment replay or joint has",
+            "mlp, a model of experiment replay or joint",
         ),
         (
             "experiment: vib\nspace: {model: comparison}",
             "space.model: expected vib with experiment vib, got comparison, "
-            "which experiment replay_vib or joint has",
+            "a model of experiment replay_vib or joint",
         ),
         (
             "experiment: vib\ndata: {n_tasks: 2}",
-            "data.n_tasks: expected 1 with experiment vib, got 2; experiment replay_vib has more",
+            "data.n_tasks: expected 1 with experiment vib, got 2; for more "
+            "tasks use experiment replay_vib",
         ),
         (
             "data: {n_tasks: 2}\nspace: {any_of: [{model: vib}, {experiment: vib}]}",
-            "data.n_tasks: expected 1 with experiment vib, got 2; experiment replay_vib has more",
+            "data.n_tasks: expected 1 with experiment vib, got 2; for more "
+            "tasks use experiment replay_vib",
         ),
         # samples
         (
@@ -132,7 +134,7 @@ NO_CANDIDATES = "space.retrieval: expected cycle, as there are no candidates for
         (
             f"{SIMPLE}selection: reservoir, n_replay_scope: per_task}}",
             "space.n_replay_scope: expected total with selection reservoir (it samples the whole "
-            "stream), got per_task; selection random draws the same from each task",
+            "stream), got per_task; use selection: random to draw equally from each task",
         ),
         (
             f"{SIMPLE}n_replay: 3, n_replay_scope: total}}",
@@ -173,14 +175,18 @@ NO_CANDIDATES = "space.retrieval: expected cycle, as there are no candidates for
             "raise it or set n_replay_scope per_task",
         ),
         # retrieval
-        (f"{MIR}replay: none}}", f"{NO_CANDIDATES} mir without replay, got mir"),
+        (
+            f"{MIR}replay: none}}",
+            f"{NO_CANDIDATES} mir has no candidates to choose from without replay, got mir",
+        ),
         (
             f"{MLP}space: {{replay: none, retrieval: generative_mir}}",
-            f"{NO_CANDIDATES} generative_mir without replay, got generative_mir",
+            f"{NO_CANDIDATES} generative_mir has no candidates to choose from "
+            "without replay, got generative_mir",
         ),
         (
             "data: {n_tasks: 1}\nspace: {replay: simple, retrieval: mir, n_candidates: 100}",
-            f"{NO_CANDIDATES} mir with one task, got mir",
+            f"{NO_CANDIDATES} mir has no candidates to choose from with one task, got mir",
         ),
         (
             f"{SIMPLE}retrieval: generative_mir}}",
@@ -195,34 +201,34 @@ NO_CANDIDATES = "space.retrieval: expected cycle, as there are no candidates for
         ),
         (
             f"{MIR}replay: simple, n_candidates: 9}}",
-            "space.n_candidates: expected from 10, the batch size that mir chooses of them, to "
-            "1000, the buffer after task 1, got 9",
+            "space.n_candidates: expected from 10 (mir chooses a batch from them) to "
+            "1000 (the buffer after task 1), got 9",
         ),
         (
             f"{MIR}replay: simple, n_candidates: 301, n_replay: 300}}",
-            "space.n_candidates: expected from 10, the batch size that mir chooses of them, to "
-            "300, the buffer after task 1, got 301",
+            "space.n_candidates: expected from 10 (mir chooses a batch from them) to "
+            "300 (the buffer after task 1), got 301",
         ),
         (
             f"{MIR}n_candidates: 301, n_replay: 300}}",
-            "space.n_candidates: expected from 10, the batch size that mir chooses of them, to "
-            "300, the buffer after task 1, got 301",
+            "space.n_candidates: expected from 10 (mir chooses a batch from them) to "
+            "300 (the buffer after task 1), got 301",
         ),
         (  # rings have the size that they have after the last task
             f"{MIR}replay: simple, selection: ring, n_replay: 300, n_replay_scope: total, "
             f"n_candidates: 76}}",
-            "space.n_candidates: expected from 10, the batch size that mir chooses of them, to "
-            "74, the buffer after task 1, got 76",
+            "space.n_candidates: expected from 10 (mir chooses a batch from them) to "
+            "74 (the buffer after task 1), got 76",
         ),
         (
             f"{MIR}replay: simple, selection: ring, n_replay: 39, n_replay_scope: total}}",
-            "space.n_replay: expected a buffer of at least 10 samples, a batch, after task 1 with "
-            "retrieval mir, got 8 (n_replay 39); raise it or lower training.batch_size",
+            "space.n_replay: expected a buffer of at least 10 samples (one batch) after task 1 "
+            "with retrieval mir, got 8 (n_replay 39); raise it or lower training.batch_size",
         ),
         (
             "space: {replay: simple, retrieval: mir, n_replay: 99}",
-            "space.n_replay: expected a buffer of at least 100 samples, a batch, after task 1 with "
-            "retrieval mir, got 99 (n_replay 99); raise it or lower training.batch_size",
+            "space.n_replay: expected a buffer of at least 100 samples (one batch) after task 1 "
+            "with retrieval mir, got 99 (n_replay 99); raise it or lower training.batch_size",
         ),
         # limits of the numbers
         (

@@ -97,7 +97,7 @@ def assert_exact_or_named(
         frame = READERS[table](folder)
     except InputError as error:
         text = str(error)
-        assert text.startswith(f"{path}: expected a whole Parquet file, got a damaged one (")
+        assert text.startswith(f"{path}: expected a complete Parquet file, got a damaged one (")
         assert "delete it" in text and "\n" not in text
         return True
     pd.testing.assert_frame_equal(frame, whole)
@@ -158,9 +158,9 @@ def test_a_damaged_file_is_told_before_a_run_writes_anything(
     folder = shutil.copytree(written, tmp_path / "sweep")
     path = files_of(folder, table, is_folded=False)
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(InputError, match=rf"{path.name}: expected a whole Parquet file") as error:
+    with pytest.raises(InputError, match=rf"{path.name}: expected a complete Parq") as error:
         statuses(folder)
-    is_trained_again = "run the sweep again: it trains what the file held" in str(error.value)
+    is_trained_again = "run the sweep again to train what the file held" in str(error.value)
     assert is_trained_again == (table == "trials")
 
 
@@ -180,7 +180,7 @@ def test_damage_during_a_run_stops_the_fold_and_keeps_every_file(
     path = files_of(folder.path, "epochs", is_folded=False)
     path.write_bytes(path.read_bytes()[:-9])
     before = {file: file.read_bytes() for file in folder.path.rglob("*.parquet")}
-    with pytest.raises(WriteError, match=f"{path.name}: expected a whole Parquet file"):
+    with pytest.raises(WriteError, match=f"{path.name}: expected a complete Parquet file"):
         Writer(folder).fold()
     folder.close()
     assert {file: file.read_bytes() for file in folder.path.rglob("*.parquet")} == before
@@ -196,7 +196,7 @@ def test_files_without_a_digest_are_read_and_their_damage_is_told(tmp_path: Path
     content = path.read_bytes()
     for n_bytes in range(len(content)):
         path.write_bytes(content[:n_bytes])
-        with pytest.raises(InputError, match="expected a whole Parquet file, got a damaged one"):
+        with pytest.raises(InputError, match="expected a complete Parquet file, got a damaged one"):
             read_accuracy(folder.path)
 
 
@@ -206,7 +206,7 @@ def test_a_digest_that_is_lost_is_missed() -> None:
     assert checksums.decode(content).equals(table)
     (n_footer,) = struct.unpack("<I", content[-8:-4])
     footer = len(content) - 8 - n_footer
-    with pytest.raises(checksums.DamagedError, match="digest is gone"):
+    with pytest.raises(checksums.DamagedError, match="digest is missing"):
         checksums.decode(content[: footer - checksums._N_SEAL] + content[footer:])
 
 

@@ -270,7 +270,7 @@ def test_a_killed_driver_leaves_whole_files_and_another_goes_on_when_its_lease_e
     folder.close()
     (line,) = said
     assert f"process {driver.pid} on {socket.gethostname()} holds it" in line
-    assert "unless it is alive" in line
+    assert "unless it is still alive" in line
 
 
 def test_an_interrupt_leaves_a_whole_file(folder: ResultsFolder, monkeypatch: Patch) -> None:
@@ -573,7 +573,7 @@ def test_a_missing_bucket_is_named(server: StoreServer, act: Callable[[str], obj
 
 
 def test_a_missing_sweep_in_a_store_is_named(address: str) -> None:
-    with pytest.raises(InputError, match="expected the folder of a sweep"):
+    with pytest.raises(InputError, match="expected a sweep's folder"):
         read_trials(address)
 
 
@@ -693,7 +693,7 @@ def test_something_foreign_in_a_store_is_refused(address: str) -> None:
     location = ResultsPath.of(address)
     (location / "thesis.tex").write_bytes(b"...")
     for foreign in (location, location / "thesis.tex"):
-        with pytest.raises(InputError, match="expected no folder or that of a sweep"):
+        with pytest.raises(InputError, match="expected no folder or a sweep's folder"):
             ResultsFolder(foreign).open()
     assert location.tree() == ["thesis.tex"]
 

@@ -229,7 +229,7 @@ def test_where_no_setting_is_whole_there_is_an_empty_front(ended: Ended) -> None
     ended.rows({0.01: both(0.5, 0.25)[:1], 0.02: both(0.5, None)})
     first, *_ = ended.end("[average_accuracy, forgetting]")
     assert first == (
-        "no setting has finished in all of its seeds with a value of "
+        "no setting has finished for all of its seeds with a value of "
         "average_accuracy and forgetting"
     )
     front = read_pareto(ended.folder.location)
@@ -286,7 +286,7 @@ def test_a_later_run_replaces_the_table_and_one_for_one_metric_deletes_it(ended:
     assert read_pareto(ended.folder.location)["config/lr"].tolist() == [0.02]
     ended.end("average_accuracy")
     assert "pareto.parquet" not in ended.folder.location.names()
-    with pytest.raises(InputError, match="the run of such a search writes it at its end"):
+    with pytest.raises(InputError, match="a run of such a search writes it when it ends"):
         read_pareto(ended.folder.location)
     ended.end("average_accuracy")
 
@@ -300,7 +300,7 @@ def test_a_damaged_table_is_named_and_written_anew(ended: Ended) -> None:
     file.write_bytes(content)
     with pytest.raises(InputError) as caught:
         read_pareto(ended.folder.location)
-    assert str(caught.value).startswith(f"{file}: expected a whole Parquet file, got a damaged one")
+    assert str(caught.value).startswith(f"{file}: expected a complete Parquet file, got a")
     assert "\n" not in str(caught.value)
     ended.end("[average_accuracy, forgetting]")
     assert len(read_pareto(ended.folder.location)) == 1

@@ -126,7 +126,7 @@ def test_a_damaged_part_is_named_with_the_way_on(folder: ResultsFolder) -> None:
     writer.flush()
     (part,) = (folder.path / "parts" / "accuracy").iterdir()
     part.write_bytes(part.read_bytes()[:-20])
-    with pytest.raises(InputError, match=f"{part.name}.*damaged.*delete it to go on"):
+    with pytest.raises(InputError, match=f"{part.name}.*damaged.*delete it to continue"):
         read_accuracy(folder.path)
 
 
@@ -154,13 +154,13 @@ def test_a_table_of_an_older_version_gains_null_columns(folder: ResultsFolder) -
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("...")
-    with pytest.raises(InputError, match="expected no folder or that of a sweep"):
+    with pytest.raises(InputError, match="expected no folder or a sweep's folder"):
         ResultsFolder(tmp_path).open()
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
 def test_a_missing_sweep_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing: expected the folder of a sweep"):
+    with pytest.raises(InputError, match=r"nothing: expected a sweep's folder"):
         read_trials(tmp_path / "nothing")
 
 

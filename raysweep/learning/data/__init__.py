@@ -1,5 +1,5 @@
-"""Data: sources as uint8 arrays, task sequences made of them, batch order.
+"""Data: sources as uint8 arrays, task sequences made from them, and batch order.
 
-``sources`` needs NumPy only, so the driver starts without torch; ``task_sequences`` has the
+``sources`` needs only NumPy, so that the driver starts without torch; ``task_sequences`` makes the
 tensors.
 """

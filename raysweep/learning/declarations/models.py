@@ -19,19 +19,19 @@ OPTIMIZERS = ("adam", "adamw", "adagrad", "rmsprop", "sgd")
 
 
 class ModelSettings(TrainingSettings):
-    """What learns."""
+    """Settings of models and optimisers."""
 
     model: Annotated[str, Choice(words_in("models"))] = setting(
         "vib",
         "space",
-        "Model that learns the tasks; mlp (no bottleneck) with experiments replay and joint.",
+        "Model that learns the tasks; mlp (no bottleneck) only in experiments replay and joint.",
         Part.CLASSIFIER,
         decides=lambda config: True,
     )
     n_bottleneck: Count = setting(
         100,
         "space",
-        "Width Z of the bottleneck, and of the VAE's.",
+        "Width Z of the bottleneck, and of the separate VAE's latent space.",
         Part.BOTTLENECK,
         Part.VAE,
         when(Part.REPLAY, retrieval=("generative_mir",)),
@@ -47,7 +47,8 @@ class ModelSettings(TrainingSettings):
     rec_decoder_widths: Widths = setting(
         (200, 200),
         "space",
-        "Hidden widths of the reconstruction decoder; the VAE's, whose encoder mirrors them.",
+        "Hidden widths of the reconstruction decoder, or of the separate VAE's decoder, which its "
+        "encoder mirrors.",
         Part.RECONSTRUCTION,
         Part.VAE,
         when(Part.REPLAY, retrieval=("generative_mir",)),
@@ -55,14 +56,15 @@ class ModelSettings(TrainingSettings):
     nonlinearity: Literal["relu", "leaky_relu", "elu", "tanh", "sigmoid"] = setting(
         "relu",
         "space",
-        "Between the layers of classifier and VIB (the VAE always uses relu).",
+        "Nonlinearity between the layers of classifier and VIB (the separate VAE always uses "
+        "relu).",
         Part.CLASSIFIER,
     )
     dropout: Real = setting(
         0.0,
         "space",
-        "Probability that a training step leaves out a hidden unit of the encoder, or of the MLP "
-        "(Srivastava et al. 2014); tests, labels and the virtual step of retrieval are without it.",
+        "Probability of dropping a hidden unit of the encoder, or of the MLP, in a training step "
+        "(Srivastava et al. 2014); off when testing, labelling and in retrieval's virtual step.",
         Part.HIDDEN_LAYERS,
         varies=Varies.BY_LANE,
         ge=0,
@@ -71,8 +73,9 @@ class ModelSettings(TrainingSettings):
     variance: Literal["exp", "softplus"] = setting(
         "exp",
         "space",
-        "How a bottleneck's standard deviation comes from the encoder's output s: exp(s / 2), or "
-        "softplus(s - 5) as in the deep VIB paper (the VAE always uses exp).",
+        "How the bottleneck's standard deviation is computed from the encoder's output s: "
+        "exp(s / 2), or softplus(s - 5) as in the deep VIB paper (the separate VAE always uses "
+        "exp).",
         Part.BOTTLENECK,
     )
     optimizer: Annotated[str, Choice(OPTIMIZERS)] = setting(
@@ -91,14 +94,14 @@ class ModelSettings(TrainingSettings):
         "constant",
         "space",
         "Learning rate within a task: lr, lr * lr_decay^(epochs done), or lr times a cosine that "
-        "goes from 1 to 0 over the epochs (SGDR without restarts, arXiv 1608.03983, equation 5).",
+        "falls from 1 to 0 over the epochs (SGDR without restarts, arXiv 1608.03983, equation 5).",
         Part.CLASSIFIER,
         varies=Varies.BY_LANE,
     )
     lr_decay: Real = setting(
         0.97,
         "space",
-        "Factor of the exponential schedule.",
+        "Factor per epoch of the exponential lr_schedule.",
         when(Part.CLASSIFIER, lr_schedule=("exponential",)),
         varies=Varies.BY_LANE,
         gt=0,
@@ -107,7 +110,8 @@ class ModelSettings(TrainingSettings):
     weight_decay: Real = setting(
         0.0,
         "space",
-        "L2 penalty as in torch.optim: added to the gradient; of adamw a decay beside it.",
+        "Weight decay as in torch.optim: an L2 penalty added to the gradient, or decoupled from it "
+        "for adamw.",
         Part.TRAINING,
         varies=Varies.BY_LANE,
         ge=0,
@@ -125,8 +129,8 @@ class ModelSettings(TrainingSettings):
     clip_norm: Real = setting(
         0.0,
         "space",
-        "Greatest norm of a configuration's gradient, to which it is scaled down as "
-        "torch.nn.utils.clip_grad_norm_ does; 0: as it is.",
+        "Largest norm of a configuration's gradient; a larger gradient is scaled down as by "
+        "torch.nn.utils.clip_grad_norm_; 0: no clipping.",
         Part.TRAINING,
         varies=Varies.BY_LANE,
         ge=0,
@@ -134,14 +138,16 @@ class ModelSettings(TrainingSettings):
     optimizer_state: Literal["auto", "reset", "keep"] = setting(
         "auto",
         "space",
-        "Optimiser state at a new task; auto resets it for vib, else keeps it.",
+        "Whether a new task resets or keeps the optimiser state; auto: reset for vib, keep for the "
+        "other models.",
         when(Part.LATER_TASK, freeze_encoder=(False,)),
         varies=Varies.BY_LANE,
     )
     beta_1: Real = setting(
         0.0,
         "space",
-        "VIB: weight of the reconstruction if negative (as -beta_1), of the KL if positive.",
+        "VIB: if negative, -beta_1 weighs the reconstruction loss; if positive, beta_1 is added to "
+        "the weight of the KL.",
         Part.RECONSTRUCTION,
         varies=Varies.BY_LANE,
     )

@@ -1,4 +1,4 @@
-"""Settings of how long is trained, in which batches, and how it is tested."""
+"""Settings of training and testing: epochs, batches, averaging, precision."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ from raysweep.learning.declare import (
 
 
 class TrainingSettings(TaskSettings):
-    """How it is trained."""
+    """Settings of training and testing."""
 
     epochs: Count = setting(
         10,
@@ -29,7 +29,7 @@ class TrainingSettings(TaskSettings):
     generator_epochs: Count = setting(
         0,
         "training",
-        "Epochs per task of a separate VAE; 0 takes as many as `epochs`.",
+        "Epochs per task of a separate VAE; 0: same as `epochs`.",
         Part.VAE,
         ge=0,
         le=100_000,
@@ -37,7 +37,7 @@ class TrainingSettings(TaskSettings):
     batch_size: Count = setting(
         100,
         "training",
-        "Samples per batch, of new data and of replay alike.",
+        "Samples per batch; a step takes this many new samples and as many replayed ones.",
         Part.TRAINING,
         when(Part.CHOSEN, selection=("ring",)),
         ge=1,
@@ -46,7 +46,7 @@ class TrainingSettings(TaskSettings):
     eval_samples: Count = setting(
         0,
         "training",
-        "Draws of z per test sample; 0 takes the mean of z, k averages k softmax outputs.",
+        "Draws of z per test sample, whose softmax outputs are averaged; 0 uses the mean of z.",
         Part.BOTTLENECK,
         ge=0,
         le=1000,
@@ -54,14 +54,15 @@ class TrainingSettings(TaskSettings):
     reduction: Literal["auto", "sum", "mean"] = setting(
         "auto",
         "training",
-        "Whether a classifier minimises sums over a batch or means; auto: mean for mlp, else sum.",
+        "Whether a classifier minimises the sum or the mean over a batch; auto: mean for mlp, "
+        "otherwise sum.",
         Part.CLASSIFIER,
     )
     label_smoothing: Real = setting(
         0.0,
         "training",
-        "Share of the target that a classifier's new samples spread evenly over all classes, as in "
-        "torch.nn.CrossEntropyLoss; labels in a replay buffer are taken as they are.",
+        "Label smoothing of a classifier's new samples, as in torch.nn.CrossEntropyLoss; labels in "
+        "a replay buffer are not smoothed.",
         Part.CLASSIFIER,
         ge=0,
         le=1,
@@ -69,8 +70,8 @@ class TrainingSettings(TaskSettings):
     ema_decay: Real = setting(
         0.0,
         "training",
-        "Classifiers are tested with an exponential moving average of their weights, that keeps "
-        "this share at each step; 0 takes the weights themselves.",
+        "Decay per step of the exponential moving average of the weights that classifiers are "
+        "tested with; 0 tests the weights themselves.",
         Part.CLASSIFIER,
         ge=0,
         lt=1,
@@ -78,6 +79,7 @@ class TrainingSettings(TaskSettings):
     tf32: Flag = setting(
         False,
         "training",
-        "Whether matrix products on a GPU may round their inputs to TF32 (10 bits); not on a CPU.",
+        "Whether matrix products on a GPU may round their inputs to TF32 (10 bits); no effect on a "
+        "CPU.",
         Part.EVERY,
     )

@@ -1,4 +1,4 @@
-"""Ways of not forgetting, one a file; the file's name is the word for it in ``replay:``."""
+"""Methods against forgetting, one file each; the file's name is its word in ``replay:``."""
 
 from raysweep.learning.declare import load_words
 from raysweep.learning.methods._method import Method, buffer_rows, has_total

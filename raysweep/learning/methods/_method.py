@@ -1,4 +1,4 @@
-"""What a way of not forgetting is."""
+"""The base class of methods against forgetting."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -13,35 +13,36 @@ if TYPE_CHECKING:
 
 
 class Method:
-    """What a configuration keeps between tasks; a subclass a file, its word in ``replay:``.
+    """What a configuration keeps between tasks.
 
-    The defaults are those of one that keeps nothing.
+    Each subclass has its own file, whose name is its word in ``replay:``. The defaults here
+    describe a method that keeps nothing.
     """
 
     part: ClassVar[Part | None] = None
-    """The part of a stage that fills the buffer; None where there is no such stage."""
+    """The part of a stage that fills the buffer; None if there is no such stage."""
     generates: ClassVar[bool] = False
-    """Whether what is replayed is generated, and not real samples."""
+    """Whether the replayed samples are generated rather than real."""
 
     def scope(self, config: Settings, generator: str) -> str:
-        """Return what ``n_replay_scope: auto`` stands for, with what ``generator`` stands for."""
+        """Return what ``n_replay_scope: auto`` stands for, given the resolved ``generator``."""
         return "per_task"
 
     def check(self, config: Settings) -> None:
-        """Raise ``InputError`` for settings that do not go with it."""
+        """Raise ``InputError`` for settings that are incompatible with the method."""
 
     def parents(
         self, config: Settings, models: Sequence[Stage], generators: Sequence[Stage]
     ) -> dict[str, str]:
-        """Return what a filled buffer depends on: roles to fingerprints of stages so far."""
+        """Return the stages that a filled buffer depends on, as fingerprints by role."""
         return {}
 
     def keeps_earlier(self, config: Settings) -> bool:
-        """Return whether a buffer takes up the one of the tasks before."""
+        """Return whether a buffer includes the buffer of the earlier tasks."""
         return True
 
     def is_by_task(self, config: Settings) -> bool:
-        """Return whether a buffer has a budget for each task."""
+        """Return whether a buffer has a separate budget for each task."""
         return True
 
     def is_by_class(self, config: Settings) -> bool:
@@ -49,11 +50,11 @@ class Method:
         return False
 
     def size(self, config: Settings, n_tasks: int) -> list[object]:
-        """Return what tells whether two buffers of ``n_tasks`` tasks have equal sizes."""
+        """Return a value that is equal for buffers of equal size after ``n_tasks`` tasks."""
         return [buffer_rows(config, n_tasks)]
 
     def fill(self, context: "Context", lanes: "Sequence[Lane]") -> "list[Buffer]":
-        """Make the samples of a task for the buffer of each lane, one group of stages."""
+        """Make a task's samples for the buffers of the lanes, which form one group of stages."""
         raise NotImplementedError
 
 
@@ -63,5 +64,5 @@ def has_total(config: Settings) -> bool:
 
 
 def buffer_rows(config: Settings, n_tasks: int) -> int:
-    """Return the most samples that a buffer has after ``n_tasks`` tasks."""
+    """Return the largest size of a buffer after ``n_tasks`` tasks."""
     return config.n_replay * (1 if has_total(config) else n_tasks)

@@ -22,11 +22,11 @@ class Generative(Method):
     generates = True
 
     def scope(self, config: Settings, generator: str) -> str:
-        """Return total for one generator of all tasks."""
+        """Return total for a single generator of all tasks, otherwise per_task."""
         return "total" if generator == "continual" else "per_task"
 
     def check(self, config: Settings) -> None:
-        """Refuse generators and labelers that do not go with the model or the tasks."""
+        """Refuse generators and labelers that are incompatible with the model or the tasks."""
         generators = MODELS[config.model].generators
         if config.generator not in generators:
             raise InputError(
@@ -48,7 +48,7 @@ class Generative(Method):
     def parents(
         self, config: Settings, models: Sequence[Stage], generators: Sequence[Stage]
     ) -> dict[str, str]:
-        """Return what generates and what labels: of the last task, or of each so far."""
+        """Return the stages that generate and label: the last task's, or those of each task."""
         parents: dict[str, str] = {}
         numbered: dict[str, str] = {}
         if generators and config.generator == "per_task":
@@ -63,11 +63,11 @@ class Generative(Method):
         return parents | numbered
 
     def keeps_earlier(self, config: Settings) -> bool:
-        """Return whether images are made and labelled once, after their task."""
+        """Return whether images are generated and labelled once, after their task."""
         return config.labeler == "at_generation"
 
     def is_by_task(self, config: Settings) -> bool:
-        """Return whether images are made once and kept, or by each task's own VAE."""
+        """Return whether images are generated once and kept, or by one VAE per task."""
         return self.keeps_earlier(config) or config.generator == "per_task"
 
     def fill(self, context: "Context", lanes: "Sequence[Lane]") -> "list[Buffer]":

@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 
 class Simple(Method):
-    """Keeps real samples, chosen by ``selection`` at the end of their task."""
+    """Keeps real samples, which ``selection`` chooses at the end of their task."""
 
     part = Part.CHOSEN
 
     def scope(self, config: Settings, generator: str) -> str:
-        """Return total for a reservoir, which samples the whole stream."""
+        """Return total for a reservoir, which samples the whole stream, otherwise per_task."""
         return "total" if config.selection == "reservoir" else "per_task"
 
     def check(self, config: Settings) -> None:
-        """Refuse a reservoir of each task."""
+        """Refuse a separate reservoir for each task."""
         if config.selection == "reservoir" and config.n_replay_scope == "per_task":
             raise InputError(
                 "space.n_replay_scope: expected total with selection reservoir (it samples the "
-                "whole stream), got per_task; selection random draws the same from each task"
+                "whole stream), got per_task; use selection: random to draw equally from each task"
             )
 
     def parents(
         self, config: Settings, models: Sequence[Stage], generators: Sequence[Stage]
     ) -> dict[str, str]:
-        """Return the model where distances are measured in its features."""
+        """Return the model if distances are measured in its features."""
         is_by_features = config.selection in FEATURE_SELECTIONS
         if is_by_features and config.selection_features == "encoder":
             return {"model": models[-1].fingerprint}
@@ -47,11 +47,11 @@ class Simple(Method):
         return config.selection != "reservoir"
 
     def is_by_class(self, config: Settings) -> bool:
-        """Return whether the selection goes class by class."""
+        """Return whether samples are selected class by class."""
         return config.selection not in ("random", "reservoir")
 
     def size(self, config: Settings, n_tasks: int) -> list[object]:
-        """Return the size, or what it depends on where tasks may have less to give."""
+        """Return the size, or what determines it where a task may have fewer samples."""
         if self.is_by_class(config):
             kind = "ring" if config.selection == "ring" else "by_class"
             return [kind, config.n_replay, has_total(config)]

@@ -1,4 +1,4 @@
-"""The models, one a file; the file's name is the word for it in ``model:``."""
+"""The models, one file each; the file's name is its word in ``model:``."""
 
 from raysweep.learning.declare import load_words
 from raysweep.learning.models._model import Model, Network

@@ -1,4 +1,4 @@
-"""What a model is; its file has nothing of torch, so that planning can ask it, too."""
+"""The base class of models, free of torch so that planning can import it."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,12 +10,12 @@ from raysweep.learning.stacked.layout import Layout, ParameterSpec, chain_specs,
 
 @dataclass(frozen=True)
 class Network:
-    """Which chains of a layout a stage trains: encoder, decoders of classes and of images.
+    """The chains of a layout that a stage trains: encoder, class decoder and image decoder.
 
-    This is the forward pass: ``training.objectives`` computes it under autograd, which is the
-    definition, ``training.step`` fast. Without ``has_latent`` z is the encoder's last layer,
-    else it is drawn from a Gaussian; ``variance`` says how its spread comes from the encoder's
-    output.
+    They describe the forward pass. ``training.objectives`` computes it under autograd, which is
+    the definition; ``training.step`` computes it fast. Without ``has_latent``, z is the encoder's
+    last layer, otherwise a draw from a Gaussian whose spread follows from the encoder's output as
+    set by ``variance``.
     """
 
     encoder: str
@@ -27,32 +27,32 @@ class Network:
 
 
 class Model:
-    """A model; a subclass a file, whose name is the word for it in ``model:``.
+    """A model; each subclass has its own file, whose name is its word in ``model:``.
 
-    The defaults are those of a classifier with a stochastic bottleneck of its own.
+    The defaults here describe a classifier with a stochastic bottleneck.
     """
 
     experiments: ClassVar[tuple[str, ...]] = ()
     """The experiments that train it."""
     has_latent: ClassVar[bool] = True
-    """Whether z is drawn; without it no setting of a bottleneck applies."""
+    """Whether z is drawn; if not, the settings of the bottleneck do not apply."""
     has_hidden_layers: ClassVar[bool] = True
-    """Whether its encoder has layers of ``encoder_widths``; without them neither these nor their
-    dropout apply."""
+    """Whether its encoder has the hidden layers of ``encoder_widths``; if not, neither this setting
+    nor ``dropout`` applies."""
     decodes_images: ClassVar[bool] = False
-    """Whether it reconstructs its inputs, and so generates its own replay from z."""
+    """Whether it reconstructs its inputs and can thus generate its own replay from z."""
     reduction: ClassVar[str] = "sum"
     optimizer_state: ClassVar[str] = "keep"
-    """What ``auto`` stands for."""
+    """The values that ``auto`` stands for."""
     generators: ClassVar[tuple[str, ...]] = ("per_task", "continual")
-    """What may generate its replay."""
+    """The values of ``generator`` that it accepts."""
 
     def default_generator(self, config: Settings) -> str:
         """Return what ``generator: auto`` stands for."""
         return self.generators[0]
 
     def loss_weights(self, config: Settings) -> tuple[float, float]:
-        """Return the weights of reconstruction and KL where a classifier starts to learn."""
+        """Return the weights of reconstruction loss and KL in a classifier's first stage."""
         return 0.0, config.beta_2
 
     def n_latent(self, config: Settings) -> int:
@@ -60,7 +60,7 @@ class Model:
         return config.n_bottleneck
 
     def layout(self, config: Settings, has_images: bool) -> Layout:
-        """Lay the parameters out; with ``has_images`` those of the reconstruction, too."""
+        """Lay out the parameters; ``has_images`` adds those of the image decoder."""
         widths = config.encoder_widths if self.has_hidden_layers else ()
         hidden, z = (n_inputs(config), *widths), self.n_latent(config)
         specs = self._encoder(hidden, z)
@@ -76,7 +76,7 @@ class Model:
         return chain_specs("encoder", hidden)
 
     def network(self, config: Settings, has_images: bool) -> Network:
-        """Name the chains that a stage trains."""
+        """Return the chains that a stage trains."""
         return Network(
             "encoder",
             "class_decoder",

@@ -1,4 +1,4 @@
-"""The separate VAE that generates replay for models without a decoder of images."""
+"""The separate VAE that generates replay for models without an image decoder."""
 
 from raysweep.learning.data.task_kinds import n_inputs
 from raysweep.learning.declarations import Settings
@@ -12,7 +12,7 @@ class Vae(Model):
     decodes_images = True
 
     def loss_weights(self, config: Settings) -> tuple[float, float]:
-        """Return ones: reconstruction and KL as they are."""
+        """Return ones: reconstruction loss and KL are not weighted."""
         return 1.0, 1.0
 
     def layout(self, config: Settings, has_images: bool = True) -> Layout:
@@ -22,7 +22,7 @@ class Vae(Model):
         return Layout(specs + chain_specs("vae_decoder", (z, *widths, d)))
 
     def network(self, config: Settings, has_images: bool = True) -> Network:
-        """Name its chains; between layers there is always a ReLU."""
+        """Return its chains; the nonlinearity is always ReLU."""
         return Network("vae_encoder", None, "vae_decoder", "relu")
 
 

@@ -1,4 +1,4 @@
-"""The comparison classifier: a VIB without reconstruction, whose replay a separate VAE makes."""
+"""The comparison classifier: a VIB without reconstruction; a separate VAE generates its replay."""
 
 from raysweep.learning.models._model import Model
 

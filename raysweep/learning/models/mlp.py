@@ -1,4 +1,4 @@
-"""The multi-layer perceptron: z is the last hidden layer, as it is."""
+"""The multi-layer perceptron: z is its last hidden layer."""
 
 from raysweep.learning.data.task_kinds import n_inputs
 from raysweep.learning.declarations import Settings
@@ -6,7 +6,7 @@ from raysweep.learning.models._model import Model
 
 
 class Mlp(Model):
-    """Hidden layers and class decoder, no bottleneck."""
+    """Hidden layers and a class decoder, without a bottleneck."""
 
     experiments = ("replay", "joint")
     has_latent = False
@@ -17,7 +17,7 @@ class Mlp(Model):
         return 0.0, 0.0
 
     def n_latent(self, config: Settings) -> int:
-        """Return the width of the last hidden layer, or that of the input where there is none."""
+        """Return the width of the last hidden layer, or of the input if there is none."""
         return (n_inputs(config), *config.encoder_widths)[-1]
 
 

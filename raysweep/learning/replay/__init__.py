@@ -1,1 +1,1 @@
-"""Replay buffers: which samples are kept, how they are filled and retrieved."""
+"""Replay buffers: selecting samples, filling buffers and retrieving batches."""

@@ -24,8 +24,8 @@ from raysweep.learning.training.forward import Views, decode
 class Buffer:
     """One lane's replay buffer: images (N, D) in [0, 1] and label probabilities (N, C).
 
-    ``groups`` (N,) int64 and ``priorities`` (N,) float64 say what stays when the buffer shrinks: of
-    each group the samples with the lowest priorities.
+    When the buffer shrinks, the samples with the lowest ``priorities`` (N,) float64 of each of the
+    ``groups`` (N,) int64 stay.
     """
 
     images: Tensor
@@ -68,10 +68,10 @@ def choose_samples(
     features: Tensor | None = None,
     order: Tensor | None = None,
 ) -> Buffer:
-    """Choose of a task's samples those to keep; labels one-hot.
+    """Choose which samples of a task to keep; labels become one-hot.
 
-    ``features`` (N, F) are what distances are measured in, None for pixels; ``order`` (N',) has
-    the samples' indices as they streamed by last.
+    ``features`` (N, F) is the space in which distances are measured, None for pixels; ``order``
+    (N',) has the indices of the samples in the order of the last epoch.
     """
     stream = generator(config.seed, "replay_choice", task)
     if config.selection in FEATURE_SELECTIONS and features is None:
@@ -93,7 +93,7 @@ def choose_samples(
 
 
 def prior_noise(config: Config, task: int, n: int, like: Tensor) -> Tensor:
-    """Draw the z (n, Z) ~ N(0, 1) that samples are generated from after a task."""
+    """Draw z (n, Z) ~ N(0, 1), from which samples are generated after a task."""
     stream = generator(config.seed, "replay_z", task, device=like.device)
     return normal((n, config.n_bottleneck), stream, like.dtype)
 
@@ -105,10 +105,10 @@ def generate_images(views: Views, z: Tensor, network: Network) -> Tensor:
 
 
 def label(logits: Tensor, kinds: Sequence[str], temperatures: Sequence[float]) -> Tensor:
-    """Turn logits (K, N, C) into labels (K, N, C): a lane's softmax, or its argmax one-hot.
+    """Convert logits (K, N, C) to labels (K, N, C): softmax, or one-hot argmax, by lane.
 
-    ``kinds`` has ``soft`` or ``hard`` for each lane, ``temperatures`` what soft logits are divided
-    by (Hinton et al. 2015, arXiv 1503.02531, equation 1).
+    ``kinds`` has ``soft`` or ``hard`` for each lane; ``temperatures`` divide the logits of soft
+    labels (Hinton et al. 2015, arXiv 1503.02531, equation 1).
     """
     divisor = torch.tensor(list(temperatures), dtype=logits.dtype, device=logits.device)
     soft = torch.softmax(logits / divisor[:, None, None], -1)
@@ -118,7 +118,7 @@ def label(logits: Tensor, kinds: Sequence[str], temperatures: Sequence[float]) -
 
 
 def generated(images: Tensor, labels: Tensor, task: int) -> Buffer:
-    """Make a buffer of generated images (N, D) and their labels (N, C), a group a task."""
+    """Make a buffer of generated images (N, D) and labels (N, C), with one group per task."""
     n = len(images)
     groups = torch.full((n,), task - 1, dtype=torch.int64, device=images.device)
     return Buffer(
@@ -127,7 +127,7 @@ def generated(images: Tensor, labels: Tensor, task: int) -> Buffer:
 
 
 def join(earlier: Buffer | None, new: Buffer, sizes: Mapping[int, int]) -> Buffer:
-    """Append a task's samples to those of the tasks before it, and keep to the groups' sizes."""
+    """Append a task's samples to the earlier ones and shrink each group to its size."""
     if earlier is None:
         return new
     whole = Buffer(

@@ -28,11 +28,11 @@ _CHUNK = 500
 
 @torch.no_grad()
 def fill_buffers(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
-    """Fill the buffers of one group of fill stages, one buffer a lane.
+    """Fill the buffers of one group of fill stages, one buffer per lane.
 
     Simple replay chooses real samples. Generative replay decodes z ~ N(0, 1): VIB decodes image
-    and label from one z; a VAE decodes the image, which a classifier labels (through its stochastic
-    encoder if it has one).
+    and label from the same z; a VAE decodes the image, which a classifier labels (through its
+    stochastic encoder if it has one).
     """
     config, task = lanes[0].config, lanes[0].stage.task
     new = config.of_replay.fill(context, lanes)
@@ -43,7 +43,7 @@ def fill_buffers(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
 
 
 def choose(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
-    """Choose of a task's real samples those to keep, one buffer a lane."""
+    """Choose which real samples of a task to keep, one buffer per lane."""
     config, stage = lanes[0].config, lanes[0].stage
     samples = context.tasks[stage.task - 1].train
     order = _last_order(context, lanes[0], len(samples)) if config.selection == "ring" else None
@@ -62,7 +62,7 @@ def choose(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
 
 
 def _last_order(context: Context, lane: Lane, n: int) -> Tensor:
-    """Return the samples of the task's last epoch in the order in which they came."""
+    """Return the indices of the samples in the order of the task's last epoch."""
     config, task = context.config, lane.stage.task
     purpose = (f"train_task_{task}", config.epochs)
     stream = generator(config.seed, "batch_order", *purpose, device=context.device)
@@ -80,7 +80,7 @@ def _features(context: Context, views: Views, samples: Samples) -> Tensor:
 
 
 def _counts(config: Config, task: int) -> dict[int, int]:
-    """Count the samples to generate after a task, by the task whose generator makes them."""
+    """Return how many samples to generate after a task, by the task whose generator makes them."""
     sizes = {group + 1: n for group, n in budget(config, task).items()}
     if config.labeler == "at_generation":
         return {task: sizes[task]}
@@ -90,7 +90,7 @@ def _counts(config: Config, task: int) -> dict[int, int]:
 
 
 def generate(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
-    """Generate images and label them, one buffer a lane."""
+    """Generate images and label them, one buffer per lane."""
     config, task = lanes[0].config, lanes[0].stage.task
     counts = _counts(config, task)
     like = torch.empty((), dtype=context.dtype, device=context.device)
@@ -121,7 +121,7 @@ def generate(context: Context, lanes: Sequence[Lane]) -> list[Buffer]:
 
 
 def _of_task(states: Sequence[LaneState], of_task: int, only: LaneState | None) -> LaneState | None:
-    """Return the state of a task, of those that end with the present one, or the one there is."""
+    """Return the state of a task from ``states``, which end with the current task, or ``only``."""
     return states[min(of_task, len(states)) - 1] if states else only
 
 

@@ -1,9 +1,9 @@
-"""Maximally Interfered Retrieval: the replay that the next step would hurt most.
+"""Maximally Interfered Retrieval: replay the samples that the next step would hurt most.
 
-Aljundi et al. 2019 (arXiv 1908.04742), section 3, for all lanes at once. The virtual step is one of
-plain SGD with the lane's learning rate on the mean loss of the new samples, whatever the optimiser.
-Letters: K lanes, B new samples, R new and replayed ones, N candidates or generated samples,
-D inputs, Z latent dimensions, C classes.
+Aljundi et al. 2019 (arXiv 1908.04742), section 3, for all lanes at once. Whatever the optimiser,
+the virtual step is one plain SGD step with the lane's learning rate on the mean loss of the new
+samples. Letters: K lanes, B new samples, R new and replayed ones, N candidates or generated
+samples, D inputs, Z latent dimensions, C classes.
 """
 
 import math
@@ -29,10 +29,10 @@ from raysweep.learning.training.step import Pass
 
 
 class VirtualStep:
-    """Where a plain SGD step on the new samples alone would lead.
+    """The parameters after a plain SGD step on the new samples alone.
 
-    ``lr`` is (K, 1) and may be changed in place. Lanes that are frozen keep the first
-    ``frozen_end`` elements of their rows.
+    ``lr`` is (K, 1) and may be changed in place. Frozen lanes keep the first ``frozen_end``
+    elements of their rows.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class VirtualStep:
         )
         self._flat = torch.zeros_like(parameters.flat)
         self.views = parameters.layout.views(self._flat)
-        # Parameters that the class loss does not reach keep their place.
+        # Parameters without a gradient of the class loss stay as they are.
         self._is_reached = torch.zeros(parameters.flat.shape[1], dtype=torch.bool)
         for name, view in parameters.layout.views(self._is_reached[None]).items():
             view.fill_(not name.startswith("rec_decoder."))
@@ -76,13 +76,13 @@ class VirtualStep:
 
     @torch.no_grad()
     def take(self) -> Views:
-        """Take the step; give the parameters it leads to, views (K, ...) that the next overwrites.
+        """Take the step and return its parameters as views (K, ...), valid until the next step.
 
-        Overwrites the gradient.
+        This overwrites the gradient.
         """
         batch, probe, n = self._batch, self._probe, self._batch.n_new
         assert batch.targets is not None
-        # Of the noises only that of z: the virtual step is taken without dropout.
+        # Only the noise of z: the virtual step has no dropout.
         probe.noises[Z_NOISE] = batch.noises[Z_NOISE][:n]
         probe.labels, probe.targets = batch.labels, batch.targets[:, :n]
         self._pass.compute()
@@ -96,7 +96,7 @@ class VirtualStep:
 
 
 class Interference:
-    """Choose from a step's candidates those whose loss the virtual step raises most."""
+    """Choose the candidates of a step whose loss the virtual step raises most."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ class Interference:
 
     @torch.no_grad()
     def __call__(self) -> None:
-        """Put the chosen samples of each lane into the batch."""
+        """Copy the chosen samples of each lane into the batch."""
         candidates = self._batches.candidates
         inputs = self._replay.inputs.index_select(1, candidates)
         targets = self._replay.labels.index_select(1, candidates)
@@ -122,14 +122,15 @@ class Interference:
 
 
 class GeneratedInterference:
-    """Generate replay and move it to where the virtual step hurts: generative MIR.
+    """Generate replay samples that the virtual step hurts most: generative MIR.
 
-    From z ~ N(0, 1), ``mir_steps`` times z <- z + d gain / d z with gain = c_x * cross-entropy of
-    the classifier after the step to the one at the task's start - c_e * entropy of the latter -
-    c_s * (|z| - sqrt(Z))^2, each a mean over the samples (section 3.2; published code,
-    ``retrieve_gen_for_cls``, of which the diversity term between several sets of samples is left
-    out: one set is made). The first of ``streams`` is the present epoch's. Labels are those of the
-    classifier at the task's start. A lane whose z does not stay finite takes its z as drawn.
+    Starting from z ~ N(0, 1), repeat z <- z + d gain / d z ``mir_steps`` times, with gain = c_x *
+    cross-entropy of the classifier after the step relative to the one at the task's start - c_e *
+    entropy of the latter - c_s * (|z| - sqrt(Z))^2, each a mean over the samples (section 3.2;
+    published code, ``retrieve_gen_for_cls``, without its diversity term between several sets of
+    samples, as there is only one set). The first of ``streams`` belongs to the current epoch. The
+    classifier at the task's start provides the labels. A lane whose z becomes non-finite uses its
+    initial z.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class GeneratedInterference:
         self._generator = generator_of(config)
 
     def __call__(self) -> None:
-        """Put the generated samples and their labels into the batch."""
+        """Copy the generated samples and their labels into the batch."""
         batch, n = self._batches.batch, self._batches.batch.n_new
         n_lanes = batch.inputs.size(0)
         after = self._step.take()
@@ -181,7 +182,7 @@ class GeneratedInterference:
         return decode(views, latent.mu, network.nonlinearity, "class_decoder")
 
     def _gain(self, z: Tensor, after: Views) -> Tensor:
-        """Compute what z (K, N, Z) is moved to raise, (K,)."""
+        """Compute the gain (K,) that z (K, N, Z) is optimised for."""
         config = self._config
         inputs = self._context.inputs(self._images(z))
         before = torch.log_softmax(self._logits(self._classifiers, inputs), -1)

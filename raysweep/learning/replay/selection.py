@@ -1,13 +1,13 @@
-"""Which samples of a finished task go into the replay buffer, and which stay when it shrinks.
+"""Selecting samples of a finished task for the replay buffer, and keeping some when it shrinks.
 
-A buffer is made of groups, each with a quota: one group per task (``random``), a single one
-(``reservoir``), or one per task and class (the others), as a class may have other images in each
-task. Each sample has a priority; a group that shrinks keeps its lowest.
+A buffer consists of groups, each with a quota: one group per task (``random``), a single group
+(``reservoir``), or one per task and class (the others), as a class may have different images in
+each task. Each sample has a priority; a group that shrinks keeps those with the lowest.
 
 Letters: N samples of the task, n of a group, k chosen, D input size, F feature size.
 
-All is deterministic given the arguments; ties go to the lower index. Features are compared in
-float64, so that rounding seldom decides.
+Everything is deterministic given the arguments; ties go to the lower index. Features are compared
+in float64, so that rounding rarely decides.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,10 +24,10 @@ _N_LLOYD_STEPS = 20
 
 @dataclass(frozen=True)
 class Selection:
-    """The samples chosen from one task, by ascending group, then priority.
+    """The samples chosen from one task, sorted by group, then priority.
 
     ``images`` (n, D) in [0, 1]; ``labels`` (n,) and ``groups`` (n,) int64; ``priorities`` (n,)
-    float64, of which the lowest of a group stay when it shrinks.
+    float64: a group that shrinks keeps the samples with the lowest.
     """
 
     images: Tensor
@@ -41,9 +41,9 @@ def quotas(
 ) -> dict[int, int]:
     """Return the largest size of each group after ``task`` (from 1), for all groups so far.
 
-    ``n_replay`` is the budget of the whole buffer if ``is_total``, else of each task. It is
-    divided equally, the first groups taking one more where it does not divide (Avalanche's
-    adaptive ``ClassBalancedBuffer``); rings have one size from the start and leave the rest.
+    ``n_replay`` is the budget of the whole buffer if ``is_total``, otherwise of each task. It is
+    divided equally, with one sample more for the first groups if there is a remainder (Avalanche's
+    adaptive ``ClassBalancedBuffer``); rings have a fixed size and leave the remainder unused.
     """
     assert selection in SELECTIONS, selection
     assert 1 <= task <= n_tasks, (task, n_tasks)
@@ -77,9 +77,9 @@ def select(
     """Choose up to ``quotas[group]`` samples for each group of ``task`` (from 1).
 
     ``images`` (N, D) uint8; ``labels`` (N,) int64; ``features`` (N, F) for the strategies that
-    compare samples; ``order`` for ``ring``: the indices of the samples as they streamed by in
-    the task's last epoch, which may leave some out; ``stream`` on the CPU. Images come out as
-    ``dtype``. Less than the quota is chosen only where a group has less.
+    compare samples; ``order`` for ``ring``: the indices of the samples in the order of the task's
+    last epoch, which may omit some; ``stream`` on the CPU. The selected images have ``dtype``. A
+    group with fewer samples than its quota contributes all of them.
     """
     groups = _group_of_each(selection, labels, n_classes, task)
     sequence, scores = _sequence(selection, len(labels), order, stream)
@@ -105,9 +105,9 @@ def select(
 
 
 def keep(groups: Tensor, priorities: Tensor, quotas: Mapping[int, int]) -> Tensor:
-    """Return the sorted indices of the samples of a buffer that fit the quotas of their groups.
+    """Return the sorted indices of the samples that a buffer keeps under the groups' quotas.
 
-    ``groups`` (n,) int64 and ``priorities`` (n,), of which the lowest of a group stay.
+    ``groups`` (n,) int64; ``priorities`` (n,): each group keeps the samples with the lowest.
     """
     kept = [groups.new_empty(0)]
     for group in sorted(set(groups.tolist())):
@@ -139,9 +139,9 @@ def _group_of_each(selection: str, labels: Tensor, n_classes: int, task: int) ->
 def _sequence(
     selection: str, n: int, order: Tensor | None, stream: torch.Generator
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the sample indices, the first of each group to be taken first, and all priorities.
+    """Return the sample indices in the order in which groups take them, and priorities (N,).
 
-    Without priorities (N,), a sample's is its rank among those taken.
+    Priorities are None where a sample's priority is its rank among those taken.
     """
     if selection == "random":
         return torch.randperm(n, generator=stream), None
@@ -159,9 +159,9 @@ def _sequence(
 def _choose_by_features(
     selection: str, x: Tensor, images: Tensor, k: int, stream: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Choose ``k`` of a group by its features ``x`` (n, F); images (n, D) from 0 to 255.
+    """Choose ``k`` samples of a group by features ``x`` (n, F); images (n, D) are 0 to 255.
 
-    Gives indices (k,) and images (k, D) float64 from 0 to 255, the most important first.
+    Return indices (k,) and float64 images (k, D) from 0 to 255, the most important first.
     """
     if k == 0:
         return torch.zeros(0, dtype=torch.int64, device=x.device), images[:0].to(x.dtype)
@@ -172,11 +172,11 @@ def _choose_by_features(
 
 
 def _herd(x: Tensor, k: int) -> Tensor:
-    """Choose the ``k`` of ``x`` (n, F) whose running mean stays nearest to that of all.
+    """Choose ``k`` of ``x`` (n, F) so that their running mean stays closest to the overall mean.
 
     iCaRL (Rebuffi et al. 2017, arXiv 1611.07725), algorithm 4, on features of length 1: the next
-    is the argmin of ||mu - (sum + f) / m||, with m the number chosen including f. Times m^2,
-    less what does not depend on f, that is |f|^2 - 2 f (m mu - sum).
+    is the argmin of ||mu - (sum + f) / m||, with m the number chosen including f. Squared, times
+    m^2 and without terms that do not depend on f, this is |f|^2 - 2 f (m mu - sum).
     """
     x = functional.normalize(x)
     cost, towards = x.square().sum(1), x.mean(0)
@@ -192,7 +192,8 @@ def _herd(x: Tensor, k: int) -> Tensor:
 def _nearest_to_mean(x: Tensor, k: int) -> Tensor:
     """Choose the ``k`` of ``x`` (n, F) nearest to their mean.
 
-    The mean of features of Chaudhry et al. 2019 (arXiv 1902.10486), once a task has ended.
+    The "mean of features" of Chaudhry et al. 2019 (arXiv 1902.10486), applied when a task has
+    ended.
     """
     return (x - x.mean(0)).square().sum(1).argsort(stable=True)[:k]
 
@@ -201,18 +202,18 @@ _CHOOSE: dict[str, Callable[[Tensor, int], Tensor]] = {
     "herding": _herd,
     "mean_of_features": _nearest_to_mean,
 }
-"""What chooses k of a group by its features (n, F) alone; the most important first."""
+"""Functions that choose k of a group by its features (n, F) alone, the most important first."""
 
 
 def _nearest_to_means(x: Tensor, k: int, stream: torch.Generator) -> Tensor:
     """Choose for each of ``k`` clusters of ``x`` (n, F) the sample nearest to its mean.
 
-    The largest cluster chooses first; none takes a sample that is taken. After Chaudhry et al.
-    2019 (arXiv 1902.10486), whose k-means is online.
+    The largest cluster chooses first; no sample is chosen twice. Based on Chaudhry et al. 2019
+    (arXiv 1902.10486), whose k-means is online.
     """
     distances, cluster = _clusters(x, k, stream)
     distances = distances[:, _by_size(cluster, k)]
-    # Both samples of a cluster of two are as near, but for rounding.
+    # The two samples of a cluster of two are equally near, up to rounding.
     rounding = 1e-10 * x.square().sum(1).max()
     chosen = torch.zeros(k, dtype=torch.int64, device=x.device)
     for i in range(k):
@@ -227,8 +228,8 @@ def _mean_images(
 ) -> tuple[Tensor, Tensor]:
     """Average the images (n, D) of each of ``k`` clusters of ``x`` (n, F), the largest first.
 
-    An empty cluster gives an image of the group instead: of those farthest from their cluster's
-    mean, each once. Gives indices (k,), of some member for a mean, and images (k, D).
+    An empty cluster contributes an image of the group instead: the farthest from its cluster's
+    mean that is not used yet. Return indices (k,), of some member for a mean, and images (k, D).
     """
     distances, cluster = _clusters(x, k, stream)
     by_size = _by_size(cluster, k)
@@ -247,8 +248,8 @@ def _by_size(cluster: Tensor, k: int) -> Tensor:
 def _clusters(x: Tensor, k: int, stream: torch.Generator) -> tuple[Tensor, Tensor]:
     """Find ``k`` clusters of ``x`` (n, F): k-means++ and up to 20 of Lloyd's steps.
 
-    A cluster that gets empty keeps its mean. Gives the squared distances (n, k) of the samples
-    to the means, and for each sample its cluster (n,), the nearest.
+    A cluster that becomes empty keeps its mean. Return the squared distances (n, k) of the samples
+    to the means, and the nearest cluster (n,) of each sample.
     """
     squares = x.square().sum(1)
     means = x[_seeds(x, squares, k, stream)]
@@ -265,7 +266,7 @@ def _clusters(x: Tensor, k: int, stream: torch.Generator) -> tuple[Tensor, Tenso
 
 
 def _seeds(x: Tensor, squares: Tensor, k: int, stream: torch.Generator) -> Tensor:
-    """Choose ``k`` of ``x`` (n, F), by chances in the squared distance to the nearest before.
+    """Draw ``k`` of ``x`` (n, F), weighted by the squared distance to the nearest drawn so far.
 
     k-means++ (Arthur and Vassilvitskii 2007), section 2.2. ``squares`` (n,) are |x|^2.
     """
@@ -274,7 +275,7 @@ def _seeds(x: Tensor, squares: Tensor, k: int, stream: torch.Generator) -> Tenso
     nearest = torch.full_like(squares, torch.inf)
     seeds: list[int] = []
     for draw in draws:
-        # On the CPU, as CUDA sums in no fixed order; all chances are 0 where samples are equal.
+        # On the CPU, as CUDA sums in no fixed order; all weights are 0 if all samples are equal.
         total = chance.cumsum(0)
         seed = int(torch.searchsorted(total, draw * total[-1], right=True))
         seeds.append(min(seed, len(x) - 1))
@@ -292,7 +293,7 @@ def _squared_distances(x: Tensor, squares: Tensor, means: Tensor) -> Tensor:
 
 
 def _sums(x: Tensor, cluster: Tensor, k: int) -> Tensor:
-    """Sum ``x`` (n, F) over each of ``k`` clusters (n,); gives (k, F)."""
-    if x.is_cuda:  # Its index_add_ adds in no fixed order.
+    """Sum ``x`` (n, F) over each of ``k`` clusters (n,); return (k, F)."""
+    if x.is_cuda:  # index_add_ sums in no fixed order on a GPU
         return functional.one_hot(cluster, k).to(x.dtype).T @ x
     return x.new_zeros(k, x.shape[1]).index_add_(0, cluster, x)

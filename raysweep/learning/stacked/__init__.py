@@ -1,8 +1,8 @@
-"""Stacked layers, losses and optimisers: everything with a lane axis that knows no experiment.
+"""Stacked layers, losses and optimisers: code with a lane axis, independent of experiments.
 
-The lane axis K is always the first. Letters: K lanes, B batch, P padded parameters of a lane.
-A lane's numbers do not depend on K or on the other lanes, on a CPU to the last bit. That
-rests on three habits: batched products with one matrix a lane, element-wise kernels whose last
-elements go the same way as the others (``functional`` says which do not), and sums that reduce
+The lane axis K always comes first. Letters: K lanes, B batch, P padded parameters of a lane.
+A lane's numbers do not depend on K or on the other lanes; on a CPU they agree to the last bit.
+Three rules ensure this: batched products with one matrix per lane, element-wise kernels that treat
+the last elements like the others (``functional`` lists those that do not), and sums that reduce
 one axis after the other.
 """

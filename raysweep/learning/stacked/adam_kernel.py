@@ -63,10 +63,10 @@ def adam(
 ) -> None:
     """Update the rows of ``flat`` (K, P) and the moments (K, P) in place.
 
-    Of each lane (K,): ``rate`` is the learning rate over 1 - beta_1^n, ``root`` the square root of
-    1 - beta_2^n, ``decay`` the weight decay (with ``is_decoupled``, as in AdamW, times the
-    learning rate), ``first_free`` the first column (int64) that is updated; lanes that are not
-    ``is_alive`` (bool) are left as they are.
+    For each lane (K,), ``rate`` is the learning rate over 1 - beta_1^n, ``root`` the square root
+    of 1 - beta_2^n, ``decay`` the weight decay (with ``is_decoupled``, as in AdamW, times the
+    learning rate) and ``first_free`` the first column (int64) to update; lanes that are not
+    ``is_alive`` (bool) are left unchanged.
     """
     n_lanes, n_columns = flat.shape
     grid = (triton.cdiv(n_columns, _BLOCK), n_lanes)

@@ -2,13 +2,13 @@
 
 Measured on torch 2.14 (AVX2):
 
-* The CPU kernels of sigmoid, elu and softplus take another path for the last elements of a
+* The CPU kernels of sigmoid, elu and softplus take a different path for the last elements of a
   tensor, so a lane's result depends on how many lanes follow it; exp, expm1, tanh and log_softmax
   do not. The first three are therefore written in terms of the others (``gradients`` calls
-  the kernel of sigmoid where a lane ends with a whole vector).
+  the sigmoid kernel where a lane ends with a whole vector).
 * MKL's products depend on where a matrix starts in memory, unless MKL_CBWR is set, which
-  ``raysweep`` does when it is imported. Even so the batched product differs from a single lane's
-  where a dimension is 1 or there is more than one thread: those go lane by lane.
+  ``raysweep`` does on import. Even then, the batched product differs from a single lane's if a
+  dimension is 1 or there is more than one thread; these cases are computed lane by lane.
 """
 
 from collections.abc import Callable
@@ -24,8 +24,8 @@ def product(
 ) -> Tensor:
     """Multiply each lane's matrices (K, n, m) and (K, m, p) into (K, n, p).
 
-    ``add_to``, (K, n, p) or (K, 1, p), is added; it may be ``out``. Where the batched kernel is
-    known to differ from the one for a single lane, go lane by lane.
+    ``add_to``, (K, n, p) or (K, 1, p), is added; it may be ``out``. Compute lane by lane where the
+    batched kernel is known to differ from the one for a single lane.
     """
     n_lanes, n, m = a.shape
     p = b.shape[-1]
@@ -62,8 +62,8 @@ class _Linear(torch.autograd.Function):
 def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Apply each lane's affine map.
 
-    ``x`` is (K, B, in) or (B, in), the same for all lanes; ``weight`` (K, in, out); ``bias``
-    (K, out). Gives (K, B, out).
+    ``x`` is (K, B, in), or (B, in) for the same input in all lanes; ``weight`` (K, in, out);
+    ``bias`` (K, out). Return (K, B, out).
     """
     if x.dim() == 2:
         x = x.expand(weight.shape[0], *x.shape)
@@ -91,27 +91,27 @@ NONLINEARITIES: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "sigmoid": sigmoid,
 }
-"""By the name of the setting; each with torch's default slope and scale."""
+"""Functions by the name of the setting, with torch's default slope and scale."""
 
 
 def row_sum(x: Tensor, out: Tensor | None = None) -> Tensor:
-    """Sum each lane's row of (K, N); gives (K,)."""
+    """Sum each lane's row of (K, N); return (K,)."""
     if x.is_cuda or torch.get_num_threads() == 1:
         return torch.sum(x, -1, out=out)
-    # Threads share one long row, but not several.
+    # Threads split a single long row, but not several rows.
     return torch.stack([row.sum() for row in x], out=out)
 
 
 def lane_sum(x: Tensor) -> Tensor:
-    """Sum all but the lane axis of (K, B, N), one axis after the other; gives (K,)."""
-    # One sum over both axes is split among threads by the size of the whole tensor.
+    """Sum all but the lane axis of (K, B, N), one axis after the other; return (K,)."""
+    # Threads would split one sum over both axes by the size of the whole tensor.
     return row_sum(x.sum(-1))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Sum -log softmax(logits)[label] over the batch, in nats.
 
-    ``logits`` (K, B, C), ``labels`` (B,) of class indices. Gives (K,).
+    ``logits`` (K, B, C), ``labels`` (B,) of class indices. Return (K,).
     """
     index = labels.expand(logits.shape[0], -1).unsqueeze(-1)
     log_likelihood: Tensor = functional.log_softmax(logits, -1).gather(-1, index).squeeze(-1)
@@ -121,13 +121,13 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 def soft_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Sum -target * log softmax(logits) over classes and batch, in nats.
 
-    ``logits`` and ``targets`` (K, B, C); targets are probabilities. Gives (K,).
+    ``logits`` and ``targets`` (K, B, C); targets are probabilities. Return (K,).
     """
     return -lane_sum(targets * functional.log_softmax(logits, -1))
 
 
 def entropy(probabilities: Tensor) -> Tensor:
-    """Compute the mean entropy over the samples of (K, N, C), in nats; gives (K,)."""
+    """Compute the mean entropy over the samples of (K, N, C), in nats; return (K,)."""
     per_class: Tensor = torch.special.entr(probabilities)
     return per_class.sum(-1).mean(-1)
 
@@ -135,7 +135,7 @@ def entropy(probabilities: Tensor) -> Tensor:
 def kl_to_standard_normal(mu: Tensor, logvar: Tensor) -> Tensor:
     """Sum KL(N(mu, exp(logvar)) || N(0, 1)) over dimensions and batch, in nats.
 
-    ``mu`` and ``logvar`` (K, B, Z). Gives (K,). Kingma and Welling 2014 (arXiv 1312.6114),
+    ``mu`` and ``logvar`` (K, B, Z). Return (K,). Kingma and Welling 2014 (arXiv 1312.6114),
     appendix B.
     """
     return -0.5 * lane_sum(1 + logvar - mu * mu - torch.exp(logvar))
@@ -159,7 +159,7 @@ class _ReconstructionLoss(torch.autograd.Function):
 def reconstruction_loss(logits: Tensor, target: Tensor) -> Tensor:
     """Sum the binary cross-entropy of sigmoid(logits) over pixels and batch, in nats.
 
-    ``logits`` (K, B, D); ``target`` (B, D) or (K, B, D) in [0, 1], without gradient. Gives
+    ``logits`` (K, B, D); ``target`` (B, D) or (K, B, D) in [0, 1], without gradient. Return
     (K,).
     """
     return cast(Tensor, _ReconstructionLoss.apply(logits, target))

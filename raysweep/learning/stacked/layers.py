@@ -1,9 +1,9 @@
-"""Stacked layers that know their own backward: no autograd graph, buffers that stay.
+"""Stacked layers with a hand-written backward: no autograd graph, reused buffers.
 
 Letters: K lanes, B batch. ``forward`` keeps what ``backward`` needs until the next ``forward``.
-``backward`` writes the gradients of the parameters into ``Parameters.grad``, over what stood
-there. It may be given the first lanes only: the others' gradients are then left as they are.
-``functional`` under autograd is the definition that these are tested against.
+``backward`` overwrites the gradients of the parameters in ``Parameters.grad``. If it is called
+with the first lanes only, the gradients of the others stay unchanged. Tests compare these layers
+with ``functional`` under autograd, which is the definition.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,14 +17,14 @@ from raysweep.learning.stacked.parameters import Parameters
 
 
 class Workspace:
-    """Buffers by name and shape, made once and used again at every step."""
+    """Buffers by name and shape, allocated once and reused at every step."""
 
     def __init__(self, like: Tensor) -> None:
         self._like = like
         self._buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
 
     def __call__(self, name: str, *shape: int) -> Tensor:
-        """Return the buffer of a name and shape; what it holds is what was last put into it."""
+        """Return the buffer for a name and shape, with its previous content."""
         key = (name, shape)
         if key not in self._buffers:
             self._buffers[key] = self._like.new_zeros(shape)
@@ -32,7 +32,7 @@ class Workspace:
 
 
 class Linear:
-    """Affine map of each lane: ``name``'s weight (K, in, out) and bias (K, out)."""
+    """An affine map per lane: weight (K, in, out) and bias (K, out) of the layer ``name``."""
 
     def __init__(self, parameters: Parameters, name: str, workspace: Workspace) -> None:
         self._name, self._input_name = name, f"{name} input"
@@ -44,13 +44,13 @@ class Linear:
         self._first: dict[int, tuple[Tensor, ...]] = {}
 
     def _of(self, n_lanes: int) -> tuple[Tensor, ...]:
-        """Return weight, its transpose, bias (K, 1, out) and both gradients of the first lanes."""
-        if n_lanes not in self._first:  # a slice costs microseconds
+        """Return weight, transposed weight, bias (K, 1, out) and both gradients of some lanes."""
+        if n_lanes not in self._first:  # slicing costs microseconds
             self._first[n_lanes] = tuple(tensor[:n_lanes] for tensor in self._all)
         return self._first[n_lanes]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``x`` (K, B, in) to (K, B, out), in a buffer that may be changed in place."""
+        """Map ``x`` (K, B, in) to (K, B, out); the caller may change the result in place."""
         self._x = x
         n_lanes = x.size(0)
         weight, _, bias, _, _ = self._of(n_lanes)
@@ -58,14 +58,14 @@ class Linear:
         return product(x, weight, add_to=bias, out=out)
 
     def backward(self, grad: Tensor) -> None:
-        """Take the gradient (K, B, out) of the output."""
+        """Compute the gradients of weight and bias from that of the output (K, B, out)."""
         n_lanes = grad.size(0)
         _, _, _, grad_weight, grad_bias = self._of(n_lanes)
         product(first(self._x, n_lanes).transpose(1, 2), grad, out=grad_weight)
         torch.sum(grad, 1, out=grad_bias)
 
     def grad_input(self, grad: Tensor, add_to: Tensor | None = None) -> Tensor:
-        """Return the gradient (K, B, in) of the input, added to ``add_to`` (K, B, in) in place."""
+        """Return the gradient (K, B, in) of the input, added in place to ``add_to`` if given."""
         n_lanes = grad.size(0)
         out = add_to
         if out is None:
@@ -74,14 +74,14 @@ class Linear:
 
 
 def first(x: Tensor, n_lanes: int) -> Tensor:
-    """Return the first lanes of ``x`` (K, ...); ``x`` itself for all (slicing takes time)."""
+    """Return the first lanes of ``x`` (K, ...), or ``x`` itself for all, as slicing takes time."""
     return x if x.size(0) == n_lanes else x[:n_lanes]
 
 
 class Chain:
     """Linear layers ``prefix.0``, ``prefix.1``, ... with a nonlinearity after each.
 
-    With ``is_last_linear`` there is none after the last.
+    With ``is_last_linear`` the last layer has no nonlinearity.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class Chain:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is no layer, so that output and input are one."""
+        """Whether there are no layers, so that the output is the input."""
         return not self._layers
 
     def forward(self, x: Tensor, masks: Sequence[Tensor] | None = None) -> Tensor:
         """Map (K, B, in) to (K, B, out).
 
-        ``masks``, (K, B, W) for each layer with a nonlinearity, multiply what comes out of it.
+        ``masks``, (K, B, W) for each layer with a nonlinearity, multiply its output.
         """
         self._outputs, self._masks = [], masks
         for i, layer in enumerate(self._layers):
@@ -117,7 +117,7 @@ class Chain:
                 self._activate(x)
             self._outputs.append(x)
             if masks is not None and i < self._n_active:
-                # Not in place: the slope of a nonlinearity is told by what came out of it.
+                # Not in place: backward computes the nonlinearity's slope from its output.
                 into = self._workspace(f"{self._prefix}.{i} masked", *x.shape)
                 x = torch.mul(x, masks[i], out=into)
         return x
@@ -125,10 +125,10 @@ class Chain:
     def backward(
         self, grad: Tensor, n_free: int | None = None, add_to: Tensor | None = None
     ) -> Tensor | None:
-        """Take the gradient (K, B, out), which is changed in place.
+        """Compute the gradients from that of the output (K, B, out), which is changed in place.
 
-        Gives the gradient (K, B, in) of the input, added to ``add_to`` in place; of the first
-        ``n_free`` lanes only if that is given, and None for 0: then its product is saved.
+        Return the gradient (K, B, in) of the input, added in place to ``add_to`` if given. With
+        ``n_free`` only that of the first lanes is computed, and for 0 none at all (return None).
         """
         for i in reversed(range(len(self._layers))):
             if i < self._n_active:
@@ -166,5 +166,5 @@ ACTIVATIONS: dict[str, tuple[Callable[[Tensor], object], Callable[[Tensor, Tenso
     "tanh": (torch.tanh_, lambda grad, out: grad.mul_(1 - out * out)),
     "sigmoid": (_sigmoid, lambda grad, out: grad.mul_(out * (1 - out))),
 }
-"""By the name of the setting: what changes a tensor in place, and what takes a gradient through
-it in place, given the output. Each of these has a slope that its output tells."""
+"""By the name of the setting: a function that activates a tensor in place, and one that multiplies
+a gradient in place by the slope, which these functions compute from the output."""

@@ -1,4 +1,4 @@
-"""Where the parameters of a lane stand in its row; without torch, so that planning counts them."""
+"""The layout of a lane's parameters in its row, free of torch so that planning can count them."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _ALIGNMENT = 32
-"""Elements: a multiple of 64 bytes and of two vector registers, in float32 and float64."""
+"""In elements: a multiple of 64 bytes and of two vector registers, in float32 and float64."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def gaussian_specs(prefix: str, widths: Sequence[int], n_latent: int) -> list[Pa
 
 
 class Layout:
-    """Where each parameter stands in a lane's row."""
+    """The position of each parameter in a lane's row."""
 
     def __init__(self, specs: Sequence[ParameterSpec]) -> None:
         self.specs = tuple(specs)
@@ -78,13 +78,13 @@ class Layout:
         return count_layers((spec.name for spec in self.specs), prefix)
 
     def end_of(self, prefix: str) -> int:
-        """Return where the leading parameters whose names start with ``prefix`` end in a row."""
+        """Return the end in a row of the leading parameters whose names start with ``prefix``."""
         after = [s.name for s in self.specs if not s.name.startswith(prefix)]
         return self.offsets[after[0]] if after else self.size
 
 
 def count_layers(names: Iterable[str], prefix: str) -> int:
-    """Count the layers ``prefix.0``, ``prefix.1``, ... that parameters are named for."""
+    """Count the layers ``prefix.0``, ``prefix.1``, ... that occur in parameter names."""
     heads = {
         name.removeprefix(f"{prefix}.").partition(".")[0]
         for name in names

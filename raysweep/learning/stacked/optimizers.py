@@ -1,4 +1,4 @@
-"""Stacked optimisers: settings, moments and a step count of its own for each lane."""
+"""Stacked optimisers: each lane has its own settings, moments and step count."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ from raysweep.learning.stacked.warnings import add_warning
 
 @dataclass
 class LaneState:
-    """What one lane has learnt: parameters by name, optimiser moments by name, steps done."""
+    """The state of one lane: parameters by name, optimiser moments by name, steps done."""
 
     parameters: dict[str, Tensor]
     moments: dict[str, dict[str, Tensor]] = field(default_factory=dict)
@@ -30,22 +30,22 @@ class LaneState:
 
 
 def stack_views(states: Sequence[LaneState | None]) -> dict[str, Tensor]:
-    """Stack the parameters of lanes of one layout into tensors (K, *shape)."""
+    """Stack the parameters of lanes with the same layout into tensors (K, *shape)."""
     parameters = [state.parameters for state in states if state is not None]
     assert len(parameters) == len(states)
     return {name: torch.stack([p[name] for p in parameters]) for name in parameters[0]}
 
 
 class Optimizer:
-    """An optimiser of ``RULES``, as in torch.optim, for each lane by itself.
+    """An optimiser of ``RULES``, as in torch.optim, applied to each lane separately.
 
-    ``settings`` has one number a lane: ``lr``, and if wanted ``weight_decay``, ``momentum`` (of the
-    kinds that have it) and ``clip_norm``, the greatest norm of a lane's gradient, which is scaled
-    down to it as torch.nn.utils.clip_grad_norm_ does; 0 is none of each, and others are not looked
-    at. ``step_all`` is the
-    definition: one expression over all lanes. On a CPU ``step`` takes torch's fused kernel for
-    each lane: one pass over its row; on a GPU Adam and AdamW take ``step_kernel``, one kernel for
-    all. Both forms for a GPU read nothing back, so that they can be captured in a CUDA graph.
+    ``settings`` has one number per lane for ``lr`` and optionally ``weight_decay``, ``momentum``
+    (for the kinds that have it) and ``clip_norm``, the largest norm of a lane's gradient, as in
+    torch.nn.utils.clip_grad_norm_; 0 turns each of them off, and other settings are ignored.
+    ``step_all`` is the definition: one expression over all lanes. On a CPU, ``step`` calls torch's
+    fused kernel for each lane, in one pass over its row; on a GPU, Adam and AdamW use
+    ``step_kernel``, one kernel for all lanes. Both GPU forms read nothing back, so that they can be
+    captured in a CUDA graph.
     """
 
     def __init__(
@@ -72,13 +72,13 @@ class Optimizer:
         self._steps = torch.zeros(parameters.n_lanes, dtype=torch.float32, device=flat.device)
 
     def _column(self, name: str, dtype: torch.dtype) -> Tensor:
-        """Return a setting of all lanes, (K, 1)."""
+        """Return a setting of all lanes as a column (K, 1)."""
         values = [of[name] for of in self._settings]
         exact = torch.tensor(values, dtype=torch.float64, device=self.parameters.flat.device)
         return exact[:, None].to(dtype)
 
     def _uses(self, moment: str, k: int) -> bool:
-        """Return whether lane ``k`` uses a moment: one that belongs to a setting only with it."""
+        """Return whether lane ``k`` uses a moment; some need a setting other than 0."""
         setting = self._rule.moments_by_setting.get(moment)
         return setting is None or bool(self._settings[k][setting])
 
@@ -88,7 +88,7 @@ class Optimizer:
         return [of["lr"] for of in self._settings]
 
     def set_lr(self, lr: Sequence[float]) -> None:
-        """Take other learning rates, one a lane."""
+        """Set the learning rate of each lane."""
         for of, value in zip(self._settings, lr, strict=True):
             of["lr"] = value
         self.lr_column.copy_(self._column("lr", torch.float64))
@@ -107,7 +107,7 @@ class Optimizer:
         """Take one step in the lanes that are alive.
 
         ``is_alive`` (K,) bool. Lanes with ``is_frozen`` (K,) keep the first ``frozen_end``
-        elements of their rows, whose gradient does not count for the norm either.
+        elements of their rows, whose gradient does not count towards the norm either.
         """
         if self._steps.is_cuda:
             is_one_kernel = self._rule.has_kernel and has_kernel(self._steps.device)
@@ -140,7 +140,7 @@ class Optimizer:
     def step_all(
         self, is_alive: Tensor, is_frozen: Tensor | None = None, frozen_end: int = 0
     ) -> None:
-        """Take one step as ``step`` does, in all lanes at once and without reading a tensor."""
+        """Take one step like ``step``, in all lanes at once and without reading a tensor back."""
         self._steps.add_(1)
         grad, flat = self._clipped(is_frozen, frozen_end), self.parameters.flat
         is_decoupled = self._rule.is_decoupled
@@ -157,7 +157,7 @@ class Optimizer:
         flat.sub_(update)
 
     def _clipped(self, is_frozen: Tensor | None, frozen_end: int) -> Tensor:
-        """Return the gradient (K, P), scaled down in the lanes that clip its norm."""
+        """Return the gradient (K, P), scaled down in the lanes with clipping."""
         grad, max_norm = self.parameters.grad, self._columns["clip_norm"]
         if not self._has_clipping:
             return grad
@@ -170,14 +170,14 @@ class Optimizer:
         return torch.where(max_norm > 0, grad * clip_factor(norm[:, None], max_norm), grad)
 
     def _shrinkage(self) -> Tensor:
-        """Compute the share (K, 1) that decoupled weight decay takes from the parameters."""
+        """Compute the fraction (K, 1) by which decoupled weight decay shrinks the parameters."""
         return self._columns["lr"].to(self.parameters.flat.dtype) * self._columns["weight_decay"]
 
     @torch.no_grad()
     def step_kernel(
         self, is_alive: Tensor, is_frozen: Tensor | None = None, frozen_end: int = 0
     ) -> None:
-        """Take one step of Adam or AdamW as ``step`` does, in one Triton kernel."""
+        """Take one step of Adam or AdamW like ``step``, in one Triton kernel."""
         from raysweep.learning.stacked.adam_kernel import adam
 
         self._steps.add_(1)
@@ -201,7 +201,7 @@ class Optimizer:
         )
 
     def lane(self, k: int) -> LaneState:
-        """Return lane ``k``'s state as views, with the moments that it uses."""
+        """Return lane ``k``'s state as views, with the moments it uses."""
         layout = self.parameters.layout
         return LaneState(
             {name: view.detach()[k] for name, view in self.parameters.views.items()},
@@ -215,10 +215,10 @@ class Optimizer:
 
     @torch.no_grad()
     def set_lane(self, k: int, state: LaneState, with_moments: bool) -> None:
-        """Copy a state into lane ``k``: of its parameters those that this layout has.
+        """Copy a state into lane ``k``, ignoring parameters that this layout lacks.
 
-        A moment of a setting that the state lacks is zero: before a first step, and in a lane
-        without the setting, which may stand alone or among lanes that have it.
+        A moment that depends on a setting is set to zero if the state lacks it: before the first
+        step, or because the lane does not use the setting, whether or not other lanes do.
         """
         for name, view in self.parameters.views.items():
             view[k].copy_(state.parameters[name])
@@ -236,7 +236,7 @@ class Optimizer:
 
 @cache
 def has_kernel(device: torch.device) -> bool:
-    """Return whether the Triton kernel runs on a device; note it if not."""
+    """Return whether the Triton kernel runs on a device; add a warning if not."""
     try:
         from raysweep.learning.stacked.adam_kernel import adam
 
@@ -256,6 +256,6 @@ def has_kernel(device: torch.device) -> bool:
             eps=ADAM_EPS,
         )
     except Exception as error:  # noqa: BLE001 (no Triton, no compiler, an unknown card)
-        add_warning(f"Adam runs as several kernels, which is slower; Triton's failed: {error}")
+        add_warning(f"Adam runs as several kernels, which is slower; Triton failed: {error}")
         return False
     return True

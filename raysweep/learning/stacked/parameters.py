@@ -1,4 +1,4 @@
-"""The parameters of K lanes in one flat tensor, a padded row a lane."""
+"""The parameters of K lanes in one flat tensor, with one padded row per lane."""
 
 import math
 
@@ -36,14 +36,14 @@ class Parameters:
         return self.flat.shape[0]
 
     def initialise(self, seed: int) -> None:
-        """Draw U(-1/sqrt(fan_in), 1/sqrt(fan_in)) as torch.nn.Linear does, equal in all lanes."""
+        """Draw U(-1/sqrt(fan_in), 1/sqrt(fan_in)) like torch.nn.Linear, the same in all lanes."""
         for spec in self.layout.specs:
             stream = generator(seed, "initial", spec.name)
             draw = torch.rand(spec.shape, generator=stream, dtype=self.flat.dtype)
             self.values[spec.name].copy_((draw * 2 - 1) / math.sqrt(spec.fan_in))
 
     def differentiate(self, objective: Tensor) -> None:
-        """Put each lane's gradient of its entry of ``objective`` (K,) into ``grad``."""
+        """Write the gradient of each lane's entry of ``objective`` (K,) into ``grad``."""
         grads = torch.autograd.grad(
             objective, list(self.views.values()), torch.ones_like(objective), allow_unused=True
         )
@@ -54,5 +54,5 @@ class Parameters:
                 view.copy_(grad)
 
     def are_finite(self) -> Tensor:
-        """Return for each lane (K,) whether all its parameters are finite."""
+        """Return whether all parameters of each lane (K,) are finite."""
         return torch.isfinite(self.flat).all(-1)

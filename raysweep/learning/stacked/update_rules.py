@@ -1,7 +1,7 @@
 """The update rules of torch.optim, each for one lane on a CPU and for all lanes at once.
 
-``RULES`` has all that is particular to a kind of optimiser; a new one is an entry there. Adam and
-AdamW cite arXiv 1412.6980 and 1711.05101; constants are the defaults of torch.optim.
+``RULES`` has everything specific to a kind of optimiser; to add one, add an entry. Adam is arXiv
+1412.6980 and AdamW 1711.05101; constants are the defaults of torch.optim.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ _MOMENTUM_BUFFER = "momentum_buffer"
 
 @dataclass(frozen=True)
 class Row:
-    """What a lane's update reads and writes: views (n,) of its row, or of the part that is free."""
+    """The tensors of a lane's update: views (n,) of its row, or of the part that is not frozen."""
 
     values: Tensor
     grad: Tensor
@@ -35,13 +35,13 @@ Columns = Mapping[str, Tensor]
 StepRow = Callable[[Row, Tensor, Mapping[str, float]], None]
 """Update a row in place; takes the row, its gradient (n,) and the lane's settings by name.
 
-The gradient stays as it is: what no pass computes is zero from the start and never written again.
+Do not change the gradient: parts that no pass computes are zero from the start and not rewritten.
 """
 
 Update = Callable[[Tensor, Mapping[str, Tensor], Columns, Tensor], Tensor]
-"""Compute what all lanes subtract, (K, P), without reading a tensor; update the moments in place.
+"""Compute the update (K, P) to subtract, reading no tensor back; change the moments in place.
 
-Takes the gradient (K, P), the moments (K, P), the columns and the steps (K,) with this one.
+Takes the gradient (K, P), the moments (K, P), the columns and the steps (K,) including this one.
 """
 
 
@@ -49,10 +49,10 @@ Takes the gradient (K, P), the moments (K, P), the columns and the steps (K,) wi
 class UpdateRule:
     """One kind of optimiser: the names of its moments, and its two forms.
 
-    ``moments_by_setting`` names moments that exist only where some lane has a setting, and that
-    only such lanes use. ``is_decoupled``: weight decay shrinks the parameters instead of joining
-    the gradient; in ``update`` it is the caller's in either case. ``has_kernel``: ``adam_kernel``
-    can compute it.
+    ``moments_by_setting`` maps a moment to the setting it needs: it exists only if some lane has
+    the setting, and only such lanes use it. With ``is_decoupled``, weight decay shrinks the
+    parameters instead of being added to the gradient; either way the caller of ``update`` applies
+    it. With ``has_kernel``, ``adam_kernel`` can compute the rule.
     """
 
     moments: tuple[str, ...]
@@ -64,7 +64,7 @@ class UpdateRule:
 
 
 def clip_factor(norm: Tensor, max_norm: float | Tensor) -> Tensor:
-    """Compute the factor of a gradient as torch.nn.utils.clip_grad_norm_ does."""
+    """Compute the factor that scales a gradient, as in torch.nn.utils.clip_grad_norm_."""
     return torch.clamp(max_norm / (norm + 1e-6), max=1.0)
 
 
@@ -132,15 +132,15 @@ def _step_sgd(row: Row, grad: Tensor, settings: Mapping[str, float]) -> None:
         dampening=0.0,
         nesterov=False,
         maximize=False,
-        # torch's buffer begins as the first gradient, ours at zero: 0 * momentum + grad is the same
-        # number, and no lane's first step has to be told from the others'.
+        # torch's buffer starts as the first gradient, ours at zero: 0 * momentum + grad is the same
+        # number, and lanes need not track whether they are at their first step.
         is_first_step=False,
     )
 
 
 def _step_rmsprop(row: Row, grad: Tensor, settings: Mapping[str, float]) -> None:
     lr, weight_decay, momentum = (settings[name] for name in ("lr", "weight_decay", "momentum"))
-    # torch has no fused kernel of it; these are the operations of its form for single tensors.
+    # torch has no fused RMSprop; these are the operations of its single-tensor form.
     if weight_decay:
         grad = torch.add(grad, row.values, alpha=weight_decay, out=row.scratch[0])
     square_avg = row.moments["square_avg"]
@@ -187,7 +187,7 @@ def _rmsprop(
 
 
 def _accumulated(change: Tensor, moments: Mapping[str, Tensor], momentum: Tensor) -> Tensor:
-    """Add a change (K, P) to the momentum buffer; return that, the change where there is none."""
+    """Add a change (K, P) to the momentum buffer and return it; without a buffer, the change."""
     buffer = moments.get(_MOMENTUM_BUFFER)
     if buffer is None:
         return change

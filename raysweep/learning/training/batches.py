@@ -1,4 +1,4 @@
-"""The inputs of training steps, in tensors that stay in place.
+"""The inputs of training steps, in tensors with fixed addresses.
 
 Letters: K lanes, B new samples of a batch, R new and replayed ones, D input size, Z bottleneck,
 C classes, N samples in a buffer, M steps of a block.
@@ -17,13 +17,14 @@ from raysweep.learning.training.forward import Z_NOISE, Noise
 from raysweep.learning.training.objectives import Batch
 
 _BLOCK = {"cpu": BLOCK_STEPS, "cuda": 64}
-"""Steps whose samples are gathered at once, by kind of device; also whose noise, on a GPU."""
+"""Steps whose samples (and, on a GPU, noise) are prepared at once, by device type."""
 
 
 class Replay:
     """The buffers of K lanes: ``inputs`` (K, N, D) and label probabilities ``labels`` (K, N, C).
 
-    ``images`` (K, N, D) in [0, 1] are the inputs before normalising; a VAE's are not normalised.
+    ``images`` (K, N, D) in [0, 1] are the inputs before normalisation; VAE inputs are not
+    normalised.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Replay:
 
 
 def gather(values: Tensor, chosen: Tensor, into: Tensor) -> None:
-    """Put the rows ``chosen``, (n,) or (K, n), of each lane's values (K, N, D) into (K, n, D)."""
+    """Copy the rows ``chosen``, (n,) or (K, n), of the values (K, N, D) to ``into`` (K, n, D)."""
     if chosen.dim() == 2:
         for source, rows, part in zip(values, chosen, into, strict=True):
             part.copy_(source.index_select(0, rows))
@@ -51,15 +52,15 @@ def gather(values: Tensor, chosen: Tensor, into: Tensor) -> None:
 
 
 class Batches:
-    """Put the batches of one size, one after another, into ``batch``.
+    """Loads the batches of one size, one after another, into ``batch``.
 
-    ``prepare`` comes before each ``load``. It gathers what the next block of steps needs and may
-    look at the host; ``load`` takes the next batch of the block. On a GPU ``load`` counts on the
-    device and copies into tensors that stay where they are, so that it can be captured in a CUDA
-    graph (``is_capturable``); on a CPU it points at the block instead. ``n_steps`` is the number
-    of batches of this size in an epoch, ``noises`` what noise a step takes, ``has_images`` tells
-    whether replayed images are reconstructed. With ``n_candidates`` the replay order names as many
-    samples a step, which ``load`` leaves in ``candidates`` for ``put_replay`` to choose from.
+    Call ``prepare`` before each ``load``. It gathers the data of the next block of steps and may
+    read from the host; ``load`` takes the next batch of the block. On a GPU, ``load`` counts on the
+    device and copies into tensors with fixed addresses, so that it can be captured in a CUDA graph
+    (``is_capturable``); on a CPU it makes the batch a view of the block instead. ``n_steps`` is the
+    number of batches of this size in an epoch, ``noises`` the noise of a step, and ``has_images``
+    whether replayed images are reconstructed. With ``n_candidates``, the replay order has as many
+    samples per step, which ``load`` leaves in ``candidates`` for ``put_replay`` to choose from.
     """
 
     def __init__(
@@ -127,8 +128,8 @@ class Batches:
     ) -> None:
         """Start an epoch.
 
-        ``order`` and ``replay_order`` hold the indices of each step's samples; the streams give
-        each noise, that for new samples and that for replayed ones.
+        ``order`` and ``replay_order`` hold the indices of each step's samples; ``streams`` has for
+        each noise one generator for new samples and one for replayed ones.
         """
         self._order, self._replay_order = order, replay_order
         self._streams = streams
@@ -156,12 +157,12 @@ class Batches:
                 if self._slot == 0:
                     self._draw(name, noise)
             else:
-                # Step by step: batches of several sizes take turns at one stream.
+                # One step at a time, as batches of different sizes share a stream.
                 self._draw(name, noise[self._slot])
         self._n_prepared += 1
 
     def _draw(self, name: str, noise: Tensor) -> None:
-        """Fill (..., R, W), the rows of new and of replayed samples from a stream each."""
+        """Fill (..., R, W), with separate streams for the rows of new and of replayed samples."""
         n_new, (new, replayed) = self.batch.n_new, self._streams[name]
         fill = self._drawn[name].fill
         if self.batch.n_replay == 0:
@@ -171,7 +172,7 @@ class Batches:
         fill(noise[..., n_new:, :], replayed)
 
     def load(self) -> None:
-        """Put the next batch into ``batch``."""
+        """Load the next batch into ``batch``."""
         batch = self.batch
         batch.images.copy_(self._pick(self._pixels, None)).div_(255)
         for name, noise in self._noises.items():
@@ -195,7 +196,7 @@ class Batches:
             self._slot_on_device.add_(1)
 
     def put_replay(self, chosen: Tensor) -> None:
-        """Put the samples ``chosen`` of the buffer, (n,) or (K, n), into the batch's last rows."""
+        """Copy the buffer's samples ``chosen``, (n,) or (K, n), into the batch's last rows."""
         batch, n, replay = self.batch, self.batch.n_new, self._replay
         assert replay is not None
         gather(replay.inputs, chosen, batch.inputs[:, n:])
@@ -205,7 +206,7 @@ class Batches:
             gather(replay.images, chosen, batch.replay_images)
 
     def _pick(self, block: Tensor, into: Tensor | None) -> Tensor:
-        """Return the present step's part of a block (M, ...), in ``into`` where it must stay."""
+        """Return the current step's part of a block (M, ...), copied to ``into`` if capturing."""
         if not self.is_capturable:
             return block[self._slot]
         picked = block.index_select(0, self._slot_on_device).squeeze(0)

@@ -1,4 +1,4 @@
-"""What the stages of a pack share, and what sets one lane of a stage apart."""
+"""What the stages of a pack share, and what is specific to one lane of a stage."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from raysweep.learning.stages import Stage
 
 @dataclass(frozen=True)
 class Context:
-    """The pack's tasks, where and in which precision it computes, and its inputs' statistics.
+    """The pack's tasks, device, precision and input statistics.
 
-    ``config`` is any of the pack's configurations: only settings of the pack key are read. On a
-    GPU steps are captured as CUDA graphs if ``has_graphs``.
+    ``config`` is any of the pack's configurations: only settings of the pack key are read from it.
+    On a GPU, steps are captured as CUDA graphs if ``has_graphs``.
     """
 
     config: Config
@@ -31,26 +31,26 @@ class Context:
     has_graphs: bool = True
 
     def train_samples(self, stage: Stage) -> Samples:
-        """Return the new samples of a stage: its task's, or all tasks' for joint training."""
+        """Return the new samples of a stage: those of its task, or of all tasks if joint."""
         return self.joint if stage.kind == "train_joint" else self.tasks[stage.task - 1].train
 
     @cached_property
     def joint(self) -> Samples:
-        """The training samples of all tasks together, in their order."""
+        """The training samples of all tasks, in task order."""
         parts = [task.train for task in self.tasks]
         images, labels = [p.images for p in parts], [p.labels for p in parts]
         return Samples(torch.cat(images), torch.cat(labels))
 
     def inputs(self, images: Tensor) -> Tensor:
-        """Turn images in [0, 1] into what a classifier sees: normalised if the config says so."""
+        """Convert images in [0, 1] to classifier inputs, normalised if the setting says so."""
         return (images - self.mean) / self.sd if self.config.normalize else images
 
 
 @dataclass
 class Lane:
-    """One lane of a stage: any configuration that has the stage, and what its parents left.
+    """One lane of a stage: any configuration that has the stage, and its parents' results.
 
-    ``generators`` and ``labelers`` are those of each task so far, where there is one for each.
+    ``generators`` and ``labelers`` have one entry per task so far, if each task has its own.
     """
 
     stage: Stage
@@ -69,7 +69,7 @@ class Lane:
         models: Mapping[str, LaneState],
         buffers: Mapping[str, Buffer],
     ) -> "Lane":
-        """Make a lane of what the stage's parents left, by their fingerprints."""
+        """Make a lane from the results of the stage's parents, given by fingerprint."""
         model, generator, buffer = map(stage.parent, ("model", "generator", "buffer"))
         generators, labelers = map(stage.numbered_parents, ("generator", "model"))
         return cls(

@@ -10,7 +10,7 @@ from raysweep.learning.training.forward import Views, decode, encode
 from raysweep.learning.training.objectives import count_correct
 
 _CHUNK = 500
-"""Samples at once; fixed, so that no result depends on the number of lanes."""
+"""Samples per forward pass; fixed, so that results do not depend on the number of lanes."""
 
 
 @torch.no_grad()
@@ -20,8 +20,8 @@ def accuracy(
     """Compute the share of correct predictions (K,), as float64.
 
     With ``eval_samples`` k > 0 the prediction is the largest mean softmax over k draws of z
-    (k = 1: one stochastic forward pass, as in the reference), with 0 it is made from mu. The noise
-    depends on the seed and on ``purpose`` alone and is the same for all lanes.
+    (k = 1: one stochastic forward pass, as in the reference); with 0 it is computed from mu. The
+    noise depends only on the seed and ``purpose`` and is the same for all lanes.
     """
     config = context.config
     network = config.of_model.network(config, has_images=False)

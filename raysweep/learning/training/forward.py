@@ -1,4 +1,4 @@
-"""The forward pass of a network, as functions under autograd and as layers with their backward.
+"""The forward pass of a network, as functions for autograd and as layers with a backward.
 
 Letters: K lanes, B batch, D input size, Z bottleneck, C classes. Parameters come as views by the
 names of their ``Layout``; every function takes and returns a leading K.
@@ -25,7 +25,7 @@ Views = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Latent:
-    """A Gaussian over z: ``mu`` and ``logvar`` (K, B, Z); without ``logvar`` z is mu."""
+    """A Gaussian over z: ``mu`` and ``logvar`` (K, B, Z); if ``logvar`` is None, z is mu."""
 
     mu: Tensor
     logvar: Tensor | None
@@ -55,7 +55,7 @@ def _through(
 
 
 Z_NOISE = "noise"
-"""The noise from which z is drawn; noises are named for the streams that they come from."""
+"""The noise from which z is drawn; noises are named after their streams."""
 
 
 _DROPOUT = "dropout"
@@ -63,13 +63,13 @@ _DROPOUT = "dropout"
 
 @dataclass(frozen=True)
 class Noise:
-    """Noise that a training step takes: (R, width) numbers, normal or uniform from 0 to 1."""
+    """The noise of a training step: (R, width) numbers, normal or uniform in [0, 1)."""
 
     width: int
     is_uniform: bool = False
 
     def fill(self, into: Tensor, stream: torch.Generator) -> None:
-        """Draw it in place."""
+        """Fill a tensor with the noise."""
         if self.is_uniform:
             into.uniform_(generator=stream)
         else:
@@ -77,7 +77,7 @@ class Noise:
 
 
 def noises_of(stage: Stage, configs: Sequence[Config]) -> dict[str, Noise]:
-    """Return what noise the steps of a group of a training stage take, by name."""
+    """Return the noises that a group of a training stage needs in each step, by name."""
     has_latent = network_of(configs[0], stage).has_latent
     noises = {Z_NOISE: Noise(configs[0].n_bottleneck if has_latent else 0)}
     if stage.is_classifier and any(config.dropout for config in configs):
@@ -88,10 +88,10 @@ def noises_of(stage: Stage, configs: Sequence[Config]) -> dict[str, Noise]:
 def dropout_masks(
     noises: Mapping[str, Tensor], lanes: Mapping[str, Tensor], widths: Sequence[int]
 ) -> list[Tensor] | None:
-    """Return what hidden layers of ``widths`` are multiplied by, (K, B, W) each; None for nothing.
+    """Return the dropout masks (K, B, W) of hidden layers of ``widths``; None without dropout.
 
-    A unit is kept, and divided by the share of those that are, where its noise is not below the
-    lane's ``dropout`` (Srivastava et al. 2014, JMLR 15, section 4; scaled as in torch.nn.Dropout).
+    A unit is kept if its noise is at least the lane's ``dropout`` rate, and scaled by 1 / (1 -
+    rate) (Srivastava et al. 2014, JMLR 15, section 4; scaled as in torch.nn.Dropout).
     """
     if _DROPOUT not in noises or _DROPOUT not in lanes:
         return None
@@ -102,17 +102,17 @@ def dropout_masks(
 
 def encode(
     views: Views,
-    x: Tensor,  # (K, B, D), or (B, D) for all lanes alike
+    x: Tensor,  # (K, B, D), or (B, D) for the same input in all lanes
     network: Network,
     noises: Mapping[str, Tensor] | None = None,
     lanes: Mapping[str, Tensor] | None = None,
 ) -> Latent:
-    """Encode ``x``; a network without a latent gives its last hidden layer.
+    """Encode ``x``; for a network without a latent, mu is its last hidden layer.
 
-    ``network.variance`` says how the standard deviation comes from the second head's output s:
-    exp(s / 2) or softplus(s - 5) (Alemi et al. 2017, arXiv 1612.00410, section 4.1). ``noises`` are
-    a training step's, (B, W) by name, and ``lanes`` its settings (K,); without them the pass is
-    that of a test.
+    ``network.variance`` determines the standard deviation from the second head's output s:
+    exp(s / 2) or softplus(s - 5) (Alemi et al. 2017, arXiv 1612.00410, section 4.1). A training
+    step passes its ``noises``, (B, W) by name, and settings ``lanes``, (K,) by name; without them
+    this is a test pass.
     """
     prefix = network.encoder
     widths = [views[f"{prefix}.{i}.bias"].size(-1) for i in range(count_layers(views, prefix))]
@@ -131,7 +131,7 @@ def encode(
 
 
 def decode(views: Views, z: Tensor, nonlinearity: str, prefix: str) -> Tensor:
-    """Decode ``z`` (K, B, Z) or (B, Z) into logits: (K, B, C) of ``class_decoder``, else (K, B, D).
+    """Decode ``z`` (K, B, Z) or (B, Z) into logits, (K, B, C) for the class decoder or (K, B, D).
 
     The sigmoid of ``rec_decoder``'s and ``vae_decoder``'s logits is the image.
     """
@@ -139,7 +139,7 @@ def decode(views: Views, z: Tensor, nonlinearity: str, prefix: str) -> Tensor:
 
 
 class Encoder:
-    """The encoder of ``encode`` with z's draw and KL, and their backward; no autograd."""
+    """The encoder of ``encode``, including the draw of z and its KL, with a backward pass."""
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class Encoder:
         self._gaussian = Gaussian(workspace, network.variance)
 
     def forward(self, x: Tensor, noises: Mapping[str, Tensor]) -> Tensor:
-        """Draw z (K, B, Z) for ``x`` (K, B, D) with ``noises`` (B, W) by name."""
+        """Draw z (K, B, Z) for ``x`` (K, B, D), given ``noises`` (B, W) by name."""
         hidden = self._hidden.forward(x, dropout_masks(noises, self._lanes, self._widths))
         if not self.has_latent:
             return hidden
@@ -173,7 +173,7 @@ class Encoder:
         return self._gaussian.kl_rows()
 
     def backward(self, grad_z: Tensor, kl_weight: Tensor) -> None:
-        """Take the gradient of z (K, B, Z) and the weights of the KL, as ``Gaussian.backward``."""
+        """Compute the gradients from that of z (K, B, Z) and the KL weights; see ``Gaussian``."""
         if not self.has_latent:
             self._hidden.backward(grad_z, n_free=0)
             return

@@ -1,4 +1,4 @@
-"""The training loop: one group of equal stages, trained in step as one stacked model."""
+"""The training loop: trains one group of stages in lockstep as one stacked model."""
 
 import math
 from collections.abc import Callable, Collection, Sequence
@@ -28,15 +28,15 @@ _SCHEDULES: dict[str, Callable[[Config, int], float]] = {
     "exponential": lambda config, n_done: config.lr_decay**n_done,
     "cosine": lambda config, n_done: (1 + math.cos(math.pi * n_done / config.epochs)) / 2,
 }
-"""Factors of the learning rate after so many epochs of a task, by the name of the schedule."""
+"""Learning-rate factors as a function of the epochs done in a task, by schedule."""
 
 
 class TrainGroup:
-    """Lanes of one training stage: parameters, optimiser, and the epochs done.
+    """The lanes of one training stage: parameters, optimiser and epochs done.
 
-    ``lanes`` stand in an order of the group's own: those with a reconstruction first, those with
-    a frozen encoder last, so that a product over the first lanes skips the others. With
-    ``has_averages`` a classifier's reports have ``average_accuracy``, over the tasks so far.
+    ``lanes`` are reordered: those with a reconstruction first, those with a frozen encoder last,
+    so that a product over the first lanes skips the others. With ``has_averages``, a classifier's
+    reports include ``average_accuracy``, over the tasks so far.
     """
 
     def __init__(self, context: Context, lanes: Sequence[Lane], has_averages: bool = False) -> None:
@@ -123,13 +123,13 @@ class TrainGroup:
 
     @property
     def has_limits(self) -> bool:
-        """Whether limits on the loss follow a lane's losses so far."""
+        """Whether a limit on the loss depends on a lane's earlier losses."""
         return bool(self._monitor.history())
 
     def run_epoch(self) -> list[EpochReport]:
-        """Train one epoch; give a report for each lane that was still in.
+        """Train one epoch and return a report for each lane that took part.
 
-        Lanes that diverged leave the group afterwards.
+        Lanes that diverged then leave the group.
         """
         steps = self.begin_epoch()
         for step in steps:
@@ -143,7 +143,7 @@ class TrainGroup:
         return reports
 
     def begin_epoch(self) -> list[Step]:
-        """Draw the next epoch's batches; give its steps, one for each batch."""
+        """Draw the next epoch's batches and return its steps, one for each batch."""
         self._accuracies = {}
         self._monitor.begin(self._last_finite, self.n_steps_done)
         self.optimizer.set_lr(self._lr())
@@ -161,12 +161,12 @@ class TrainGroup:
         return [self._steps[size] for size in sizes]
 
     def _stream(self, name: str) -> torch.Generator:
-        """Make the generator of the next epoch for a purpose."""
+        """Return the next epoch's generator for a purpose."""
         purpose = (self.stage.name, self.n_epochs_done + 1)
         return generator(self.context.config.seed, name, *purpose, device=self.context.device)
 
     def _draw_batches(self) -> list[tuple[Tensor, Tensor]]:
-        """Draw the indices of new and replayed samples of each batch."""
+        """Draw the indices of the new and replayed samples of each batch."""
         size, drop_last = self.context.config.batch_size, self.context.config.drop_last
         n_samples = len(self.context.train_samples(self.stage))
         new = list(batch_order(n_samples, size, drop_last, self._stream("batch_order")))
@@ -181,7 +181,7 @@ class TrainGroup:
         return list(zip(new, replayed, strict=True))
 
     def make_step(self, n_new: int, n_replay: int, n_steps: int) -> Step:
-        """Make the step for batches of a size, of which an epoch has ``n_steps``."""
+        """Make the step for batches of one size, of which an epoch has ``n_steps``."""
         batches = Batches(
             self.context,
             self.context.train_samples(self.stage),
@@ -198,7 +198,7 @@ class TrainGroup:
         freezes = [self._freezes(lane) for lane in self.lanes]
         is_frozen = torch.tensor(freezes, device=self.context.device) if any(freezes) else None
         frozen_end = self.parameters.layout.end_of("encoder.")
-        # Frozen lanes with a reconstruction may stand before free ones without.
+        # Frozen lanes with a reconstruction may come before free ones without.
         n_free = max((k for k, freezes_it in enumerate(freezes, 1) if not freezes_it), default=0)
         return Step(
             batches,
@@ -217,7 +217,7 @@ class TrainGroup:
             has_graph=(
                 self.context.has_graphs
                 and self.context.device.type == "cuda"
-                # Draws in the middle of a step, from a generator that no graph knows.
+                # generative_mir draws within a step, from a generator that no graph captures.
                 and self.lanes[0].config.retrieval != "generative_mir"
             ),
             retrieve=self._retrieval(batches, is_frozen, frozen_end),
@@ -226,7 +226,7 @@ class TrainGroup:
 
     @property
     def _n_candidates(self) -> int:
-        """Candidates for retrieval in each step; 0 where replay goes round."""
+        """Number of candidates for retrieval in each step; 0 if replay cycles."""
         has_some = self.is_classifier and self._replay is not None
         config = self.lanes[0].config
         if not has_some or config.retrieval != "mir" or self._replay is None:
@@ -234,7 +234,7 @@ class TrainGroup:
         return min(config.n_candidates, len(self._replay))
 
     def _n_replayed(self, n_drawn: int) -> int:
-        """Count the replayed samples of a step for which ``n_drawn`` were drawn."""
+        """Return the number of replayed samples of a step for which ``n_drawn`` were drawn."""
         return min(n_drawn, self.context.config.batch_size) if self._n_candidates else n_drawn
 
     def _retrieval(
@@ -267,10 +267,11 @@ class TrainGroup:
         )
 
     def _averaging(self) -> Callable[[], None] | None:
-        """Return what moves the averaged weights after a step; lanes that diverged stay behind."""
+        """Return a function that updates the averaged weights of lanes that have not diverged."""
         if self._average is None:
             return None
-        # Tensors, not the group: a cycle would keep it until Python looks for cycles.
+        # The closure holds tensors, not the group: a reference cycle would keep the group alive
+        # until the next garbage collection.
         average, flat = self._average.flat, self.parameters.flat
         is_alive, share = self._monitor.is_alive, 1 - self.context.config.ema_decay
 
@@ -302,7 +303,7 @@ class TrainGroup:
         ]
 
     def _accuracy_now(self) -> Tensor:
-        """Compute the test accuracy (K,) on the stage's task; the mean over tasks in joint ones."""
+        """Compute the test accuracy (K,) on the stage's task, or the mean over tasks if joint."""
         return (
             self.accuracy_on(self.stage.task)
             if self.stage.kind == "train_task"
@@ -310,7 +311,7 @@ class TrainGroup:
         )
 
     def accuracy_on(self, task: int) -> Tensor:
-        """Compute the test accuracy (K,) on a task (from 1) after the epochs done so far."""
+        """Compute the test accuracy (K,) on a task (from 1) after the latest epoch."""
         if task not in self._accuracies:
             purpose = (self.stage.name, self.n_epochs_done, task)
             samples = self.context.tasks[task - 1].test
@@ -319,12 +320,12 @@ class TrainGroup:
         return self._accuracies[task]
 
     def mean_accuracy(self) -> Tensor:
-        """Compute the mean test accuracy (K,) over the tasks learned so far, this one included."""
+        """Compute the mean test accuracy (K,) over the tasks so far, including this one."""
         tasks = range(1, self.stage.task + 1)
         return torch.stack([self.accuracy_on(task) for task in tasks], 1).mean(1)
 
     def initial_accuracy(self) -> list[float]:
-        """Compute the test accuracy on each task before any training; it is that of all lanes."""
+        """Compute the test accuracy on each task before training, which all lanes share."""
         assert self.n_epochs_done == 0
         views = {name: view[:1] for name, view in self.parameters.views.items()}
         n_tasks = len(self.context.tasks)
@@ -338,7 +339,7 @@ class TrainGroup:
         return [self.optimizer.lane(k) for k in range(len(self.lanes))]
 
     def drop(self, stages: Collection[str]) -> None:
-        """Remove the lanes of some stages (fingerprints); the numbers of the others stay."""
+        """Remove the lanes of some stages (fingerprints) without changing the others' numbers."""
         self._drop([k for k, lane in enumerate(self.lanes) if lane.stage.fingerprint in stages])
 
     def _drop(self, gone: Sequence[int]) -> None:
@@ -360,7 +361,7 @@ class TrainGroup:
             self._monitor.set_history(history)
 
     def state(self) -> dict[str, Any]:
-        """Return what ``restore`` needs to go on after the last epoch: plain values and tensors."""
+        """Return the state that ``restore`` continues from: plain values and tensors."""
         return {
             "lanes": [lane.stage.fingerprint for lane in self.lanes],
             "epochs": self.n_epochs_done,
@@ -374,13 +375,13 @@ class TrainGroup:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from what ``state`` gave, in a group that was made with the same lanes."""
+        """Continue from the result of ``state``, in a group made with the same lanes."""
         self._drop(
             [k for k, x in enumerate(self.lanes) if x.stage.fingerprint not in state["lanes"]]
         )
         self.n_epochs_done, self.n_steps_done = state["epochs"], state["steps"]
         self._accuracies = {}
-        # A state that was joined of several has its lanes in another order.
+        # A state joined from several has its lanes in a different order.
         rows = [state["lanes"].index(lane.stage.fingerprint) for lane in self.lanes]
         self._last_finite = [state["last_finite"][k] for k in rows]
         if self.lanes:

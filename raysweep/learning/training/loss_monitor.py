@@ -1,4 +1,4 @@
-"""What an epoch adds up to in each lane, and which lanes diverged."""
+"""Sums of each lane's losses over an epoch, and detection of lanes that diverged."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -8,16 +8,16 @@ import torch
 from torch import Tensor
 
 _LOG_STEPS = 256
-"""Steps between two foldings of what was logged into sums."""
+"""Number of logged steps after which the log is folded into the sums."""
 
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where a lane's loss left the finite numbers or was too high for too long.
+    """The point where a lane's loss became non-finite or had been too high for too long.
 
-    ``epoch`` and ``step`` count from 1, ``step`` over the whole stage: the step that buried the
-    lane, the last bad one in a row. ``last_finite_loss`` is the last finite per-sample mean of the
-    total loss up to it, None if there was none.
+    ``epoch`` and ``step`` count from 1, ``step`` over the whole stage: the last of the consecutive
+    bad steps that ended the lane. ``last_finite_loss`` is the last finite per-sample mean of the
+    total loss up to then, None if there was none.
     """
 
     stage: str
@@ -28,22 +28,22 @@ class Divergence:
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One lane's epoch: metrics by the column names of the ``epochs`` table, or its divergence."""
+    """One lane's epoch: metrics by column of the ``epochs`` table, or its divergence."""
 
     metrics: dict[str, float | int | None]
     divergence: Divergence | None
 
 
 class _Rules:
-    """A limit that follows a lane's best loss, and patience with bad steps; tensors are (K,).
+    """A limit relative to a lane's best loss, and patience with bad steps; tensors are (K,).
 
-    A step is bad whose mean loss is above ``threshold``, or above ``factor`` times ``best``, the
-    lowest mean of the lane in its stage so far. The second rule is silent where ``factor`` is 0,
-    and while ``best`` is not above 0 or there is none yet: a loss that may be negative has no
-    scale to hold a factor against. ``n_bad`` counts the bad steps in a row, over epochs; at
-    ``patience`` of them, or at a mean that is not finite, the lane is buried.
-    Whether a bad step's mean counts for ``best`` (it does) makes no difference: where it is the
-    lowest, it is above ``threshold``, and so is any factor of it, until a step is not bad.
+    A step is bad if its mean loss is above ``threshold``, or above ``factor`` times ``best``, the
+    lowest mean of the lane in its stage so far. The second rule is off if ``factor`` is 0, and
+    while ``best`` is unset or not above 0: a loss that may be negative has no scale for a factor
+    to refer to. ``n_bad`` counts consecutive bad steps across epochs; when it reaches
+    ``patience``, or at a non-finite mean, the lane has diverged.
+    Whether a bad step's mean counts for ``best`` (it does) makes no difference: if it is the
+    lowest, it is above ``threshold``, and so is any multiple of it, until a step is not bad.
     """
 
     def __init__(self, threshold: Tensor, factor: Tensor, patience: Tensor) -> None:
@@ -54,23 +54,23 @@ class _Rules:
         self.n_bad = torch.zeros_like(patience)
 
     def note(self, mean: Tensor, is_alive: Tensor) -> None:
-        """Take a step's ``mean``; bury lanes in ``is_alive``. Reads nothing back."""
+        """Apply the rules to a step's ``mean`` and clear ``is_alive``; reads nothing back."""
         limit = (self._factor * self.best).masked_fill_(self.best <= 0, math.inf)
         is_well = mean <= torch.minimum(limit, self._threshold)
         self.n_bad.add_(1).masked_fill_(is_well, 0)
-        # False for NaN, too, as where a threshold is all there is.
+        # False for NaN too, as it is with the threshold alone.
         is_alive.logical_and_(mean <= self._largest).logical_and_(self.n_bad < self._patience)
         torch.fmin(self.best, mean, out=self.best)
 
 
 class LossMonitor:
-    """Each lane's losses of an epoch, summed in float64; buries lanes whose loss goes too far.
+    """Sums each lane's losses over an epoch in float64 and marks lanes that diverge.
 
-    ``values`` maps a name to the (K,) tensor that takes a step's sum over samples; ``mean`` takes
-    the per-sample mean of the total loss, which is what is held against the threshold and, where
-    there are a ``factor`` and a ``patience``, against those: see ``_Rules``.
-    ``note`` reads nothing back, so that it can be captured in a CUDA graph; ``begin_step`` comes
-    before, outside of any graph.
+    ``values`` maps a name to the (K,) tensor that receives a step's sum over samples; ``mean``
+    receives the per-sample mean of the total loss, which is compared with the threshold and, if
+    ``factor`` and ``patience`` are given, judged by ``_Rules``.
+    ``note`` reads nothing back, so that it can be captured in a CUDA graph; call ``begin_step``
+    before it, outside of any graph.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class LossMonitor:
         n_lanes, device = len(threshold), threshold.device
         self.names = tuple(names)
         self.is_alive = torch.ones(n_lanes, dtype=torch.bool, device=device)
-        # Infinite in float32, it would let an infinite loss pass.
+        # A threshold that is infinite in float32 would let an infinite loss pass.
         self._threshold = threshold.clamp(max=torch.finfo(threshold.dtype).max)
         self._is_well = torch.ones_like(self.is_alive)
         self._rules: _Rules | None = None
@@ -93,7 +93,7 @@ class LossMonitor:
         self._step = threshold.new_zeros(1 + len(names), n_lanes)
         self.mean, *values = self._step.unbind()
         self.values = dict(zip(self.names, values, strict=True))
-        # Steps last: a sum over them then goes the same way for any number of lanes.
+        # Steps come last, so that summing over them works the same for any number of lanes.
         self._log = self._step.new_zeros(*self._step.shape, _LOG_STEPS)
         self._place = torch.zeros(1, dtype=torch.int64, device=device)
         self._n_new: list[int] = []
@@ -109,15 +109,15 @@ class LossMonitor:
         self._sums.zero_()
 
     def begin_step(self, n_new: int) -> None:
-        """Make room for a step on ``n_new`` new samples."""
+        """Make room in the log for a step on ``n_new`` new samples."""
         if len(self._n_new) == _LOG_STEPS:
             self._fold()
         self._n_new.append(n_new)
 
     def note(self) -> None:
-        """Keep the step's ``mean`` and ``values``, and bury lanes by the mean."""
+        """Log the step's ``mean`` and ``values``, and mark lanes that diverge by the mean."""
         if self._rules is None:
-            # False for NaN, too; a threshold is finite.
+            # False for NaN too; the threshold is finite.
             torch.le(self.mean, self._threshold, out=self._is_well)
             self.is_alive.logical_and_(self._is_well)
         else:
@@ -127,7 +127,7 @@ class LossMonitor:
         self._place.add_(1)
 
     def _fold(self) -> None:
-        """Add the logged steps to the sums; find where lanes died."""
+        """Add the logged steps to the sums and find the steps at which lanes diverged."""
         n_steps = len(self._n_new)
         log = self._log[:, :, :n_steps].double()
         means = log[0]
@@ -151,19 +151,19 @@ class LossMonitor:
         self._n_new = []
 
     def close(self, are_finite: Tensor) -> None:
-        """End an epoch; bury lanes whose last update left parameters not finite, by (K,) bool."""
+        """End an epoch; lanes whose parameters are not finite, ``are_finite`` (K,), diverged."""
         self._fold()
         self._died_at = torch.where(self.is_alive & ~are_finite, self._n_steps, self._died_at)
         self.is_alive.logical_and_(are_finite)
 
     def history(self) -> dict[str, Tensor]:
-        """Return copies of what the rules know of each lane's steps so far; empty without rules."""
+        """Return a copy of the rules' state, which earlier steps determine; empty without rules."""
         if self._rules is None:
             return {}
         return {"best": self._rules.best.clone(), "n_bad": self._rules.n_bad.clone()}
 
     def set_history(self, history: Mapping[str, Tensor]) -> None:
-        """Go on from what ``history`` gave; without rules there is nothing to go on from."""
+        """Restore the result of ``history``; does nothing without rules."""
         if self._rules is not None:
             self._rules.best.copy_(history["best"])
             self._rules.n_bad.copy_(history["n_bad"])
@@ -175,7 +175,7 @@ class LossMonitor:
         return values
 
     def divergences(self, stage: str, epoch: int) -> list[Divergence | None]:
-        """Return each lane's divergence, None where it is alive."""
+        """Return each lane's divergence, None if it is alive."""
         last_finite = [None if math.isnan(x) else x for x in self.last_finite]
         return [
             None if is_alive else Divergence(stage, epoch, step, last)
@@ -189,8 +189,8 @@ class LossMonitor:
     ) -> list[dict[str, float | int | None]]:
         """Return each lane's means by column of the ``epochs`` table.
 
-        ``n_new`` and ``n_replay`` are the samples of the epoch, ``reported`` has for each lane the
-        losses that mean something for it.
+        ``n_new`` and ``n_replay`` count the samples of the epoch; ``reported`` has for each lane
+        the losses that apply to it.
         """
         rows = []
         for k, column in enumerate(self._sums.t().tolist()):

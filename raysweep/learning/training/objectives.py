@@ -1,6 +1,6 @@
-"""What the training stages minimise, as the definition: plain functions under autograd.
+"""The definition of what training stages minimise: plain functions under autograd.
 
-``step`` computes the same losses and their gradients faster; tests hold it to this form.
+``step`` computes the same losses and their gradients faster; tests compare it with this form.
 Losses are summed over the batch, as in the reference; reported values are means per sample.
 Letters: K lanes, B new samples, R new and replayed ones, D input size, Z bottleneck, C classes.
 """
@@ -33,10 +33,10 @@ from raysweep.learning.training.forward import Z_NOISE, Views, decode, encode
 class Weights:
     """Weights of the losses, (K,) each; the first ``n_rec`` lanes have a reconstruction.
 
-    ``lanes`` has all settings of the stage that are numbers of a lane, by name.
-    Minimised is (1 - replay) * new + replay * replayed, each class + rec * reconstruction +
-    kl * KL, with ``replay`` 0 where nothing is replayed; each a sum over its samples, or with
-    ``is_mean`` a mean. A VAE has no class part.
+    ``lanes`` has the real-valued lane settings of the stage, by name.
+    The objective is (1 - replay) * new + replay * replayed, where both are class + rec *
+    reconstruction + kl * KL, summed over their samples or, with ``is_mean``, averaged. ``replay``
+    is 0 if nothing is replayed. A VAE has no class loss.
     """
 
     kl: Tensor
@@ -51,9 +51,9 @@ class Weights:
 class Batch:
     """Inputs (K, R, D), noises (R, W) by name, and the first B rows' images (B, D) in [0, 1].
 
-    ``targets`` are class probabilities, (K, R, C), or (R, C) for all lanes alike, and ``labels``
-    (B,) the classes of the new samples; both None for a VAE. ``n_new`` is B, ``n_replay`` R - B.
-    ``replay_images`` (K, R - B, D) are those of the other rows, where they are reconstructed.
+    ``targets`` are class probabilities, (K, R, C), or (R, C) if equal for all lanes, and ``labels``
+    (B,) the classes of the new samples; both are None for a VAE. ``n_new`` is B, ``n_replay``
+    R - B. ``replay_images`` (K, R - B, D) are the images of the other rows, if reconstructed.
     """
 
     n_new: int
@@ -70,8 +70,8 @@ class Batch:
 class Losses:
     """Losses of one batch, each (K,).
 
-    ``objective`` is what is differentiated, ``mean`` the same as a mean per sample; ``parts`` maps
-    a loss's name to its sum over the new samples or, as ``replay_...``, over the replayed ones.
+    ``objective`` is differentiated; ``mean`` is its mean per sample; ``parts`` maps a loss's name
+    to its sum over the new samples or, as ``replay_...``, over the replayed ones.
     """
 
     objective: Tensor
@@ -80,12 +80,12 @@ class Losses:
 
 
 def reconstructs(stage: Stage, config: Config) -> bool:
-    """Return whether a stage of a configuration has a reconstruction with a weight."""
+    """Return whether a stage of a configuration has a reconstruction loss with non-zero weight."""
     return has_image_decoder(config, stage) and weights_of_stage(config, stage)[0] != 0
 
 
 def weights_of(context: Context, lanes: Sequence[Lane]) -> Weights:
-    """Return the weights of lanes of one group, those with a reconstruction first."""
+    """Return the loss weights of the lanes of a group, those with a reconstruction first."""
     stage = lanes[0].stage
     configs = [lane.config for lane in lanes]
     pairs = [weights_of_stage(config, stage) for config in configs]
@@ -123,7 +123,7 @@ def define_losses(network: Network, weights: Weights, views: Views, batch: Batch
 def _sums(
     network: Network, weights: Weights, views: Views, batch: Batch, is_new: bool
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Sum the loss (K,), and its parts, over the new or over the replayed samples."""
+    """Sum the loss (K,) and its parts over the new or the replayed samples."""
     rows = slice(batch.n_new) if is_new else slice(batch.n_new, None)
     parts: dict[str, Tensor] = {}
     noises = {name: noise[rows] for name, noise in batch.noises.items()}
@@ -143,16 +143,16 @@ def _sums(
         images = batch.images if is_new else batch.replay_images
         assert images is not None
         parts["rec"] = reconstruction_loss(image_logits, images)
-        # A lane without reconstruction must not meet 0 * inf because of its company.
+        # A lane without reconstruction must not get 0 * inf because other lanes have one.
         total = total + torch.where(weights.rec != 0, weights.rec * parts["rec"], 0)
     return total, parts
 
 
 def per_lane(values: Sequence[float], context: Context) -> Tensor:
-    """Put one number a lane into a tensor (K,)."""
+    """Make a tensor (K,) from one number per lane."""
     return torch.tensor(list(values), dtype=context.dtype, device=context.device)
 
 
 def count_correct(scores: Tensor, labels: Tensor) -> Tensor:
-    """Count where the largest score is the label's; (K, B, C) and (B,) give (K,)."""
+    """Count correct predictions (K,) from scores (K, B, C) and labels (B,)."""
     return (scores.argmax(-1) == labels).sum(-1)

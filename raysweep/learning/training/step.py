@@ -1,7 +1,7 @@
 """One training step of a group: forward, backward and update without autograd.
 
-The same losses and gradients as ``objectives.define_losses``, in less time. Nothing in it
-depends on what a tensor holds, so that on a GPU a whole step is captured as a CUDA graph.
+It computes the same losses and gradients as ``objectives.define_losses`` in less time. No control
+flow depends on the content of a tensor, so that a GPU can capture a whole step as a CUDA graph.
 Letters: K lanes, R new and replayed samples of a batch.
 """
 
@@ -24,14 +24,14 @@ from raysweep.learning.training.loss_monitor import LossMonitor
 from raysweep.learning.training.objectives import Batch, Weights, count_correct
 
 _WARM_UPS = 3
-"""Steps run on a side stream before a capture, as torch.cuda.graph wants it."""
+"""Steps run on a side stream before a capture, as torch.cuda.graph requires."""
 
 
 class Pass:
-    """Forward and backward of a network over the batches of one feed.
+    """Forward and backward of a network over the batches of one ``Batches``.
 
-    ``compute`` leaves each lane's gradient in ``Parameters.grad`` and its losses in the tally.
-    Lanes from ``n_free`` on keep their encoder: its backward is saved.
+    ``compute`` leaves each lane's gradient in ``Parameters.grad`` and its losses in the monitor.
+    Lanes from ``n_free`` on have a frozen encoder, whose backward is skipped.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Pass:
 
     @torch.no_grad()
     def compute(self) -> None:
-        """Compute losses and gradients of the feed's present batch."""
+        """Compute losses and gradients of the current batch."""
         batch = self._batch
         z = self._encoder.forward(batch.inputs, batch.noises)
         if self._encoder.has_latent:
@@ -87,7 +87,7 @@ class Pass:
             self._encoder.backward(grad_z, self._kl_weight)
 
     def _add_up(self, prefix: str, total: Tensor) -> Tensor:
-        """Put the weighted sum of the losses whose names have a prefix into (K,)."""
+        """Write the weighted sum of the losses with a name prefix into ``total`` (K,)."""
         values, n_rec = self._values, self._weights.n_rec
         if self._encoder.has_latent:
             torch.mul(self._weights.kl, values[f"{prefix}kl"], out=total)
@@ -101,7 +101,7 @@ class Pass:
         return total
 
     def _sum_rows(self, name: str, rows: Tensor) -> None:
-        """Sum (K, R) over the new samples and over the replayed ones."""
+        """Sum rows (K, R) separately over the new samples and the replayed ones."""
         n = self._batch.n_new
         if self._batch.n_replay == 0:
             row_sum(rows, out=self._values[name])
@@ -110,7 +110,7 @@ class Pass:
             row_sum(rows[:, n:], out=self._values[f"replay_{name}"])
 
     def _classify(self, decoder: Chain, z: Tensor) -> Tensor | None:
-        """Return z's gradient in the lanes that need one."""
+        """Return the gradient of z in the lanes that need one."""
         batch = self._batch
         assert batch.targets is not None and batch.labels is not None
         logits = decoder.forward(z)
@@ -123,7 +123,7 @@ class Pass:
         return decoder.backward(grad, n_free=self._n_free)
 
     def _reconstruct(self, decoder: Chain, z: Tensor, grad_z: Tensor | None) -> Tensor | None:
-        """Add the reconstruction of the lanes that have one; give z's gradient."""
+        """Add the reconstruction of the lanes that have one; return the gradient of z."""
         n_rec = self._weights.n_rec
         logits = decoder.forward(first(z, n_rec))
         grad = self._reconstruction(logits)
@@ -140,7 +140,7 @@ class Pass:
         return result if grad_z is None else grad_z
 
     def _reconstruction(self, logits: Tensor) -> Tensor:
-        """Sum the reconstruction of the lanes that have one; give the gradient (K, R, D)."""
+        """Sum the reconstruction of the lanes that have one; return the gradient (K, R, D)."""
         batch, n_rec = self._batch, self._weights.n_rec
         if batch.n_replay == 0:
             losses, grad = reconstruction(logits, batch.images, self._workspace)
@@ -160,10 +160,10 @@ class Pass:
 
 
 class Step:
-    """Load a batch, compute, tally, update; with ``has_graph`` captured as a CUDA graph.
+    """Load a batch, compute, log losses, update; with ``has_graph`` captured as a CUDA graph.
 
-    ``retrieve`` puts the replayed samples into the batch where the feed leaves that to it;
-    ``average`` follows the update.
+    ``retrieve`` copies the replayed samples into the batch if ``Batches`` does not do so itself;
+    ``average`` runs after the update.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class Step:
 
     @torch.no_grad()
     def run(self) -> None:
-        """Train on the next batch, once that is prepared."""
+        """Train on the next batch, which must be prepared."""
         self.batches.load()
         if self._retrieve is not None:
             self._retrieve()
@@ -208,10 +208,10 @@ class Step:
 
 
 class _Graph:
-    """A CUDA graph of a function that is called thrice as it is and captured at the fourth call.
+    """A CUDA graph of a function: three plain calls, then a capture at the fourth.
 
-    See "CUDA Graphs" in PyTorch's notes on CUDA semantics. The function is not kept: its owner
-    owns the graph, and a cycle would keep both until Python looks for cycles.
+    See "CUDA Graphs" in PyTorch's notes on CUDA semantics. The function is not stored: its owner
+    owns the graph, and a reference cycle would keep both alive until the next garbage collection.
     """
 
     def __init__(self) -> None:
@@ -220,7 +220,7 @@ class _Graph:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def run(self, function: Callable[[], None]) -> None:
-        """Call the function, or replay what it did."""
+        """Call the function, or replay its captured graph."""
         if self._graph is None and self._n_calls < _WARM_UPS:
             self._n_calls += 1
             side = _side_stream()
@@ -246,7 +246,7 @@ class _Graph:
         except RuntimeError as error:  # what was captured has not run
             self._is_refused = True
             add_warning(
-                f"steps run without a CUDA graph, which is slower; its capture failed: {error}"
+                f"steps run without a CUDA graph, which is slower; the capture failed: {error}"
             )
             return
         self._graph = graph
@@ -254,5 +254,5 @@ class _Graph:
 
 @cache
 def _side_stream() -> torch.cuda.Stream:
-    # One for all: cuBLAS keeps a workspace for each.
+    # Shared by all graphs, as cuBLAS keeps a workspace for each stream.
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -1,1 +1,1 @@
-"""Logging configurations in other tools: a run for each, through those tools' own clients."""
+"""Logging configurations to other tools, one run each, through those tools' own clients."""

@@ -1,7 +1,7 @@
-"""Logging what has ended, beside the sweep: in a thread, from the tables, each run once.
+"""Logging of ended configurations during a sweep: in a thread, from the tables, each run once.
 
-What is logged is what stands in the tables, so a run that goes on after a killed driver logs what
-the killed one did not come to.
+As logging reads the tables, a run that resumes after a killed driver also logs what that driver
+had not logged yet.
 """
 
 import importlib
@@ -23,7 +23,7 @@ from raysweep.tables.reader import read_epochs, read_trials
 FOLDER = "loggers"
 _EVERY_S = 15.0
 _READING_SHARE = 0.05
-"""Of the time between two looks at the tables, which take longer the more has ended."""
+"""Share of the time spent reading the tables, which takes longer as more configurations end."""
 _PATIENCE_S = 3.0
 _BATCH = 50
 _RECORD = "logged.json"
@@ -39,16 +39,16 @@ def check_installed(names: Sequence[str]) -> None:
     for name in names:
         if importlib.util.find_spec(_MODULES[name][2]) is None:
             raise InputError(
-                f"loggers: expected {name} to be installed, found it is not; "
+                f"loggers: expected {name} to be installed, but it is not; "
                 f"run pip install 'raysweep[{name}]'"
             )
 
 
 class _Record:
-    """Which runs a logger has written (by attempt), and which it was about to write.
+    """The runs a logger has written (by attempt), and those it was about to write.
 
-    ``is_lost`` once there was none, or a damaged one, beside files of the logger: any run that it
-    does not know may have been written.
+    ``is_lost`` is set if the record was missing or damaged although the logger has files: any run
+    that is not in it may have been written.
     """
 
     def __init__(self, file: Path) -> None:
@@ -75,8 +75,8 @@ class _Record:
 class LogWriter:
     """Logs the ended configurations of a sweep in ``folder`` until it is closed.
 
-    A logger that fails is said once, and is left alone for the rest of the run; the next one
-    catches up. ``place`` has the tables.
+    The failure of a logger is reported once, and the logger is off for the rest of the run; the
+    next run catches up. ``location`` has the tables.
     """
 
     def __init__(
@@ -93,16 +93,16 @@ class LogWriter:
             self._thread.start()
 
     def close(self, within_s: float = 600.0) -> None:
-        """Log what is left, for so long at most; what is not done then the next run does."""
+        """Log what is left, within a time limit; the next run logs the rest."""
         self._is_over.set()
-        if self._thread.ident is None:  # nothing is to be logged
+        if self._thread.ident is None:  # there are no loggers
             return
         self._thread.join(min(within_s, _PATIENCE_S))
         if self._thread.is_alive():
-            self._say("logging what has ended; ctrl-c leaves it to the next run")
+            self._say("logging ended configurations; ctrl-c leaves the rest to the next run")
             self._thread.join(max(0.0, within_s - _PATIENCE_S))
         if self._thread.is_alive():
-            self._say("note: logging takes too long: the next run goes on with it")
+            self._say("note: logging takes too long; the next run will continue it")
 
     def _run(self) -> None:
         for name in list(self._names):
@@ -123,7 +123,7 @@ class LogWriter:
         self._records[name] = _Record(self._folder / name / _RECORD)
 
     def _read(self) -> tuple[dict[str, list[Any]], dict[Any, Any]]:
-        """Return the rows of trials that each logger lacks, and the epochs of these by id."""
+        """Return the rows of ``trials`` that each logger lacks, and their epochs by id."""
         try:
             trials = read_trials(self._location)
             keys = list(zip(trials["config_id"], trials["attempt"], strict=True))
@@ -137,9 +137,9 @@ class LogWriter:
                 return {}, {}
             epochs = read_epochs(self._location)
             return left, dict(list(epochs[epochs["config_id"].isin(wanted)].groupby("config_id")))
-        except Exception as error:  # noqa: BLE001 (a thread's: nobody else would say it)
+        except Exception as error:  # noqa: BLE001 (in a thread, no other code would report it)
             if not self._has_complained:
-                self._say(f"note: nothing is logged for now: {_in_a_line(error)}")
+                self._say(f"note: logging is suspended: {_in_a_line(error)}")
             self._has_complained = True
             return {}, {}
 
@@ -157,7 +157,7 @@ class LogWriter:
             made = getattr(importlib.import_module(module), kind)
             self._loggers[name] = made(self._folder / name, self._location.name)
         logger = self._loggers[name]
-        # Of a run that was cut off there may be a part.
+        # A run that was interrupted may have been written in part.
         doubtful = set(record.begun) | set(record.logged)
         record.begun = [*record.begun, *(row["config_id"] for row in batch)]
         record.write()
@@ -173,7 +173,7 @@ class LogWriter:
         record.write()
 
     def _guarded(self, name: str, action: Callable[[], None]) -> bool:
-        """Run what a logger does; a failure is said, and ends that logger for this run."""
+        """Run an action of a logger; a failure is reported and turns it off for this run."""
         try:
             action()
         except Exception as error:  # noqa: BLE001 (another project's code: it must not end a sweep)

@@ -1,4 +1,4 @@
-"""What is logged of one configuration."""
+"""The data logged for one configuration."""
 
 import math
 import time
@@ -19,24 +19,24 @@ _TEXTS = (
 SETTING_NAMES = tuple(
     column.name.removeprefix(SETTING) for column in TABLES["trials"].columns if column.is_setting
 )
-"""What ``LoggedRun.settings`` may have; it lacks what does not apply."""
+"""Possible keys of ``LoggedRun.settings``, which omits settings that do not apply."""
 _LONGEST_TITLE = 150
-"""Letters: the name of a run is the name of a folder, too."""
+"""In characters; the name of a run is also the name of a folder."""
 
 METRIC_NAMES = tuple(
     column.name
     for column in TABLES["trials"].columns
     if column.is_number and not column.is_setting and column.name not in (*_TEXTS, "attempt")
 )
-"""What ``LoggedRun.metrics`` may have; it lacks what is null."""
+"""Possible keys of ``LoggedRun.metrics``, which omits nulls."""
 
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """One configuration: its settings, its epochs in order, what came of it.
+    """One configuration: its settings, its epochs in order, and its outcome.
 
-    ``epochs`` has, for each epoch counted over all stages from 1, values by name, such as
-    ``train_task_1/test_accuracy``. ``texts`` says how it ended, and where and why.
+    ``epochs`` has the values of each epoch, counted over all stages from 1, by name, such as
+    ``train_task_1/test_accuracy``. ``texts`` has how, where and why it ended.
     """
 
     config_id: str
@@ -50,22 +50,22 @@ class LoggedRun:
 
 
 class Logger(Protocol):
-    """Writes runs with another tool's client. May raise whatever that client does."""
+    """Writes runs with another tool's client. Methods may raise any error of that client."""
 
     def log(self, run: LoggedRun) -> None:
         """Write a run."""
 
     def remove(self, config_id: str) -> None:
-        """Take away what was written of a run, if anything was."""
+        """Remove what was written of a run, if anything."""
 
     def close(self) -> None:
-        """Finish what is under way."""
+        """Finish pending work."""
 
 
 def run_of(trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> LoggedRun:
-    """Make a run of a row of ``trials`` and the rows of ``epochs`` of the same configuration.
+    """Make a run from a configuration's row of ``trials`` and its rows of ``epochs``.
 
-    Stages stand in the order of their tasks, each after what generates for it.
+    Stages are in the order of their tasks, each after the one that generates for it.
     """
     settings = {
         name.removeprefix(SETTING): _as_declared(name, value)
@@ -95,14 +95,14 @@ def run_of(trial: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]]) -> Log
 
 
 def _plain(value: Any) -> Any:
-    """Return a value of a table as Python has it; None for null."""
+    """Convert a table's value to a Python value; None for null."""
     if is_null(value):
         return None
     return value.item() if hasattr(value, "item") else value
 
 
 def _as_declared(column: str, value: Any) -> Any:
-    """Give a setting as Python has it; pandas has whole numbers as floats where some are null."""
+    """Convert a setting to its declared type; pandas stores integers with nulls as floats."""
     declared, plain = setting_of(column), _plain(value)
     return int(plain) if declared is not None and declared.is_whole else plain
 
@@ -110,7 +110,7 @@ def _as_declared(column: str, value: Any) -> Any:
 def _numbers(row: Mapping[str, Any], skipped: Any) -> dict[str, float]:
     found = {}
     for name, raw in row.items():
-        value = _plain(raw)  # None, not NaN, where it is null
+        value = _plain(raw)  # None instead of NaN for null
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if name not in skipped and is_number and math.isfinite(value):
             found[str(name)] = float(value)
@@ -118,7 +118,7 @@ def _numbers(row: Mapping[str, Any], skipped: Any) -> dict[str, float]:
 
 
 def _seconds(moment: Any) -> float:
-    """Return seconds since 1970, 0 for null."""
+    """Return the seconds since 1970, 0 for null."""
     if moment is None or moment != moment:  # noqa: PLR0124 (NaT)
         return 0.0
     return float(moment.timestamp())

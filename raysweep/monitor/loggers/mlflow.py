@@ -1,4 +1,4 @@
-"""MLflow: an experiment a sweep, a run a configuration, by its own client."""
+"""MLflow: one experiment per sweep and one run per configuration, through its own client."""
 
 import logging
 import os
@@ -9,31 +9,31 @@ from raysweep.monitor.loggers.logged_run import LoggedRun
 from raysweep.statuses import Status
 
 _MOST = 1000
-"""Metrics that MLflow takes at once; of parameters it takes a hundred, of letters 6,000."""
+"""MLflow's limit on metrics per call; the limits are 100 for parameters, 6,000 for characters."""
 _HOME = "logged_from"
-"""Tag: the folder of the logger whose record knows of the run."""
+"""Tag with the folder of the logger whose record has the run."""
 _DEFAULTS = {
-    # A driver sends nothing that its user did not ask for.
+    # A driver must not send anything that its user did not request.
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    # With a server two lines for each run, among those of the driver.
+    # With a server, MLflow prints two lines per run among the driver's own.
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # The end of a sweep waits: 4 min for a server that is down, by MLflow's own 7.
+    # A sweep waits for logging at its end: 4 min if the server is down, with MLflow's default of 7.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
 }
 
 
 class MlflowLogger:
-    """Writes to the server that MLFLOW_TRACKING_URI names, else to an SQLite file."""
+    """Writes to the server in MLFLOW_TRACKING_URI, or to an SQLite file without one."""
 
     def __init__(self, folder: Path, sweep: str) -> None:
         for name, value in _DEFAULTS.items():
             os.environ.setdefault(name, value)
         from mlflow.tracking import MlflowClient
 
-        for name in ("mlflow", "alembic"):  # after the import, which sets a level of its own
+        for name in ("mlflow", "alembic"):  # after the import, which sets its own level
             logging.getLogger(name).setLevel(logging.ERROR)
         uri = os.environ.get("MLFLOW_TRACKING_URI")
-        # Others' runs may be there, of the same configurations in a sweep of the same name.
+        # A server may have other users' runs of the same configurations under the same sweep name.
         self._is_shared, self._home = bool(uri), str(folder.absolute())
         if not uri:
             folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ class MlflowLogger:
         self._experiment = found.experiment_id if found else self._client.create_experiment(sweep)
 
     def log(self, run: LoggedRun) -> None:
-        """Write a run; steps count epochs over all stages."""
+        """Write a run; steps are epochs counted over all stages."""
         from mlflow.entities import Metric, Param, RunTag
 
         start, end = (round(1000 * seconds) for seconds in (run.started_s, run.ended_s))
@@ -66,11 +66,11 @@ class MlflowLogger:
         self._client.set_terminated(run_id, "FINISHED" if is_well else "FAILED", end)
 
     def remove(self, config_id: str) -> None:
-        """Delete the runs of a configuration; on a server, those that this folder's sweep wrote."""
+        """Delete a configuration's runs; on a server, only those that this folder's sweep wrote."""
         where = f"tags.config_id = '{config_id}'"
         for run in self._client.search_runs([self._experiment], where):
             if not self._is_shared or run.data.tags.get(_HOME) == self._home:
                 self._client.delete_run(run.info.run_id)
 
     def close(self) -> None:
-        """Do nothing: each run is closed."""
+        """Do nothing, as each run is already closed."""

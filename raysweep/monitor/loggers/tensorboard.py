@@ -1,4 +1,4 @@
-"""TensorBoard: event files with scalars and hyper-parameters, one folder a configuration."""
+"""TensorBoard: event files with scalars and hyper-parameters, one folder per configuration."""
 
 import shutil
 from collections.abc import Iterator
@@ -20,8 +20,8 @@ class TensorBoardLogger:
         self._writer, self._event = EventFileWriter, Event
 
     def log(self, run: LoggedRun) -> None:
-        """Write a run; steps count epochs over all stages."""
-        name = run.name.replace("/", "_")  # a folder's, and the run's in TensorBoard
+        """Write a run; steps are epochs counted over all stages."""
+        name = run.name.replace("/", "_")  # the folder's name, shown as the run's in TensorBoard
         writer = self._writer(str(self._folder / name))
         try:
             for step, summary in _summaries(run):
@@ -35,16 +35,16 @@ class TensorBoardLogger:
             shutil.rmtree(folder)
 
     def close(self) -> None:
-        """Do nothing: each run is closed."""
+        """Do nothing, as each run is already closed."""
 
 
 def _summaries(run: LoggedRun) -> Iterator[tuple[int, Any]]:
-    """Yield what stands in a run's file, each with its step."""
+    """Yield the summaries of a run's file with their steps."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import summary_v2 as hparams
 
-    # Its page shows the columns of the run it meets first, which may have diverged: each run names
-    # those that it lacks, too.
+    # TensorBoard's page shows the columns of the first run it finds, which may have diverged, so
+    # each run also lists the columns that it lacks.
     yield (
         0,
         hparams.hparams_config_pb(
@@ -83,7 +83,7 @@ def _text(name: str, text: str) -> Any:
 
 
 def _end(run: LoggedRun) -> Any:
-    """Return what ends a run on the page of hyper-parameters: success unless it failed."""
+    """Return the summary that ends a run on the hyper-parameter page: success unless it failed."""
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 

@@ -1,4 +1,4 @@
-"""Weights & Biases: a run a configuration; offline unless its settings say otherwise."""
+"""Weights & Biases: one run per configuration; offline unless its settings say otherwise."""
 
 import os
 import shutil
@@ -10,13 +10,13 @@ from raysweep.statuses import Status
 
 
 class WandbLogger:
-    """Writes with wandb's own client: to its server with WANDB_API_KEY or WANDB_MODE, else files.
+    """Writes with wandb's client: to its server with WANDB_API_KEY or WANDB_MODE, or to files.
 
-    ``wandb sync`` sends the files later.
+    ``wandb sync`` uploads the files later.
     """
 
     def __init__(self, folder: Path, sweep: str) -> None:
-        # A driver sends nothing that its user did not ask for.
+        # A driver must not send anything that its user did not request.
         os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
@@ -27,7 +27,7 @@ class WandbLogger:
         self._mode = os.environ.get("WANDB_MODE", "online" if has_key else "offline")
 
     def log(self, run: LoggedRun) -> None:
-        """Write a run; steps count epochs over all stages."""
+        """Write a run; steps are epochs counted over all stages."""
         made = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", self._sweep),
             id=run.config_id,
@@ -47,9 +47,9 @@ class WandbLogger:
             made.finish(exit_code=1 if run.texts.get("status") == Status.FAILED else 0)
 
     def remove(self, config_id: str) -> None:
-        """Delete a run's files; on a server the run is gone on with."""
+        """Delete a run's files; on a server, the run is resumed instead."""
         for folder in (self._folder / "wandb").glob(f"*-{config_id}"):
             shutil.rmtree(folder)
 
     def close(self) -> None:
-        """Do nothing: each run is closed."""
+        """Do nothing, as each run is already closed."""

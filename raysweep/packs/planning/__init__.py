@@ -1,1 +1,1 @@
-"""Planning: configurations into packs, packs into distinct stages, time and memory in advance."""
+"""Planning: grouping configurations into packs, and estimating their time and memory."""

@@ -1,4 +1,4 @@
-"""Estimates of a pack before it runs: seconds, bytes, and how many packs a machine holds."""
+"""Estimates of a pack before it runs: time, memory, and how many packs fit on a machine."""
 
 import math
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ _FIXED_SHARE = 0.03
 _MEMORY_FIXED = 40 * 10**6
 _CHUNK = 500
 _LATENT, _IMAGE = 8, 5
-"""Numbers that a step keeps of a row: of each latent dimension, of each reconstructed pixel."""
+"""Numbers that a step keeps per row for each latent dimension and each reconstructed pixel."""
 
 
 class Speed(NamedTuple):
-    """What time goes into, in seconds.
+    """The components of run time, in seconds.
 
-    ``step_s`` is what a step takes beside its lanes' arithmetic (Python, kernel launches),
-    ``multiply_s`` one multiply-add of a product, ``value_s`` one input value of a batch outside
-    of products, ``epoch_s`` a report to the driver, ``pack_s`` the change from pack to pack.
+    ``step_s`` is the overhead of a step besides its lanes' arithmetic (Python, kernel launches),
+    ``multiply_s`` one multiply-add of a product, ``value_s`` the work outside of products per input
+    value of a batch, ``epoch_s`` a report to the driver, ``pack_s`` switching to the next pack.
     """
 
     step_s: float
@@ -38,9 +38,9 @@ class Speed(NamedTuple):
 
 
 CPU = Speed(step_s=0.4e-3, multiply_s=1 / 35e9, value_s=3e-9, epoch_s=0.02, pack_s=0.1)
-"""One core of an AMD EPYC with torch 2.14: products run at 70 GFLOP/s, two for a multiply-add."""
+"""One core of an AMD EPYC, torch 2.14: products at 70 GFLOP/s, with 2 FLOP per multiply-add."""
 GPU = Speed(step_s=1e-3, multiply_s=1 / 5e12, value_s=5e-12, epoch_s=0.02, pack_s=0.1)
-"""Products of small layers in float32; estimated, not measured."""
+"""For products of small layers in float32; estimated, not measured."""
 
 
 def _n_an_epoch(config: Config) -> int:
@@ -49,31 +49,31 @@ def _n_an_epoch(config: Config) -> int:
 
 
 def n_parameters(config: Config, stage: Stage) -> int:
-    """Count the parameters one lane of a training stage holds."""
+    """Count the parameters of one lane of a training stage."""
     return model_of(config, stage).layout(config, has_image_decoder(config, stage)).n_parameters
 
 
 def _lane_s(config: Config, stage: Stage, speed: Speed) -> float:
-    """Estimate the seconds of a stage's arithmetic, one lane."""
+    """Estimate the seconds of arithmetic of one lane of a stage."""
     n_samples = (
         epochs_of(config, stage) * _n_an_epoch(config) * (2 if stage.parent("buffer") else 1)
     )
-    # Forward, and backward to inputs and to weights.
+    # Forward, and backward with respect to inputs and weights.
     n_multiplies = 3 * n_parameters(config, stage)
     if stage.is_classifier and stage.parent("buffer") and config.retrieval != "cycle":
-        n_multiplies *= 2  # a probe with new data, and candidates through two models
+        n_multiplies *= 2  # the virtual step on new data, and candidates through two models
     return n_samples * (n_multiplies * speed.multiply_s + config.n_inputs * speed.value_s)
 
 
 def fixed_s(pack: Pack, speed: Speed = CPU) -> float:
-    """Estimate the seconds that a pack takes however few lanes it has."""
+    """Estimate the seconds that a pack takes regardless of its number of lanes."""
     config = pack.configs[0]
     n_steps = -(-_n_an_epoch(config) // config.batch_size)
     return speed.pack_s + pack.n_epochs * (speed.epoch_s + n_steps * speed.step_s)
 
 
 def cost(pack: Pack, speed: Speed = CPU) -> float:
-    """Estimate a pack's seconds on one core (or GPU), to start the longest pack first."""
+    """Estimate a pack's seconds on one core (or GPU), used to start the longest pack first."""
     config = pack.configs[0]
     trained = [group for group in pack.groups if group[0].kind != "fill_buffer"]
     return fixed_s(pack, speed) + sum(
@@ -82,28 +82,28 @@ def cost(pack: Pack, speed: Speed = CPU) -> float:
 
 
 def useful_lanes(pack: Pack, speed: Speed = CPU) -> int:
-    """Return the fewest lanes like a pack's whose fixed cost is a few percent of its time."""
+    """Return the fewest lanes for which a pack's fixed cost is only a few percent of its time."""
     fixed = fixed_s(pack, speed)
     return math.ceil(fixed / (_FIXED_SHARE * (cost(pack, speed) - fixed)))
 
 
 def _shared_bytes(config: Config) -> int:
-    n_joint = _n_an_epoch(config) if config.is_joint else 0  # beside the single tasks
+    n_joint = _n_an_epoch(config) if config.is_joint else 0  # in addition to the single tasks
     n_images = config.n_tasks * (n_train(config) + n_test(config)) + n_joint
     return n_images * config.n_inputs + _MEMORY_FIXED
 
 
 def lanes_within(memory: int, pack: Pack) -> int:
-    """Return the most lanes like a pack's that fit into ``memory`` bytes; at least 1."""
+    """Return how many lanes like a pack's fit into ``memory`` bytes; at least 1."""
     shared = _shared_bytes(pack.configs[0])
     return max(1, (memory - shared) * len(pack.configs) // (memory_bytes(pack) - shared))
 
 
 def memory_bytes(pack: Pack) -> int:
-    """Estimate a pack's peak memory in a worker, beside what torch itself takes.
+    """Estimate a pack's peak memory in a worker, not counting torch itself.
 
-    float32 throughout: of the group that needs most what its lanes take and what later groups
-    still need of earlier ones; a block of batches, the tasks' images, and a constant.
+    All in float32: the lanes of the largest group plus the outputs of earlier groups that are still
+    needed; a block of batches; the tasks' images; and a constant.
     """
     config = pack.configs[0]
     of_stage = {stage.fingerprint: c for c in pack.configs for stage in stages_of(c)}
@@ -113,7 +113,7 @@ def memory_bytes(pack: Pack) -> int:
     for i in range(len(pack.groups) - 1, -1, -1):
         group = pack.groups[i]
         needed |= {parent for stage in group for _, parent in stage.parents}
-        # One lane that is needed keeps its whole stack.
+        # A single lane that is needed keeps the whole stack alive.
         held = sum(
             n
             for earlier, n in zip(pack.groups[:i], kept, strict=False)
@@ -127,7 +127,7 @@ def memory_bytes(pack: Pack) -> int:
 
 
 def _kept(pack: Pack, of_stage: Mapping[str, Config]) -> list[int]:
-    """Count the numbers that each group's output holds."""
+    """Count the numbers in each group's output."""
     n_moments = (
         2 if any(c.keeps_optimizer_state or c.generator == "continual" for c in pack.configs) else 0
     )
@@ -143,7 +143,7 @@ def _kept(pack: Pack, of_stage: Mapping[str, Config]) -> list[int]:
 
 
 def _trained(config: Config, stage: Stage) -> int:
-    """Count the numbers that a lane of a training stage takes at most."""
+    """Return the most numbers that a lane of a training stage holds at once."""
     n, d, c = config.batch_size, config.n_inputs, config.n_classes
     p = n_parameters(config, stage)
     rec = sum(config.rec_decoder_widths)
@@ -152,10 +152,10 @@ def _trained(config: Config, stage: Stage) -> int:
     decodes = has_image_decoder(config, stage)
     hidden = (classifier if stage.is_classifier else rec) + (rec if decodes else 0)
     row = 2 * hidden + _LATENT * z + 4 * c + (_IMAGE * d if decodes else 0)
-    # Values, gradients, moments and what an update needs for a moment.
+    # Values, gradients, moments, and temporary results of an update.
     total = 6 * p + n * row
     if stage.is_classifier:
-        total += _CHUNK * 2 * (hidden + 2 * z)  # tested
+        total += _CHUNK * 2 * (hidden + 2 * z)  # testing
         total += 4 * p if config.ema_decay else 0
     if stage.parent("buffer") is None:
         return total
@@ -171,7 +171,7 @@ def _trained(config: Config, stage: Stage) -> int:
 
 
 def _filled(config: Config, stage: Stage) -> int:
-    """Count the numbers that a lane takes at most while its buffer is filled."""
+    """Return the most numbers that a lane holds at once while its buffer is filled."""
     rows = buffer_rows(config, stage.task) * (config.n_inputs + config.n_classes)
     if not config.of_replay.generates:
         return 2 * rows
@@ -185,10 +185,10 @@ def _filled(config: Config, stage: Stage) -> int:
 
 
 def slots_on(resources: Resources, n_cpus: float, n_gpus: float) -> int:
-    """Count how many packs fit on one machine at once."""
+    """Return how many packs can run on one machine at once."""
     by_cpu = int(n_cpus / resources.cpu + _TINY)
     if not resources.gpu:
         return by_cpu
-    if resources.gpu < 1:  # a fraction lies on one GPU
+    if resources.gpu < 1:  # a fraction must be on a single GPU
         return min(by_cpu, int(n_gpus) * int(1 / resources.gpu + _TINY))
     return min(by_cpu, int(n_gpus / resources.gpu + _TINY))

@@ -1,4 +1,4 @@
-"""Packs: which configurations train together, and how evenly they fill the slots."""
+"""Packing: choosing which configurations train together so that packs fill the slots evenly."""
 
 import heapq
 import math
@@ -20,25 +20,25 @@ from raysweep.packs.planning.estimates import (
 )
 
 LANES_CPU = (16, 64)
-"""Bounds of the planner's choice: up to the first, prefix mates cost nothing beside each other;
-beyond the second a pack's rows and its loss with its worker grow for nothing."""
+"""Bounds on the planner's choice: up to the first, adding prefix mates costs nothing; beyond the
+second, a pack has more rows, and more to lose with its worker, without any gain in speed."""
 LANES_GPU = (32, 128)
 
 _WAVES = (1, 2, 3, 4, 6, 8)
-"""Packs a slot that the planner tries, the fewest first."""
+"""Numbers of packs per slot that the planner tries, the fewest first."""
 _EVEN = 0.05
-"""Slots idle at the end for this share of the sweep are well filled."""
+"""Slots count as well filled if they idle at the end for at most this share of the sweep."""
 _GAIN = 0.02
-"""More packs must shorten the sweep by this share: they train shared stages more often."""
+"""More packs must shorten the sweep by this share, as they train shared stages repeatedly."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a sweep will run: packs, longest first, and counts of their stages.
+    """The packs a sweep will run, longest first, and counts of their stages.
 
-    ``length_s`` estimates how long the packs take when each slot, once free, takes the longest
-    pack left; ``idle_s`` how long the slot that ends first then waits for the one that ends last.
-    That is at most the length of one pack: the one that ends last.
+    ``length_s`` estimates the total time if each free slot takes the longest remaining pack;
+    ``idle_s`` estimates how long the first slot to finish waits for the last one. This is at most
+    the length of one pack, the last to end.
     """
 
     packs: tuple[Pack, ...]
@@ -60,12 +60,11 @@ def make_plan(
 ) -> Plan:
     """Put each configuration into exactly one pack.
 
-    ``n_slots`` is how many packs can run at once, ``memory`` the bytes that each of them may take
-    (None: enough), ``has_gpu`` whether they run on a GPU. ``max_lanes`` fixes the largest number of
-    configurations in a pack whatever it costs; None lets the planner choose: as many lanes as
-    shapes and memory make worth while, in more packs where slots would idle. Configurations that
-    share their first stages go into one pack where it has room. Those with an id in ``alone`` get a
-    pack each.
+    ``n_slots`` is how many packs can run at once, ``memory`` the bytes available to each (None: no
+    limit), ``has_gpu`` whether they run on a GPU. ``max_lanes`` sets the largest number of
+    configurations in a pack; with None the planner chooses as many lanes as shapes and memory make
+    worthwhile, and more packs if slots would be idle. Configurations that share their first stages
+    go into the same pack if there is room. Those with an id in ``alone`` get their own pack.
     """
     speed = GPU if has_gpu else CPU
     lone = [Pack((config,)) for config in configs if config.id in alone]
@@ -86,10 +85,10 @@ def make_plan(
 
 
 _Families = list[list[Config]]
-"""The configurations of one pack key; prefix mates share a list."""
+"""The configurations with one pack key; prefix mates share a list."""
 
 _SHARED_FIRST = ("train_generator_1", "train_task_1", "fill_buffer_1")
-"""Stages by which configurations are put side by side: the dearest to share first."""
+"""Shared stages that keep configurations together, starting with the most expensive to repeat."""
 
 
 def _by_key(configs: Iterable[Config]) -> list[_Families]:
@@ -116,7 +115,7 @@ def _in_families(configs: Sequence[Config]) -> _Families:
 
 
 def _cut(families: _Families, limit: int) -> list[Pack]:
-    """Cut into packs of at most ``limit``, not between prefix mates where that is possible."""
+    """Cut into packs of at most ``limit``, avoiding cuts between prefix mates if possible."""
     chunks: list[list[Config]] = [[]]
     for family in families:
         size = math.ceil(len(family) / math.ceil(len(family) / limit))
@@ -129,16 +128,16 @@ def _cut(families: _Families, limit: int) -> list[Pack]:
 
 
 _SIZE_SETTINGS = sorted(settings_that_vary(Varies.BY_LANE_SIZE))
-"""Settings of lanes by which their memory differs."""
+"""Lane settings that affect a lane's memory."""
 
 
 def _most_lanes(
     families: _Families, memory: int | None, speed: Speed, bounds: tuple[int, int]
 ) -> int:
     least, most = bounds
-    # One member of each kind that differs in memory, the one with most stages first.
+    # One member of each kind that differs in memory use, the one with the most stages first.
     members = (config for family in families for config in family)
-    # Moments that one keeps between tasks are kept of all.
+    # If one configuration keeps its moments between tasks, the pack keeps everyone's.
     kinds = {
         (c.keeps_optimizer_state, *(getattr(c, name) for name in _SIZE_SETTINGS)): c
         for c in members
@@ -159,8 +158,8 @@ def _balance(
 ) -> list[Pack]:
     """Cut each key into packs of at most its limit so that the slots end together.
 
-    Tries larger numbers of packs only while slots would idle at the end. A cut is kept if the
-    sweep gets shorter by it, stages that it makes to be trained twice included.
+    Try larger numbers of packs only while slots would be idle at the end. Keep a cut if it shortens
+    the sweep, including the stages that it causes to be trained twice.
     """
     sizes = [sum(map(len, families)) for families in keys]
     whole = [cost(Pack(tuple(c for f in families for c in f)), speed) for families in keys]
@@ -183,10 +182,10 @@ def _balance(
 
 
 def simulate(costs: Sequence[float], n_slots: int) -> tuple[float, float]:
-    """Hand out packs, the longest first, each to the slot that is free first.
+    """Assign packs, the longest first, to the slot that is free first.
 
-    Gives when the last slot ends, and how long before that the first one has ended (0 for a slot
-    without a pack), in the unit of ``costs``.
+    Return when the last slot ends, and how long before that the first one ends (a slot without a
+    pack ends at 0), in the unit of ``costs``.
     """
     ends = [0.0] * n_slots
     for seconds in sorted(costs, reverse=True):
@@ -195,6 +194,6 @@ def simulate(costs: Sequence[float], n_slots: int) -> tuple[float, float]:
 
 
 def memory_of(plan: Plan, n_slots: int) -> tuple[int, int]:
-    """Return the largest pack's memory and that of the ``n_slots`` largest together, in bytes."""
+    """Return the memory of the largest pack and of the ``n_slots`` largest together, in bytes."""
     sizes = sorted((memory_bytes(pack) for pack in plan.packs), reverse=True)
     return (sizes[0] if sizes else 0), sum(sizes[:n_slots])

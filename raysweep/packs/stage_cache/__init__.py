@@ -1,5 +1,5 @@
-"""The stage cache: what stages gave, kept on disk for later packs and later sweeps.
+"""The stage cache: results of stages, kept on disk for later packs and sweeps.
 
-``entries`` reads and writes checked files and keeps to the size limit, ``pack_cache`` is what one
-pack takes from it and puts into it.
+``entries`` reads and writes files with checksums and enforces the size limit; ``pack_cache`` is one
+pack's access to it.
 """

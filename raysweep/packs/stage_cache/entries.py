@@ -1,8 +1,8 @@
-"""The files of the stage cache: one safetensors file an entry, checked on reading.
+"""The files of the stage cache: one safetensors file per entry, verified on reading.
 
-An entry is named after its stage's fingerprint and after everything else that can change a bit of
-its result (``environment``). torch takes seconds to import, and the driver only counts entries:
-only what a worker calls imports it.
+An entry is named after its stage's fingerprint and everything else that can change a bit of its
+result (``environment``). As torch takes seconds to import and the driver only counts entries, only
+functions that workers call import it.
 """
 
 import contextlib
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STORE = ".stages"
-"""Name of the cache's folder in the folder of all sweeps; no sweep can have it."""
+"""Name of the cache's folder in the results folder; sweeps cannot have this name."""
 
 _FORMAT = 1
 _SUFFIX = ".safetensors"
 _ABANDONED_S = 3600.0
 _FULL = 0.9
-"""Share of the limit that entries may take after some were removed, so that few writes look."""
+"""Share of the limit left in use after a clean-up, so that most writes need not check the size."""
 _LOOK_AFTER = 1 / 64
-"""Share of the room found last that may be written before looking again: others write, too."""
+"""Share of the free room to write before checking again, as other processes write too."""
 _BLANK = "0" * 64
 _COMPUTING = (
     "learning",
@@ -44,23 +44,23 @@ _COMPUTING = (
     "packs/stage_cache/pack_cache.py",
     "tune/scheduling/trainable.py",
 )
-"""The code that a stage's numbers, and the form of its entry, come from."""
+"""The code that determines a stage's numbers and the format of its entry."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a stage gave: ``record``, plain values for the tables, and ``tensors`` by name (CPU)."""
+    """A stage's results: ``record``, plain values for the tables, and ``tensors`` by name (CPU)."""
 
     record: dict[str, Any]
     tensors: "dict[str, Tensor]"
 
 
 class StageCache:
-    """The entries in one folder, for any number of processes at once.
+    """The entries in one folder, shared by any number of processes.
 
-    ``max_bytes`` limits the folder: the entries that were not used for longest go first. An error
-    in writing is put into ``failure``, in one line, and nothing more is written: what can't be
-    kept is computed again, no more.
+    ``max_bytes`` limits the folder; the least recently used entries are removed first. A write
+    error is stored in ``failure`` as one line, and nothing more is written: stages that cannot be
+    kept are simply computed again.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
@@ -71,14 +71,14 @@ class StageCache:
         self._n_written = 0
 
     def path(self, stage: str, environment: Mapping[str, Any]) -> Path:
-        """Return where the entry of a stage (its fingerprint) is, or would be."""
+        """Return the path of a stage's entry, given the stage's fingerprint."""
         text = json.dumps(environment, sort_keys=True)
         return self.folder / f"{stage}-{_digest(text.encode())[:16]}{_SUFFIX}"
 
     def read(self, stage: str, environment: Mapping[str, Any]) -> Entry | None:
-        """Read the entry of a stage, or None: there is none, or none that can be trusted.
+        """Read a stage's entry; return None if there is no valid one.
 
-        An entry that is damaged or another stage's is removed.
+        An entry that is damaged or belongs to another stage is removed.
         """
         path = self.path(stage, environment)
         try:
@@ -87,22 +87,22 @@ class StageCache:
             return None
         try:
             entry = _decode(data, stage, environment)
-        except (MemoryError, ImportError):  # nothing is wrong with the entry
+        except (MemoryError, ImportError):  # not the entry's fault
             return None
-        except Exception:  # noqa: BLE001 (whatever is wrong with it, the stage is computed again)
+        except Exception:  # noqa: BLE001 (whatever is wrong, the stage is computed again)
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
-        with contextlib.suppress(OSError):  # of a cache that can only be read
+        with contextlib.suppress(OSError):  # a read-only cache
             os.utime(path)
         return entry
 
     def write(
         self, stage: str, environment: Mapping[str, Any], entry: Entry, replaces: bool = False
     ) -> None:
-        """Write the entry of a stage; one that is there stays unless the new one ``replaces`` it.
+        """Write a stage's entry; an existing one stays unless the new one ``replaces`` it.
 
-        Never raises ``OSError``: see ``failure``.
+        This never raises ``OSError``; see ``failure``.
         """
         path = self.path(stage, environment)
         if self.failure:
@@ -119,11 +119,11 @@ class StageCache:
         except OSError as error:
             self.failure = (
                 f"{self.folder}: expected to keep stages there, got: {error.strerror or error}; "
-                f"training goes on without"
+                f"training continues without the stage cache"
             )
 
     def _make_room(self, n_bytes: int) -> None:
-        """Remove the entries used least lately if there are too many, and what writers left."""
+        """Remove the least recently used entries above the limit, and abandoned temporary files."""
         self._n_written += n_bytes
         if self._n_written < _LOOK_AFTER * self._n_room:
             return
@@ -149,9 +149,9 @@ class StageCache:
 
 
 def stored_stages(folder: Path) -> set[str]:
-    """List the fingerprints of the stages in a cache, whatever they were computed with."""
+    """List the fingerprints of the stages in a cache, whatever their environment."""
     try:
-        names = os.listdir(folder)  # noqa: PTH208 (names are all it takes)
+        names = os.listdir(folder)  # noqa: PTH208 (only names are needed)
     except OSError:
         return set()
     return {
@@ -162,11 +162,10 @@ def stored_stages(folder: Path) -> set[str]:
 
 
 def environment(source: Source, device: "torch.device", dtype: "torch.dtype") -> dict[str, Any]:
-    """Return what beside its settings can change a bit of a stage's result, in this process.
+    """Return everything besides settings that can change a bit of a stage's result here.
 
-    Raised versions, another processor, edited code, other data: each makes other entries. The
-    code counts to the letter, since nobody is made to raise ``STAGE_VERSION`` while trying
-    something out.
+    Other versions, processors, code or data each get separate entries. The exact text of the code
+    counts, because developers do not raise ``STAGE_VERSION`` while experimenting.
     """
     import torch
 
@@ -195,7 +194,7 @@ def _digest(*parts: bytes) -> str:
     return state.hexdigest()
 
 
-@lru_cache(maxsize=1)  # what the process has imported, not what is edited meanwhile
+@lru_cache(maxsize=1)  # the code that the process imported, not later edits
 def _code() -> str:
     root = Path(__file__).parents[2]
     files = []
@@ -222,28 +221,28 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
-    # Hypervisors give one name to processors of different abilities; ARM gives no name.
+    # Hypervisors report one name for processors with different features; ARM reports no name.
     telling = ("model name", "flags", "Features", "CPU part")
     found = sorted({line for line in lines if line.startswith(telling)})
     return _digest(platform.machine().encode(), *(line.encode() for line in found))
 
 
 def _sealed(digest: str) -> bytes:
-    """Return how the digest stands in the header; inside a JSON text quotes would be escaped."""
+    """Return the digest as it appears in the header; in nested JSON, quotes would be escaped."""
     return f'"blake2b":"{digest}"'.encode()
 
 
 def _encode(stage: str, environment: Mapping[str, Any], entry: Entry) -> bytes:
-    """Lay out an entry: a safetensors file whose header holds the digest of the whole file.
+    """Encode an entry as a safetensors file whose header holds the digest of the whole file.
 
-    The digest is taken with zeros in its own place.
+    The digest is computed with zeros in its own place.
     """
     import torch
     from safetensors.torch import save
 
     content = {"stage": stage, "environment": dict(environment), "record": entry.record}
     tensors = {
-        # Copies: safetensors refuses views of one memory.
+        # Copies, as safetensors refuses tensors that share memory.
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in entry.tensors.items()
     }
@@ -253,7 +252,7 @@ def _encode(stage: str, environment: Mapping[str, Any], entry: Entry) -> bytes:
 
 
 def _decode(data: bytes, stage: str, environment: Mapping[str, Any]) -> Entry:
-    """Read what ``_encode`` gave; raises an exception of any kind for anything else."""
+    """Decode the result of ``_encode``; anything else raises some exception."""
     from safetensors.torch import load
 
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -263,5 +262,5 @@ def _decode(data: bytes, stage: str, environment: Mapping[str, Any]) -> Entry:
         raise ValueError("damaged")
     content = json.loads(metadata["content"])
     if content["stage"] != stage or content["environment"] != environment:
-        raise ValueError("another stage's")
+        raise ValueError("belongs to another stage")
     return Entry(content["record"], load(data))

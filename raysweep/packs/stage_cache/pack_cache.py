@@ -1,4 +1,4 @@
-"""What one pack takes from the stage cache and puts into it."""
+"""One pack's access to the stage cache."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ from raysweep.packs.stage_cache.entries import Entry, StageCache, environment
 _PARAMETERS, _MOMENTS = "parameters", "moments"
 
 Kept = dict[str, Any]
-"""What the tables need of a stage, as plain values: ``epochs``, its metrics by epoch,
-``accuracy``, ``initial_accuracy``, ``label_entropy`` and ``divergence``."""
+"""A stage's values for the tables: ``epochs`` (metrics by epoch), ``accuracy``,
+``initial_accuracy``, ``label_entropy`` and ``divergence``."""
 
 
 @dataclass
 class Found:
-    """What the cache has for a pack: ``kept`` of every stage in it, by fingerprint.
+    """What the cache has for a pack: ``kept`` for every stage in it, by fingerprint.
 
-    ``models`` and ``buffers`` hold the outputs of those that a stage not in the cache begins with.
+    ``models`` and ``buffers`` hold the outputs that stages missing from the cache start from.
     """
 
     kept: dict[str, Kept] = field(default_factory=dict)
@@ -35,9 +35,9 @@ class Found:
 
 
 class PackCache:
-    """The part of a cache that fits one pack: its data, device, precision and process.
+    """The part of a cache that is valid for one pack: its data, device, precision and process.
 
-    ``seconds`` is the time spent on reading and writing so far.
+    ``seconds`` is the time spent reading and writing so far.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class PackCache:
 
     @property
     def failure(self) -> str | None:
-        """Why nothing is kept any more, in one line."""
+        """The error, in one line, after which nothing more is written."""
         return self._store.failure
 
     def find(
         self, groups: Sequence[Sequence[Stage]], users: Mapping[str, Sequence[Config]]
     ) -> Found:
-        """Look for a pack's stages, and load what those that are missing begin with.
+        """Look up a pack's stages, and load the outputs that the missing ones start from.
 
-        An output that can't be had any more (removed since, without the optimiser's moments)
-        makes its own stage one of the missing.
+        If such an output is unavailable (removed meanwhile, or lacking the optimiser's moments),
+        its own stage counts as missing too.
         """
         start = time.perf_counter()
         stages = [stage for group in groups for stage in group]
@@ -79,7 +79,7 @@ class PackCache:
         return found
 
     def _load(self, fingerprint: str, with_moments: bool, found: Found) -> bool:
-        """Load a stage's output; tell whether it is there, with moments where they are needed."""
+        """Load a stage's output; return whether it is there, with moments if they are needed."""
         model = found.models.pop(fingerprint, None)
         if fingerprint in found.buffers:
             return True
@@ -101,10 +101,10 @@ class PackCache:
     def keep(
         self, stage: Stage, kept: Kept, output: LaneState | Buffer | None, has_moments: bool = False
     ) -> None:
-        """Put a stage that has ended into the cache.
+        """Add a stage that has ended to the cache.
 
-        ``output`` is None where no stage can begin with it. One with moments takes the place of
-        one without.
+        ``output`` is None if no stage can start from it. An entry with moments replaces one
+        without.
         """
         start = time.perf_counter()
         tensors: dict[str, Tensor] = {}
@@ -126,7 +126,7 @@ class PackCache:
 def _needed(
     stages: Sequence[Stage], kept: Mapping[str, Kept], users: Mapping[str, Sequence[Config]]
 ) -> dict[str, bool]:
-    """Map the stages in the cache that a missing one begins with to whether it wants moments."""
+    """Map the cached stages that missing ones start from to whether moments are needed."""
     needed: dict[str, bool] = {}
     for stage in stages:
         if stage.fingerprint in kept:
@@ -134,7 +134,7 @@ def _needed(
         keeps = users[stage.fingerprint][0].keeps_optimizer_state
         goes_on = {"train_task": "model" if keeps else "", "train_generator": "generator"}
         for role, parent in stage.parents:
-            # What has diverged has no children.
+            # A stage that diverged has no children.
             if parent in kept and not kept[parent]["divergence"]:
                 with_moments = role == goes_on.get(stage.kind)
                 needed[parent] = needed.get(parent, False) or with_moments

@@ -1,4 +1,4 @@
-"""Kinds of task sequences, one a file; the file's name is the word for it in ``tasks:``."""
+"""Kinds of task sequences, one file each; the file's name is its word in ``tasks:``."""
 
 from raysweep.learning.data.source_shapes import SOURCES
 from raysweep.learning.data.task_kinds._task_kind import TaskKind
@@ -19,7 +19,7 @@ def n_classes(config: Settings) -> int:
 
 
 def n_train(config: Settings) -> int:
-    """Estimate a task's number of training samples."""
+    """Estimate the number of training samples of a task."""
     shape = SOURCES[config.source]
     of, whole = TASK_KINDS[config.tasks].share(shape)
     n_of_task = shape.n_train * of // whole
@@ -27,13 +27,13 @@ def n_train(config: Settings) -> int:
 
 
 def n_test(config: Settings) -> int:
-    """Estimate a task's number of test samples."""
+    """Estimate the number of test samples of a task."""
     shape = SOURCES[config.source]
     of, whole = TASK_KINDS[config.tasks].share(shape)
     return shape.n_test * of // whole
 
 
 def fewest_train(config: Settings) -> int:
-    """Return a number of training samples that each task has at least."""
+    """Return a lower bound on the number of training samples of every task."""
     fewest = TASK_KINDS[config.tasks].fewest(SOURCES[config.source])
     return min(fewest, config.task_samples or fewest)

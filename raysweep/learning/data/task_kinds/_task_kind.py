@@ -1,4 +1,4 @@
-"""What a kind of task sequence is."""
+"""The base class of kinds of task sequences."""
 
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
 
 
 class TaskKind:
-    """A way to make tasks of a source; a subclass a file, whose name is the word for it.
+    """A way to make tasks from a source; each subclass has its own file, named after its word.
 
-    Sizes are asked for before the data is there. Letters: N samples, D pixels, C classes.
+    Sizes must be known before the data is loaded. Letters: N samples, D pixels, C classes.
     """
 
     part: ClassVar[Part | None] = None
-    """The part of every stage that reads this kind's own settings; None where it has none."""
+    """The part of every stage that reads this kind's own settings; None if it has none."""
     class_words: ClassVar[str] = "all classes"
     """The classes of a task, in words."""
     relabels: ClassVar[bool] = False
-    """Whether labels count the classes of a task, and are not those of the source."""
+    """Whether labels number the classes within a task instead of those of the source."""
 
     def check(self, config: Settings) -> None:
-        """Raise ``InputError`` for settings that do not go with it."""
+        """Raise ``InputError`` for settings that are incompatible with this kind."""
 
     def n_classes(self, shape: SourceShape) -> int:
         """Return the number of classes of each task."""
         return shape.n_classes
 
     def most_tasks(self, shape: SourceShape) -> int | None:
-        """Return the largest number of tasks, None for any."""
+        """Return the largest number of tasks; None for no limit."""
         return None
 
     def share(self, shape: SourceShape) -> tuple[int, int]:
@@ -44,15 +44,15 @@ class TaskKind:
         return 1, 1
 
     def fewest(self, shape: SourceShape) -> int:
-        """Return a number of training samples that every task has at least."""
+        """Return a lower bound on the number of training samples of every task."""
         return shape.n_train
 
     def sizes(self, config: Settings, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return each task's number of training samples, by ``counts`` (C,) of each class."""
+        """Return the number of training samples of each task from the class ``counts`` (C,)."""
         return np.full(config.n_tasks, counts.sum())
 
     def pixel_order(self, config: Settings, task: int, n_inputs: int) -> "Tensor | None":
-        """Return the permutation (D,) of a task's pixels, out[i] = in[order[i]]; None for none.
+        """Return a task's pixel permutation (D,), out[i] = in[order[i]], or None.
 
         ``task`` counts from 1; ``n_inputs`` is D.
         """
@@ -61,5 +61,5 @@ class TaskKind:
     def make(
         self, config: Settings, task: int, train: "Samples", test: "Samples"
     ) -> "tuple[Samples, Samples]":
-        """Return the training and test samples of a task (from 1), of those of the source."""
+        """Make the training and test samples of a task (from 1) from those of the source."""
         raise NotImplementedError

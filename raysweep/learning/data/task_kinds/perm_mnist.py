@@ -1,4 +1,4 @@
-"""Permuted tasks: all classes, the pixels of each task in an order of its own."""
+"""Permuted tasks: each has all classes, with the pixels permuted differently."""
 
 from typing import TYPE_CHECKING
 
@@ -13,15 +13,15 @@ if TYPE_CHECKING:
 
 
 class Permuted(TaskKind):
-    """Pixel permutations out[i] = in[perm[i]], equal for training and test.
+    """Pixel permutations out[i] = in[perm[i]], the same for training and test.
 
-    The first task is permuted too unless ``first_task_identity``.
+    The first task is permuted too, unless ``first_task_identity`` is set.
     """
 
     part = Part.PERMUTED
 
     def pixel_order(self, config: Settings, task: int, n_inputs: int) -> "Tensor | None":
-        """Return the permutation (D,) of a task's pixels; None where they keep their places."""
+        """Return a task's pixel permutation (D,), or None if its pixels stay in place."""
         import torch
 
         from raysweep.learning.streams import generator

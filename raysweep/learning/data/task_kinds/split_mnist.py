@@ -1,4 +1,4 @@
-"""Split tasks: two classes each, told apart by one pair of outputs for all tasks."""
+"""Split tasks: two classes each; all tasks share one pair of outputs."""
 
 from typing import TYPE_CHECKING
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 _PER_TASK = 2
 _SMALLEST = 0.9
-"""Of pairs of classes; the smallest of MNIST is 6 % below the mean."""
+"""Lower bound on a pair's size, relative to the mean; MNIST's smallest pair is 6 % below it."""
 
 
 class Split(TaskKind):
-    """Task k has the classes of rank 2k - 2 and 2k - 1, target = rank % 2.
+    """Task k has the classes of rank 2k - 2 and 2k - 1, with target = rank % 2.
 
-    The order of classes is shuffled by ``shuffle_tasks``.
+    ``shuffle_tasks`` shuffles the order of the classes.
     """
 
     part = Part.SPLIT
@@ -33,19 +33,19 @@ class Split(TaskKind):
         return _PER_TASK
 
     def most_tasks(self, shape: SourceShape) -> int:
-        """Return the number of pairs of classes; of an odd number the last is in none."""
+        """Return the number of pairs of classes; an odd last class is left out."""
         return shape.n_classes // _PER_TASK
 
     def share(self, shape: SourceShape) -> tuple[int, int]:
-        """Return two classes of all."""
+        """Return the share of two classes among all."""
         return _PER_TASK, shape.n_classes
 
     def fewest(self, shape: SourceShape) -> int:
-        """Return a bound below the smallest pair."""
+        """Return a lower bound on the size of the smallest pair."""
         return int(_SMALLEST * _PER_TASK * shape.n_train / shape.n_classes)
 
     def sizes(self, config: Settings, counts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the sizes of the pairs; shuffled pairs depend on the seed: the rarest classes'."""
+        """Return the sizes of the pairs; if shuffled (by seed), of the rarest classes in order."""
         ordered = np.sort(counts) if config.shuffle_tasks else counts
         n_paired = len(ordered) // _PER_TASK * _PER_TASK
         pairs: NDArray[np.int64] = ordered[:n_paired].reshape(-1, _PER_TASK).sum(1)
