@@ -1,7 +1,7 @@
 """Train one grid with raysweep and with the tools that one would take otherwise, in one run.
 
     .venv/bin/pip install --target build/hydra -r benchmarks/peers/requirements.txt
-    python -m benchmarks.peers [--rounds N] [--tools NAME ...] [--hydra FOLDER]
+    python -m benchmarks.peers [--rounds N] [--tools NAME ...] [--hydra FOLDER] ...
 
 The grid: learning rates x replay weights, 24 configurations of two permuted tasks of ``mnist_5k``,
 an MLP with 200-200 hidden units and replay of 1,000 samples, 5 epochs a task. raysweep trains it
@@ -14,6 +14,8 @@ for-loop and Hydra's basic launcher, and one thread for each training.
   of 24 learning rates, whose configurations have no stage in common, is raysweep's alone: for the
   others it costs the same.
 - *First row*: the same command with a grid of one configuration.
+- *Large*: raysweep alone on 96 configurations. What a further configuration costs is the
+  difference to 24 over 72; of the others, whose cost is the same for each, that of 24 to 1 over 23.
 - *Killed*: all processes are killed once half of the epochs are trained; the same command runs
   again. What was trained twice is counted from a log that the trainers write (for raysweep,
   ``logged/sitecustomize.py`` has its workers write it).

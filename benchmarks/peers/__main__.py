@@ -24,8 +24,9 @@ NO_SHARED_STAGE: Grid = {
     "lr": [round(0.0003 * 300 ** (k / 23), 8) for k in range(24)],
     "replay_weight": [0.4],
 }
-SMALL: Grid = {"lr": GRID["lr"][:2], "replay_weight": GRID["replay_weight"]}
-GROWN: Grid = {**SMALL, "lr": GRID["lr"][:3]}
+LARGE_LR = [round(0.0003 * 300 ** (k / 95), 8) for k in range(96)]
+LARGE: Grid = {**NO_SHARED_STAGE, "replay_weight": GRID["replay_weight"]}
+GROWN: Grid = {**GRID, "lr": [*GRID["lr"], 0.002]}
 DIVERGING: Grid = {"lr": [0.001, 1e12], "replay_weight": [0.4, 0.8]}
 FIRST: Grid = {"lr": [0.001], "replay_weight": [0.4]}
 EACH = N_TASKS * EPOCHS
@@ -101,21 +102,33 @@ def time_grids(table: Table, bench: Bench, tools: list[Tool], n_rounds: int) -> 
 
 def time_first_rows(table: Table, bench: Bench, tools: list[Tool], n_rounds: int) -> None:
     """Time a command of one configuration."""
-    walls: dict[str, list[float]] = {}
+    ends: dict[str, list[Ended]] = {}
     for _ in range(n_rounds):
         for tool in tools:
-            walls.setdefault(tool.name, []).append(bench.whole(tool, FIRST)[0].wall_s)
-    for name, seconds in walls.items():
-        table.add(f"one configuration, {name}", seconds, None, "lower", unit="s", wall_s=seconds)
+            ends.setdefault(tool.name, []).append(bench.whole(tool, FIRST)[0])
+    for name, runs in ends.items():
+        walls, cpus = [ended.wall_s for ended in runs], [ended.cpu_s for ended in runs]
+        table.add(f"one configuration, {name}", walls, None, "lower", unit="s", cpu_s=cpus)
+
+
+def time_large_grids(table: Table, bench: Bench, tools: list[Tool], n_rounds: int) -> None:
+    """Time raysweep on four times as many configurations."""
+    for grid in (LARGE, {**NO_SHARED_STAGE, "lr": LARGE_LR}):
+        runs = [bench.whole(tools[0], grid)[0] for _ in range(n_rounds)]
+        n = math.prod(map(len, grid.values()))
+        what = "" if grid is LARGE else ", no stage in common"
+        walls, cpus = [ended.wall_s for ended in runs], [ended.cpu_s for ended in runs]
+        name = f"{n} configurations, raysweep{what}"
+        table.add(name, walls, None, "lower", unit="s", cpu_s=cpus)
 
 
 def count_again(table: Table, bench: Bench, tool: Tool) -> None:
     """Kill a command half-way and run it again; grow its grid and run it again."""
-    n = math.prod(map(len, SMALL.values()))
-    folder = bench.new_folder(tool, SMALL)
-    bench.run(tool, SMALL, folder, kill_at=n * EACH // 2)
+    n = math.prod(map(len, GRID.values()))
+    folder = bench.new_folder(tool, GRID)
+    bench.run(tool, GRID, folder, kill_at=n * EACH // 2)
     before = n_epochs(folder)
-    bench.run(tool, SMALL, folder)
+    bench.run(tool, GRID, folder)
     after = n_epochs(folder)
     rows = tool.rows(folder)
     finished = complete(before)
@@ -174,6 +187,7 @@ def main() -> int:
     parser = argparse.ArgumentParser("benchmarks.peers", description=description)
     parser.add_argument("--rounds", type=int, default=3, help="of the grid (3)")
     parser.add_argument("--first-rows", type=int, default=3, help="of one configuration (3)")
+    parser.add_argument("--large", type=int, default=3, help="of raysweep's 96 configurations (3)")
     parser.add_argument("--hydra", type=Path, default=ROOT / "build" / "hydra")
     parser.add_argument("--tools", nargs="*", metavar="NAME", help="these and raysweep (all)")
     parser.add_argument("--no-faults", action="store_true", help="times only")
@@ -199,6 +213,8 @@ def main() -> int:
             time_grids(table, bench, tools, arguments.rounds)
         if arguments.first_rows:
             time_first_rows(table, bench, tools, arguments.first_rows)
+        if arguments.large:
+            time_large_grids(table, bench, tools, arguments.large)
         if not arguments.no_faults:
             for tool in tools:
                 diverge(table, bench, tool)
