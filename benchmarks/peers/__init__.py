@@ -16,9 +16,9 @@ for-loop and Hydra's basic launcher, and one thread for each training.
 - *First row*: the same command with a grid of one configuration.
 - *Large*: raysweep alone on 96 configurations. What a further configuration costs is the
   difference to 24 over 72; of the others, whose cost is the same for each, that of 24 to 1 over 23.
-- *Killed*: all processes are killed once half of the epochs are trained; the same command runs
-  again. What was trained twice is counted from a log that the trainers write (for raysweep,
-  ``logged/sitecustomize.py`` has its workers write it).
+- *Interrupted*: once half of the epochs are trained, all processes are killed, or the command gets
+  what ctrl-c sends; the same command runs again. What was trained twice is counted from a log that
+  the trainers write (for raysweep, ``logged/sitecustomize.py`` has its workers write it).
 - *Grown*: the grid gets one more learning rate, and the same command runs again.
 - *Diverged*: one of two learning rates makes the loss overflow; the trainer raises.
 

@@ -48,10 +48,19 @@ class Bench:
         tool.prepare(folder, grid)
         return folder
 
-    def run(self, tool: Tool, grid: Grid, folder: Path, kill_at: int | None = None) -> Ended:
-        """Run a tool; kill it once so many epochs are trained."""
-        is_late = (lambda: n_epochs(folder).total() >= kill_at) if kill_at else None
-        ended = run(tool.command(grid), folder, tool.paths(self.hydra), is_late)
+    def run(
+        self,
+        tool: Tool,
+        grid: Grid,
+        folder: Path,
+        *,
+        stop_at: int | None = None,
+        is_gentle: bool = False,
+    ) -> Ended:
+        """Run a tool; kill it, or if ``is_gentle`` interrupt it, at so many epochs."""
+        words, paths = tool.command(grid), tool.paths(self.hydra)
+        is_late = (lambda: n_epochs(folder).total() >= stop_at) if stop_at else None
+        ended = run(words, folder, paths, stop_if=is_late, is_gentle=is_gentle)
         note = f"{tool.name}: {ended.wall_s:.1f} s, {ended.cpu_s:.1f} s of processors"
         print(f"{note}, exit code {ended.code}", file=sys.stderr, flush=True)
         return ended
@@ -74,9 +83,14 @@ def n_epochs(folder: Path) -> Counter[str]:
     return Counter(file.read_text().splitlines() if file.exists() else [])
 
 
+def name_of(line: str) -> str:
+    """Name the configuration of a line of the log."""
+    return line.rsplit(" ", 2)[0]
+
+
 def complete(epochs: Counter[str]) -> set[str]:
     """Name the configurations all of whose epochs were trained."""
-    counts = Counter(line.rsplit(" ", 2)[0] for line in epochs)
+    counts = Counter(map(name_of, epochs))
     return {name for name, n in counts.items() if n == EACH}
 
 
@@ -123,29 +137,29 @@ def time_large_grids(table: Table, bench: Bench, tools: list[Tool], n_rounds: in
 
 
 def count_again(table: Table, bench: Bench, tool: Tool) -> None:
-    """Kill a command half-way and run it again; grow its grid and run it again."""
+    """Kill a command half-way and run it again, and interrupt another; then grow its grid."""
     n = math.prod(map(len, GRID.values()))
-    folder = bench.new_folder(tool, GRID)
-    bench.run(tool, GRID, folder, kill_at=n * EACH // 2)
-    before = n_epochs(folder)
-    bench.run(tool, GRID, folder)
-    after = n_epochs(folder)
-    rows = tool.rows(folder)
-    finished = complete(before)
-    again = {line.rsplit(" ", 2)[0] for line, count in after.items() if count > before[line] > 0}
-    table.add(
-        f"epochs trained twice after a kill, {tool.name}",
-        [after.total() - len(after)],
-        None,
-        "lower",
-        unit="epochs",
-        n_epochs=n * EACH,
-        n_epochs_at_kill=before.total(),
-        n_configs_finished_at_kill=len(finished),
-        n_configs_finished_then_trained_again=len(finished & again),
-        n_rows=len(rows),
-        n_rows_wanted=n,
-    )
+    for how, is_gentle in (("ctrl-c", True), ("a kill", False)):
+        folder = bench.new_folder(tool, GRID)
+        bench.run(tool, GRID, folder, stop_at=n * EACH // 2, is_gentle=is_gentle)
+        before = n_epochs(folder)
+        bench.run(tool, GRID, folder)
+        after = n_epochs(folder)
+        finished = complete(before)
+        again = {name_of(line) for line, count in after.items() if count > before[line] > 0}
+        table.add(
+            f"epochs trained twice after {how}, {tool.name}",
+            [after.total() - len(after)],
+            None,
+            "lower",
+            unit="epochs",
+            n_epochs=n * EACH,
+            n_epochs_at_end=before.total(),
+            n_configs_finished=len(finished),
+            n_configs_finished_then_trained_again=len(finished & again),
+            n_rows=len(tool.rows(folder)),
+            n_rows_wanted=n,
+        )
     tool.prepare(folder, GROWN)
     ended = bench.run(tool, GROWN, folder)
     grown = n_epochs(folder)

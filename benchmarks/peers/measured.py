@@ -35,9 +35,17 @@ class Ended:
 
 
 def run(
-    words: list[str], folder: Path, paths: list[Path], kill_if: Callable[[], bool] | None = None
+    words: list[str],
+    folder: Path,
+    paths: list[Path],
+    *,
+    stop_if: Callable[[], bool] | None = None,
+    is_gentle: bool = False,
 ) -> Ended:
-    """Run a command in a folder; kill it and all its descendants once ``kill_if`` is true."""
+    """Run a command in a folder; end it once ``stop_if`` is true.
+
+    That is by killing it and all its descendants, or if ``is_gentle`` as ctrl-c does.
+    """
     environment = {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
@@ -55,8 +63,9 @@ def run(
         end = time.monotonic() + _DEADLINE_S
         while process.poll() is None:
             is_over = time.monotonic() > end
-            if is_over or (kill_if is not None and kill_if()):
-                process.send_signal(signal.SIGTERM)
+            if is_over or (stop_if is not None and stop_if()):
+                is_killed = is_over or not is_gentle
+                process.send_signal(signal.SIGTERM if is_killed else signal.SIGUSR1)
                 process.wait()
                 if is_over:
                     raise RuntimeError(f"{words} took longer than {_DEADLINE_S:.0f} s")
@@ -117,7 +126,14 @@ def main(words: list[str]) -> None:
     signal.signal(signal.SIGTERM, _kill_all)
     start = time.perf_counter()
     ended: list[float] = []
-    process = subprocess.Popen(words)
+    process = subprocess.Popen(words, start_new_session=True)
+
+    def interrupt(*_: object) -> None:
+        """Do what ctrl-c in a terminal does: it reaches all processes of the command's group."""
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGINT)
+
+    signal.signal(signal.SIGUSR1, interrupt)
 
     def wait() -> None:
         process.wait()
