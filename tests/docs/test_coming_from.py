@@ -35,10 +35,13 @@ def test_our_blocks_load_and_are_as_large_as_theirs(block: Block) -> None:
     assert n == SIZES[block.title]
 
 
-@pytest.mark.parametrize("block", THEIRS, ids=lambda block: f"line {block.line}")
-def test_blocks_of_others_do_not_load(block: Block) -> None:
-    with pytest.raises(InputError):
-        sweep_from("theirs.yaml", block.text.encode())
+def test_blocks_of_others_are_refused_as_the_page_says() -> None:
+    with pytest.raises(InputError) as error:
+        sweep_from("sweep.yaml", THEIRS[0].text.encode())
+    pytest.importorskip("raysweep.settings.foreign", reason="knows the words of other tools")
+    shown = [block.text.splitlines() for block in blocks_of(PAGE) if block.language == "text"]
+    assert len(shown) == 1 and len(shown[0]) == 2
+    assert all(line in str(error.value) for line in shown[0])
 
 
 def test_words_of_ours_in_the_tables_exist() -> None:
