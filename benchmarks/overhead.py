@@ -5,8 +5,8 @@
 The overhead of a whole sweep is (wall x cores - training CPU) / configurations, in core-seconds per
 configuration. Wall is the time of the command in a fresh process, from start to end; cores are
 those that this process may use. Training CPU is the workers' processor time inside
-``PackRun.advance`` (from the manifest), without their start, data, checkpoints or waiting. A pack trains its
-configurations faster than they train alone; the CPU time it actually uses counts.
+``PackRun.advance`` (from the manifest), without their start, data, checkpoints or waiting. A pack
+trains its configurations faster than they train alone; the CPU time it actually uses counts.
 
 Plain Ray Tune runs the same ``PackRun`` with one configuration per trial and its other defaults: no
 packs, a new actor for each trial, results by ``get_dataframe``, a fresh process. It runs fewer
