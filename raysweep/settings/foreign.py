@@ -135,9 +135,9 @@ NOT_HERE = {
     "command": "raysweep trains its own experiments: choose one with `experiment:`",
     "project": "for W&B, write `loggers: [wandb]` and set WANDB_PROJECT",
     "entity": "for W&B, write `loggers: [wandb]` and set WANDB_ENTITY",
-    "hydra": "one file holds all: put settings under `space:`, the sweeper's under `search:`",
-    "defaults": "one file holds all: put the settings under `space:`",
-    "run_config": "results and name are options of the command: --results, --name",
+    "hydra": "use one file, with settings under `space:` and the sweeper's under `search:`",
+    "defaults": "use one file, with the settings under `space:`",
+    "run_config": "results and name are command-line options: --results, --name",
 }
 """Keys of other programs without a counterpart in our files, and what to do."""
 SPACES = tuple(word for word, ours in FOREIGN_WORDS.items() if ours == "space:")

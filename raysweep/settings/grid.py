@@ -145,7 +145,7 @@ def _no_choice(name: str, raw: dict[Any, Any], where: str, method: str) -> Input
     keys = [str(key) for key in raw]
     hint = _hint_at_foreign(name, raw, method)
     if not hint and "normal" in str(raw.get("distribution", "")):
-        hint = f"; there is no normal distribution here: write {example_of(name)}"
+        hint = f"; raysweep has no normal distribution: write {example_of(name)}"
     if not hint and keys:
         hint = near(keys[0], ["grid_search", *KINDS]) or near(keys[-1], ["grid_search", *KINDS])
     forms = "{grid_search: [...]}" if _list_kind(method) == "grid_search" else ""

@@ -58,7 +58,7 @@ def known_setting(name: Any, section: str, where: str) -> str:
 
 def _hint_at_setting(name: Any, section: str) -> str:
     if isinstance(name, int | float):  # {lr: 1,5} has the keys lr and 5
-        return "; no comma inside a number, and lists in [ ]"
+        return "; write numbers without commas, and lists in [ ]"
     fields = Config.model_fields
     sections = SECTIONS if section == "space" else (section,)
     known = [field for field in fields if section_of(field) in sections]
@@ -80,7 +80,7 @@ def _misplaced(name: str) -> str:
     if name == "seed":
         return "; write `seeds: [0, 1]` at the top of the file"
     if name in ("any_of", "exclude"):
-        return f"; `{name}:` stands right under `space:` only"
+        return f"; write `{name}:` directly under `space:`"
     name = RENAMED_KEYS.get(name, name)
     if name in TOP_KEYS:
         return f"; write `{name}:` at the top of the file"
@@ -108,11 +108,11 @@ def _hint_at_key(key: Any, value: Any) -> str:
 
 def _foreign_hint_at_key(key: Any, value: Any) -> str:
     if key in OWN_NAMES:
-        return f"; it is an option of the command, {OWN_NAMES[key]}"
+        return f"; it is a command-line option: {OWN_NAMES[key]}"
     if key in NOT_HERE:
         return f"; remove it: {NOT_HERE[key]}"
     if key == "method" and value == "grid":
-        return "; remove it: without `search:` all of a grid is run"
+        return "; remove it: without `search:` the whole grid is run"
     ours = ours_for(key)
     if key == "method" and value in METHODS:
         ours = f"search: {{method: {value}, n_samples: 100}}"

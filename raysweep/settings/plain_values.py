@@ -190,7 +190,7 @@ def _of_ray(domain: Any, where: str) -> dict[str, Any]:
     name = names.get((kind, shape))
     if name is None or (name == "lograndint" and step not in (None, 1)):
         word = {"Normal": "tune.randn", "CallSampler": "tune.sample_from"}.get(shape)
-        raise _unknown_distribution(where, word or f"one of Ray Tune ({kind}, {shape})")
+        raise _unknown_distribution(where, word or f"a Ray Tune distribution ({kind}, {shape})")
     # With a step of 1, as without a step, Ray Tune excludes the upper end of whole numbers.
     if step is None or (kind == "Integer" and step == 1):
         return {name: [domain.lower, domain.upper]}
@@ -211,7 +211,7 @@ def _of_optuna(distribution: Any, where: str) -> dict[str, Any]:
         if abs(n_steps - round(n_steps)) > 1e-6:
             raise InputError(
                 f"{_at(where)}expected steps that begin at a multiple of {step:g}, got Optuna's "
-                f"from {low:g}; write {{choice: [...]}} with the values"
+                f"with lower end {low:g}; write {{choice: [...]}} with the values"
             )
         return {"qrandint" if is_whole else "quniform": [low, high, step]}
     if is_whole:

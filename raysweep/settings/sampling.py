@@ -143,7 +143,7 @@ def domain_of(
     if is_whole and "randint" not in kind and (step == 0 or step != int(step)):
         raise InputError(
             f"{where}: expected whole numbers for {name}, got {show(raw)}; "
-            f"write randint, lograndint, or a kind with a whole step"
+            f"write randint, lograndint, or a distribution with a whole step"
         )
     domain = Domain(kind, lower, upper, step, (), is_whole, where)
     ends = enumerate((0.0, math.nextafter(1.0, 0.0)))
@@ -246,7 +246,8 @@ def search_of(raw: Any) -> Search:
         )
     if found["sampler"] == "cmaes" and len(metrics) > 1:
         raise InputError(
-            "search.sampler: expected one for several metrics (tpe, gp, nsga2, random), got 'cmaes'"
+            "search.sampler: expected one that supports several metrics (tpe, gp, nsga2, random), "
+            "got 'cmaes'"
         )
     return replace(search, **found, metrics=metrics, modes=modes)
 
@@ -254,7 +255,7 @@ def search_of(raw: Any) -> Search:
 def _n_samples(raw: Mapping[str, Any], method: str) -> int:
     if "n_samples" not in raw:
         raise InputError(
-            f"search.n_samples: expected how many samples to draw, got none; "
+            f"search.n_samples: expected the number of samples to draw, got none; "
             f"write search: {{method: {method}, n_samples: 100}}",
             "search",
         )

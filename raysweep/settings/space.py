@@ -136,8 +136,8 @@ def check_applying(branches: Sequence[Branch], experiment: str) -> None:
         for name, domain in branch.items():
             if isinstance(domain, Domain) and name not in applying:
                 raise InputError(
-                    f"{domain.place}: expected a setting that some configuration of the search "
-                    f"reads, got {name}, which applies to none of them; leave it out"
+                    f"{domain.place}: expected a setting that applies to some configuration of "
+                    f"the search, got {name}, which applies to none; remove it"
                 )
 
 

@@ -131,7 +131,7 @@ def check_epochs(rule: EarlyStopping, configs: Sequence[Config]) -> None:
     n_rungs = 1 + int(math.log(n_epochs / rule.grace_period, rule.reduction_factor))
     if rule.method == "hyperband" and rule.brackets > n_rungs:
         raise InputError(
-            f"early_stopping.brackets: expected at most {n_rungs}, as many as there are rungs in "
+            f"early_stopping.brackets: expected at most {n_rungs}, the number of rungs in "
             f"{n_epochs} epochs, got {rule.brackets}; lower grace_period or reduction_factor"
         )
 

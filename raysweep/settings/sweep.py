@@ -105,7 +105,7 @@ def sweep_from(
         raw = None if root is None else construct(root)
         if not isinstance(raw, dict):
             what = "an empty file" if raw is None else show(raw)
-            raise InputError(f"expected `experiment:`, `space:` and so on as keys, got {what}")
+            raise InputError(f"expected keys such as `experiment:` and `space:`, got {what}")
         paths = apply_overrides(raw, overrides)
         located = root
         return _build(name, raw, max_configs)
@@ -176,7 +176,7 @@ def _missing_file(path: Path) -> str:
     names = sorted(str(file) for file in folder.glob("*.y*ml")) if folder.is_dir() else []
     elsewhere = _same_name_below(path)
     hint = f"; did you mean {', '.join(elsewhere[:5])}?" if elsewhere else near(path, names)
-    hint = hint or (f"; there are {', '.join(names[:5])}" if names else "")
+    hint = hint or (f"; available: {', '.join(names[:5])}" if names else "")
     return f"{path}: expected a search-space file, found none{hint}"
 
 
@@ -221,7 +221,9 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
         raise _with_default_experiment(errors) from None
     distinct = () if space else tuple({config.id: config for config in expanded}.values())
     if not distinct and not space:
-        raise InputError("space.exclude: expected to leave some configurations, got none left")
+        raise InputError(
+            "space.exclude: expected to leave some configurations, got none; exclude less"
+        )
     n_duplicates = 0 if space else len(expanded) - len(distinct)
     if parts.early_stopping:
         check_epochs(parts.early_stopping, expanded)
@@ -274,14 +276,14 @@ def _check_method(search: Search, branches: Sequence[Branch], experiment: str) -
     if search.method in RAY_SEARCHERS and len(branches) > 1:
         raise InputError(
             f"space.any_of: expected no conditional settings for method {search.method}, got "
-            f"{len(branches)} entries; write search: {{method: optuna}}, which takes them"
+            f"{len(branches)} entries; write search: {{method: optuna}}, which supports them"
         )
     if search.method in RAY_SEARCHERS and len(found := applying_in(branches[0], experiment)) > 1:
         name = min(frozenset().union(*found) - frozenset.intersection(*found))
         raise InputError(
             f"{branches[0][name].place}: expected no conditional settings for method "
             f"{search.method}, got {name}, which applies to some configurations only; write "
-            f"search: {{method: optuna}}, which takes them"
+            f"search: {{method: optuna}}, which supports them"
         )
 
 
@@ -298,9 +300,10 @@ def _count(search: Search, branches: Sequence[Branch], seeds: Sequence[int]) -> 
 def _check_size(search: Search, n_configs: int, max_configs: int, n_exclusions: int) -> None:
     """Check that a search space is not too large to expand."""
     if n_configs > max_configs:
+        what = "cut the grid" if search.method == "grid" else "draw fewer samples"
         raise InputError(
             f"space: expected at most {max_configs:,} configurations, got {n_configs:,}; "
-            f"{'cut the grid' if search.method == 'grid' else 'draw less'} or raise --max-configs"
+            f"{what} or raise --max-configs"
         )
     n_most = _MAX_COMPARISONS // n_configs
     if n_exclusions > n_most:
@@ -324,7 +327,7 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = []
     if n_duplicates:
-        notes.append(f"{n_duplicates} configurations come out equal to another: merged")
+        notes.append(f"{n_duplicates} configurations are equal to others and were merged")
     for i, exclusion in enumerate(exclusions):
         if not any(may_match(branch, exclusion, experiment) for branch in branches):
             notes.append(f"space.exclude[{i}] matches no configuration")

@@ -158,7 +158,7 @@ class _Builder:
         after = self._next()
         if not isinstance(after, yaml.StreamEndEvent):
             raise InputError(
-                f"{_mark(after.start_mark)}: expected YAML of a single document, got another one; "
+                f"{_mark(after.start_mark)}: expected a single YAML document, got another one; "
                 "write two files"
             )
         return root
@@ -225,13 +225,13 @@ class _Builder:
     def _alias(self, name: str, mark: Mark) -> Node:
         if name in self.open:
             raise InputError(
-                f"{mark}: expected an alias of what ends before it, got *{_cut(name)} inside "
-                f"&{_cut(name)}; write the values out"
+                f"{mark}: expected an alias outside the value of its anchor, got "
+                f"*{_cut(name)} inside &{_cut(name)}; write the values out"
             )
         if name not in self.anchors:
             raise InputError(
                 f"{mark}: expected YAML, got: found undefined alias {show(name)}; "
-                f"write &{_cut(name)} before what it stands for"
+                f"define &{_cut(name)} before it"
             )
         node, size = self.anchors[name]
         self._count(size, mark)
@@ -241,8 +241,8 @@ class _Builder:
         self.n_nodes += n
         if self.n_nodes > MAX_NODES:
             raise InputError(
-                f"{mark}: expected at most {MAX_NODES:,} values, those that aliases stand for "
-                f"included, got more; write fewer"
+                f"{mark}: expected at most {MAX_NODES:,} values, including those of aliases, "
+                f"got more; write fewer"
             )
 
 
@@ -269,15 +269,15 @@ def _problem_of(error: yaml.MarkedYAMLError) -> str:
 _HINTS = {
     "'\\t'": "indent with spaces",
     "cannot start": "put it in quotes",
-    "mapping values": "write one `key: value` a line, or { }, and check the indentation",
+    "mapping values": "write one `key: value` per line, or { }, and check the indentation",
     "end of stream": "close the quote",
-    "expected ','": "close the bracket before, or put a comma",
+    "expected ','": "close the bracket first, or add a comma",
     "<block end>": "check the indentation and the brackets",
     "escape": "write it in single quotes",
     "expected the node content": "write a value there, or close the bracket",
     "tag": "remove the tag",
     "YAML document": "remove the line with %",
     "directive": "remove the line with %",
-    "": "mend it, or put text in quotes",
+    "": "fix it, or put the text in quotes",
 }
 """What to do about PyYAML's problems, by a part of their text; the first match is used."""

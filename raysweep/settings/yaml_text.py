@@ -94,7 +94,7 @@ def _merged(node: Node) -> dict[Any, Any]:
         if not isinstance(part, Pairs):
             got = show(part.text) if isinstance(part, Scalar) else "a list"
             raise InputError(
-                f"{part.mark}: expected settings to merge by <<, such as *a, got {got}"
+                f"{part.mark}: expected settings to merge with <<, such as *a, got {got}"
             )
         merged = {**construct(part), **merged}  # the first of several wins
     return merged
@@ -136,7 +136,7 @@ def _kind(text: str) -> str:
 def _refuse_tag(node: Node) -> None:
     tag = str(node.tag).replace(_CORE, "!!")
     raise InputError(
-        f"{node.mark}: expected YAML of plain values, got: the tag {show(tag)}; remove it"
+        f"{node.mark}: expected YAML with plain values, got: the tag {show(tag)}; remove it"
     )
 
 

@@ -71,7 +71,7 @@ def seconds_of(raw: Any, where: str, note: str = "") -> float:
             short, long = (f"{int(clock[1])}{a}{clock[2]}{b}" for a, b in ("ms", "hm"))
             hint = f"; write {short} or {long}"
         raise InputError(
-            f"{where}: expected seconds > 0, or a text such as 90s, 30min, 1h30m or 2d{note}, "
+            f"{where}: expected seconds > 0, or text such as 90s, 30min, 1h30m or 2d{note}, "
             f"got {show(raw)}{hint}"
         )
     return number
@@ -150,7 +150,7 @@ def some_of(known: Sequence[str], page: str) -> str:
     """Return ``; known: ...`` with up to five names, and the page that lists them if more."""
     if len(known) <= _MOST_NAMES:
         return f"; known: {', '.join(known)}"
-    return f"; known: {', '.join(known[:_MOST_NAMES])} and others (all: page {page!r} of the docs)"
+    return f"; known: {', '.join(known[:_MOST_NAMES])} and others (see page {page!r} of the docs)"
 
 
 _MOST_NAMES = 5
@@ -237,11 +237,15 @@ def _reading_of_digits(text: str) -> str:
     if re.fullmatch(r"0[0-9]+", digits):
         octal = int(digits, 8) if set(digits) <= set("01234567") else int(digits)
         both = f"{octal} in YAML 1.1 and " if octal != int(digits) else ""
-        return f" ({both}{int(digits)} in 1.2); write which" if both else f"; write {int(digits)}"
+        return (
+            f" ({both}{int(digits)} in 1.2); write the one you mean"
+            if both
+            else f"; write {int(digits)}"
+        )
     if re.fullmatch(r"0(x[0-9a-fA-F]+|o[0-7]+|b[01]+)", digits):
         return f"; write {int(digits, 0)}"
     if re.fullmatch(r"[0-9]+(:[0-5]?[0-9])+", digits):
-        return " (of base 60 in YAML 1.1); write it in decimal"
+        return " (base 60 in YAML 1.1); write it in decimal"
     return ""
 
 
@@ -256,7 +260,7 @@ def show(value: object) -> str:
         return "NaN" if math.isnan(value) else ("infinity" if value > 0 else "-infinity")
     text = repr(value)
     if secret_within(text[: 2 * _N_SHOWN]):
-        return "what may be a secret (not shown)"
+        return "a possible secret (not shown)"
     # Name characters that only look like ASCII, such as no-break spaces and typographic quotes.
     chars = str(value)[:_N_SHOWN] if isinstance(value, str) else ""
     odd = next((char for char in chars if ord(char) > 127), "")

@@ -325,7 +325,7 @@ def test_a_key_given_twice_is_refused_with_both_places(
         ("space: {? [a] : 1}", ("line 1", "expected a word as a key")),
         ("space: {lr: !!python/name:os.system x}", ("line 1", "tag")),
         ("space: {lr: \x00}", ("expected YAML", "#x0000")),
-        ("space: {lr: 1}\n---\nspace: {lr: 2}\n", ("line 2", "single document")),
+        ("space: {lr: 1}\n---\nspace: {lr: 2}\n", ("line 2", "single YAML document")),
         ("space: {freeze_encoder: !!bool maybe}", ("expected YAML", "maybe")),
         ("space: {lr: !!timestamp soon}", ("expected YAML",)),
         ("space: {lr: !!int soon}", ("expected YAML", "soon")),
@@ -468,18 +468,18 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
     ("text", "message"),
     [
         # the file as a whole
-        ("", "expected `experiment:`, `space:` and so on as keys, got an empty file"),
-        ("# nothing", "expected `experiment:`, `space:` and so on as keys, got an empty file"),
-        ("7", "expected `experiment:`, `space:` and so on as keys, got 7"),
-        ("space", "expected `experiment:`, `space:` and so on as keys, got 'space'"),
-        ("[space]", "expected `experiment:`, `space:` and so on as keys, got ['space']"),
+        ("", "expected keys such as `experiment:` and `space:`, got an empty file"),
+        ("# nothing", "expected keys such as `experiment:` and `space:`, got an empty file"),
+        ("7", "expected keys such as `experiment:` and `space:`, got 7"),
+        ("space", "expected keys such as `experiment:` and `space:`, got 'space'"),
+        ("[space]", "expected keys such as `experiment:` and `space:`, got ['space']"),
         ("spcae: {}", "expected a known key, got 'spcae' (did you mean space?)"),
         ("n_tasks: 2", "expected a known key, got 'n_tasks'; write it under `data:`"),
         ("lr: 2", "expected a known key, got 'lr'; write it under `space:`"),
         (
             "zzz: 1",
             "expected a known key, got 'zzz'; known: experiment, data, training, space, seeds "
-            "and others (all: page 'Search spaces' of the docs)",
+            "and others (see page 'Search spaces' of the docs)",
         ),
         (
             "experiment: reply",
@@ -625,7 +625,7 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
         ),
         (
             "space: {exclude: [{model: vib}]}",
-            "space.exclude: expected to leave some configurations, got none left",
+            "space.exclude: expected to leave some configurations, got none; exclude less",
         ),
         # places
         (

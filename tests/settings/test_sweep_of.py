@@ -198,8 +198,8 @@ def generator() -> Any:
         ),
         (
             {"space": {"n_replay": optuna.distributions.IntDistribution(1, 9, step=2)}},
-            "space.n_replay: expected steps that begin at a multiple of 2, got Optuna's from 1; "
-            "write {choice: [...]} with the values",
+            "space.n_replay: expected steps that begin at a multiple of 2, got Optuna's "
+            "with lower end 1; write {choice: [...]} with the values",
         ),
         ([1], "expected a dict such as {'space': {'lr': 1e-3}}, got a list"),
         ("vib.yaml", "expected a dict such as {'space': {'lr': 1e-3}}, got 'vib.yaml'"),
