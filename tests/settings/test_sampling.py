@@ -1,4 +1,4 @@
-"""Search spaces with distributions: what is drawn, and that it is drawn again."""
+"""Search spaces with distributions: drawn values and their reproducibility."""
 
 import itertools
 import math
