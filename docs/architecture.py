@@ -1,4 +1,4 @@
-"""Pictures of the design: the layers of the package, read from its imports, and a sweep's way."""
+"""Pictures of the design: the layers of the package, from its imports, and a sweep's steps."""
 
 import ast
 from collections.abc import Iterator
@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 PACKAGE = Path(__file__).parents[1] / "raysweep"
 WIDTH = 400
-"""Of the pictures, in units; 14 of them are a line of text, which a phone shows at 12 pixels."""
+"""Width of the pictures; text is 14 units high, which a phone shows at 12 pixels."""
 
 
 class Box(NamedTuple):
-    """A box of a picture: its place, its title, and lines below the title."""
+    """A box of a picture: position, title, and lines below the title."""
 
     x: int
     y: int
@@ -21,14 +21,14 @@ class Box(NamedTuple):
 
     @property
     def height(self) -> int:
-        """Return the height that the text needs."""
+        """Return the height needed for the text."""
         return 34 + 18 * len(self.lines)
 
 
 _LEFT, _RIGHT, _HALF = 8, 208, 184
 WINGS = (
     Box(_LEFT, 8, 384, "analysis", ("report, figures and rankings, from the tables",)),
-    Box(44, 100, 142, "tune", ("all that uses Ray:", "driver, cluster,", "scheduling")),
+    Box(44, 100, 142, "tune", ("everything with Ray:", "driver, cluster,", "scheduling")),
     Box(214, 100, 142, "monitor", ("a sweep, from its", "folder: status,", "loggers")),
     Box(_LEFT, 228, _HALF, "packs", ("configurations that", "train together", "as stacked models")),
     Box(
@@ -47,7 +47,7 @@ WINGS = (
         ("tasks, models, methods, replay, training:", "the science, without Ray or files"),
     ),
 )
-"""The wings, as they are drawn."""
+"""The wings as drawn."""
 NOT_DRAWN = {"user_text"}
 """Packages that most others use."""
 
@@ -56,7 +56,7 @@ STEPS = (
     (
         "configurations",
         "settings",
-        ("each complete, with an id of its own;", "equal ones are merged"),
+        ("each complete, with its own id;", "equal ones are merged"),
     ),
     ("packs", "packs", ("those of equal shapes train as one", "stacked model and share stages")),
     (
@@ -67,11 +67,11 @@ STEPS = (
     (
         "tables",
         "tables",
-        ("the driver alone writes Parquet parts,", "folded into one file a table"),
+        ("the driver alone writes Parquet parts,", "merged into one file per table"),
     ),
     ("report", "analysis, monitor", ("read at any time: status, report,", "figures, pandas")),
 )
-"""A sweep's way: what there is, the wings that make it, and how."""
+"""Steps of a sweep: result, the wings that produce it, and details."""
 
 _STYLE = """
 text { font: 14px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #1f2933; }
@@ -97,7 +97,7 @@ def imports() -> dict[str, set[str]]:
     names = {box.title for box in WINGS}
     folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()}
     if others := folders - names - NOT_DRAWN:
-        raise SystemExit(f"docs/architecture.py: give a box to {', '.join(sorted(others))}")
+        raise SystemExit(f"docs/architecture.py: add a box for {', '.join(sorted(others))}")
     return {
         name: {wing for file in (PACKAGE / name).rglob("*.py") for wing in _imported(file)}
         & (names - {name})
@@ -117,7 +117,7 @@ def _imported(file: Path) -> Iterator[str]:
 
 
 def arrows() -> list[tuple[str, str]]:
-    """List who imports whom, without what follows by way of another wing."""
+    """List the imports between wings, leaving out those implied by other imports."""
     direct = imports()
 
     def reached(start: str) -> set[str]:
@@ -132,18 +132,18 @@ def arrows() -> list[tuple[str, str]]:
 
 
 def layers_picture() -> str:
-    """Draw the wings, with an arrow from each to those that it builds on."""
+    """Draw the wings, with an arrow from each to the wings it imports."""
     boxes = {box.title: box for box in WINGS}
     parts = [_box(box) for box in WINGS]
     for one, other in arrows():
         parts.append(_arrow(*_ends(boxes[one], boxes[other])))
     last = WINGS[-1]
-    what = "The wings of raysweep; an arrow leads from a wing to one that it imports."
+    what = "The wings of raysweep; an arrow leads from a wing to a wing that it imports."
     return _svg(parts, last.y + last.height + 8, what)
 
 
 def _ends(one: Box, other: Box) -> tuple[int, int, int, int]:
-    """Return where an arrow between two boxes begins and ends."""
+    """Return the start and end of an arrow between two boxes."""
     if one.y == other.y:
         y = one.y + one.height // 2
         is_right = other.x > one.x
@@ -163,7 +163,7 @@ def _ends(one: Box, other: Box) -> tuple[int, int, int, int]:
 
 
 def way_picture() -> str:
-    """Draw a sweep's way from the file to the report."""
+    """Draw the steps of a sweep from the file to the report."""
     parts, y = [], 8
     for i, (title, wings, lines) in enumerate(STEPS):
         box = Box(_LEFT, y, 384, title, lines)
@@ -173,7 +173,7 @@ def way_picture() -> str:
         if i < len(STEPS) - 1:
             parts.append(_arrow(WIDTH // 2, y, WIDTH // 2, y + 26))
             y += 26
-    what = "A sweep's way: " + ", ".join(title for title, *_ in STEPS) + "."
+    what = "The steps of a sweep: " + ", ".join(title for title, *_ in STEPS) + "."
     return _svg(parts, y + 8, what)
 
 

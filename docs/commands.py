@@ -1,4 +1,4 @@
-"""The page of the command line, read from the functions that typer makes commands of."""
+"""The page of the command line, generated from the functions that typer turns into commands."""
 
 import inspect
 import re
@@ -25,30 +25,30 @@ COMMANDS = {
     "stability": ("raysweep.analysis.stability", "show"),
     "spaces": ("raysweep.cli", "spaces"),
 }
-"""By sub-command of ``raysweep``: the module and the function that declares its options."""
+"""Sub-commands of ``raysweep``, each with the module and function that declare its options."""
 
 _EXIT_CODES = {
-    ExitCode.ENDED: "Every configuration has ended; diverged and stopped early count.",
+    ExitCode.ENDED: "Every configuration has ended, including diverged and early-stopped ones.",
     ExitCode.SOME_FAILED: "Some configurations failed.",
-    ExitCode.BAD_INPUT: "The file or the command line is wrong: one line says what to mend.",
+    ExitCode.BAD_INPUT: "The file or the command line is wrong: the message says what to fix.",
     ExitCode.INTERRUPTED: "Interrupted, or a budget is used up: the message has the command that "
-    "goes on.",
-    ExitCode.NOTHING_RAN: "Nothing could run: one line says why.",
+    "resumes the sweep.",
+    ExitCode.NOTHING_RAN: "Nothing could run: the message says why.",
 }
 _PLACEHOLDERS = {int: "N", float: "X", str: "TEXT", "Path": "PATH"}
 _SCRIPTS_BEGIN = "raysweep.analysis."
 
 
 def commands_page() -> str:
-    """Lay out the exit codes of ``raysweep run``, and every command with its options."""
+    """Return the exit codes of ``raysweep run`` and all commands with their options."""
     return "\n\n".join([_exit_codes(), *(_section(name) for name in COMMANDS)])
 
 
 def _exit_codes() -> str:
-    lines = ["## Exit codes", "", "| code | of `raysweep run` |", "|---|---|"]
+    lines = ["## Exit codes", "", "| code | meaning for `raysweep run` |", "|---|---|"]
     lines += [f"| {int(code)} | {_EXIT_CODES[code]} |" for code in ExitCode]
-    lines += ["| 130, 143 | Ended at once, by a second ctrl-c or SIGTERM. |", ""]
-    lines += ["All other commands end with 0, or with 2 and one line that says what is wrong."]
+    lines += ["| 130, 143 | Stopped immediately by a second ctrl-c or SIGTERM. |", ""]
+    lines += ["All other commands exit with 0, or with 2 and one line that says what is wrong."]
     return "\n".join(lines)
 
 
@@ -59,7 +59,7 @@ def _section(name: str) -> str:
     rows = [_row(parameter) for parameter in get_params_from_function(function).values()]
     arguments = " ".join(name for name, _ in rows if not name.startswith("-"))
     doc = module.__doc__ if module_name.startswith(_SCRIPTS_BEGIN) else function.__doc__
-    what = inspect.cleandoc(doc or "").partition("Exit codes:")[0].strip()  # they stand above
+    what = inspect.cleandoc(doc or "").partition("Exit codes:")[0].strip()  # they are listed above
     lines = [f"## {name}", "", _markdown(what, name), ""]
     options = " [options]" if any(name.startswith("-") for name, _ in rows) else ""
     lines += ["```text", f"raysweep {name} {arguments}{options}", "```", ""]
@@ -69,7 +69,7 @@ def _section(name: str) -> str:
 
 
 def _row(parameter: ParamMeta) -> tuple[str, str]:
-    """Return how a parameter is written, and what it means, with its default."""
+    """Return a parameter's names and its meaning with the default."""
     info = parameter.default
     meaning = _in_code((info.help or "").replace("|", "\\|"))
     if isinstance(info, ArgumentInfo):
@@ -88,13 +88,13 @@ def _row(parameter: ParamMeta) -> tuple[str, str]:
 
 
 def _in_code(text: str) -> str:
-    """Put options and overrides into code font."""
+    """Format options and overrides as code."""
     override = r"\b\w+\.\w+=(?:'[^']*'|[^\s,;]+\b)"
     return re.sub(rf"(?<![`\w-])(--[a-z][\w-]*|{override})", r"`\1`", text)
 
 
 def _placeholder(kind: Any) -> str:
-    """Return what stands for a value of a type."""
+    """Return the placeholder for a value of a type."""
     inner = [arg for arg in get_args(kind) if arg is not type(None)] or [kind]
     while get_origin(inner[0]) is list:
         inner = list(get_args(inner[0]))
@@ -103,7 +103,7 @@ def _placeholder(kind: Any) -> str:
 
 
 def _markdown(doc: str, name: str) -> str:
-    """Write a docstring as Markdown: commands as blocks, names and options in code font."""
+    """Return a docstring as Markdown: commands as blocks, names and options as code."""
     parts = []
     for part in re.split(r"\n\n(?=\S)|\n\n(?=    )", doc):
         if part.startswith("    "):

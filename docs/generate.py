@@ -1,15 +1,15 @@
-"""Write what the docs say of the code: settings, columns, commands, pictures, the JSON Schema.
+"""Generate docs from the code: settings, columns, commands, pictures and the JSON Schema.
 
     python docs/generate.py [--check]
 
-``--check`` writes nothing; it names the files that are out of date, and ends with exit code 1 if
-there are any.
+``--check`` writes nothing; it lists the files that are out of date and exits with code 1 if there
+are any.
 """
 
 import sys
 from pathlib import Path
 
-# Beside this file, which is where a script's imports are looked for.
+# Modules next to this file; Python searches a script's folder first.
 from architecture import layers_picture, way_picture
 from commands import commands_page
 from json_schema import schema_text
@@ -25,7 +25,7 @@ _TYPES = {"double": "float", "timestamp[us, tz=UTC]": "time"}
 
 
 def settings_table() -> str:
-    """Lay out every setting: section, default, what is accepted, meaning."""
+    """Return the table of all settings: section, default, accepted values, meaning."""
     lines = ["| setting | section | default | accepts | meaning |", "|---|---|---|---|---|"]
     for name, field in Config.model_fields.items():
         default = field.default
@@ -43,7 +43,7 @@ def settings_table() -> str:
 
 
 def columns_tables() -> str:
-    """Lay out every column of every table."""
+    """Return the tables of columns, one for each table."""
     parts = []
     for table in reversed(TABLES.values()):
         key = ", ".join(f"`{name}`" for name in table.key)
@@ -61,7 +61,7 @@ def columns_tables() -> str:
 
 
 def unit_or_bounds(column: Column) -> str:
-    """Return what a table of columns says of a unit: a number without one may have bounds."""
+    """Return a column's unit, or its bounds if it has any."""
     if column.bounds is None:
         return column.unit
     low, high = column.bounds
@@ -69,14 +69,14 @@ def unit_or_bounds(column: Column) -> str:
 
 
 def regenerate(text: str, generated: str) -> str:
-    """Put the generated part between the markers of a document."""
+    """Return a document with the generated part between its markers."""
     before, _, rest = text.partition(_START)
     _, _, after = rest.partition(_END)
     return f"{before}{_START}\n\n{generated}\n\n{_END}{after}"
 
 
 def generated() -> dict[Path, str]:
-    """Return the text of each file that is generated, or that has a generated part."""
+    """Return the text of each file that is fully or partly generated."""
     parts = {
         "cli.md": commands_page,
         "search-spaces.md": settings_table,
@@ -91,7 +91,7 @@ def generated() -> dict[Path, str]:
 
 
 def main(arguments: list[str]) -> None:
-    """Write the files, or with ``--check`` name those that are out of date."""
+    """Write the files, or with ``--check`` list those that are out of date."""
     texts = generated()
     stale = [file for file, text in texts.items() if not file.exists() or file.read_text() != text]
     if arguments == ["--check"]:

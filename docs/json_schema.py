@@ -1,4 +1,4 @@
-"""The JSON Schema of a search space, which editors complete and check from."""
+"""The JSON Schema of search spaces, used by editors for completion and validation."""
 
 import json
 from dataclasses import fields
@@ -13,8 +13,8 @@ from raysweep.settings.names import TOP_KEYS
 from raysweep.settings.sampling import KINDS, METHODS, MOST_SAMPLES, SAMPLERS, SEQUENCES, Search
 from raysweep.settings.stopping import EarlyStopping
 
-# Texts in YAML 1.2 that raysweep.settings nevertheless reads as a number or a flag. Non-ASCII
-# characters stand for digits of other scripts, typographic minus signs and unusual spaces.
+# Text in YAML 1.2 that raysweep.settings reads as a number or a flag. The non-ASCII range covers
+# digits of other scripts, typographic minus signs and unusual spaces.
 _NUMBER_TEXT = (
     r"^[-+]?(?!0[0-9_])[\u0080-\uffff]*"
     r"([0-9\u0080-\uffff][0-9_\u0080-\uffff]*\.?[0-9_\u0080-\uffff]*|\.[0-9][0-9_]*)"
@@ -31,52 +31,49 @@ _LIMITS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _NUMBER = {"type": ["number", "string"], "pattern": _NUMBER_TEXT}
 
 _DESCRIPTIONS = {
-    "experiment": "The experiment to run; each has its own defaults.",
-    "data": "Data settings.",
-    "training": "Training settings.",
-    "space": "The search space: a plain value is fixed, {grid_search: [...]} is a grid. Any "
-    "setting is allowed here. The sweep is the product of all grids, repeated for each seed.",
-    "seeds": "Each configuration is run once with each of these seeds.",
+    "experiment": "What is run; each experiment has its own defaults.",
+    "data": "Settings of the data.",
+    "training": "Settings of the training.",
+    "space": "What varies: a plain value is fixed, {grid_search: [...]} is a grid. May hold any "
+    "setting. The sweep is the product of all grids, once for each seed.",
+    "seeds": "Each configuration is run once with each of these.",
     "divergence": "When a configuration counts as diverged.",
-    "resources": "CPUs and GPUs of each pack.",
-    "pack": "Maximum number of configurations that train together; auto lets the planner choose. "
-    "Does not affect results.",
-    "stage_cache": "Whether to keep finished stages, in .stages/ of the results folder, for "
+    "resources": "What each pack gets.",
+    "pack": "Maximum number of configurations that train together; with auto the planner "
+    "chooses. Changes no number.",
+    "stage_cache": "Whether finished stages are kept in .stages/ of the results folder for "
     "later packs and sweeps.",
-    "max_seconds": "Time limit for one epoch of a pack: seconds, or e.g. 90s, 30min.",
-    "loggers": "Experiment trackers that record each configuration as a run.",
-    "search": "How configurations are chosen: all combinations of the grids, or samples.",
-    "method": "grid: all combinations; random: drawn up front; others: results guide what is tried "
-    "next.",
-    "n_samples": "Number of samples to draw; each is combined with all grids and seeds.",
-    "seed": "Seed of the sampling.",
-    "sequence": "Random numbers, or a Sobol sequence, which fills the space more evenly.",
-    "sampler": "The algorithm that suggests the next samples.",
-    "metric": "The metric to optimise; a list for several objectives.",
-    "mode": "max or min, for each metric; by default the metric's usual direction.",
-    "early_stopping": "Stops configurations early that fall behind the others.",
+    "max_seconds": "Time limit for one epoch of a pack: seconds, or text such as 90s, 30min.",
+    "loggers": "Programs that log each configuration as a run.",
+    "search": "How configurations are found: complete grids, or samples from distributions.",
+    "method": "grid: all; random: drawn in advance; others: results determine what is tried next.",
+    "n_samples": "Number of samples; each is combined with all grids and seeds.",
+    "seed": "Seed of the samples.",
+    "sequence": "Random numbers, or a Sobol sequence, which covers the space more evenly.",
+    "sampler": "Algorithm that suggests the next samples.",
+    "metric": "Metric to optimise; a list for several objectives.",
+    "mode": "max or min, for each metric; default: the metric's better direction.",
+    "early_stopping": "Rule that stops configurations that fall behind the others.",
     "early_stopping.method": "The rule, as in Ray Tune: ASHA, asynchronous HyperBand, median.",
-    "early_stopping.metric": "The metric to compare, measured after each epoch.",
-    "grace_period": "No configuration stops before this many classifier epochs, over all tasks.",
-    "reduction_factor": "1/reduction_factor of the configurations continue past a rung, and each "
-    "rung is this factor later than the previous one.",
-    "brackets": "Number of sets of rungs; each configuration is assigned to one.",
+    "early_stopping.metric": "Metric to compare, measured after each epoch.",
+    "grace_period": "Number of classifier epochs, over all tasks, before which none stops.",
+    "reduction_factor": "At a rung, one in this many continues; rungs are this factor apart.",
+    "brackets": "Number of sets of rungs; each configuration uses one.",
     "min_samples_required": "Minimum number of other configurations to compare with.",
-    "time_budget": "Maximum wall time of one run: seconds, or e.g. 90s, 30min, 1h30m, 2d.",
+    "time_budget": "Wall-time limit of one run: seconds, or text such as 90s, 30min, 1h30m, 2d.",
     "max_configs": "Maximum number of configurations that one run starts.",
-    "max_gpu_hours": "Maximum GPU hours (of whole GPUs) that the packs of one run use.",
-    "any_of": "A list of settings: the sweep is the union of their products, each with the "
-    "settings beside any_of.",
-    "exclude": "A list of settings: a configuration that matches every setting of an entry is "
-    "left out.",
-    "cpu": "CPUs per pack, with one thread each.",
-    "gpu": "GPUs per pack, or a fraction of one; auto lets the driver choose the fraction.",
-    "max_gb": "Maximum size of the kept stages, in GB (10^9 bytes).",
+    "max_gpu_hours": "Maximum number of whole-GPU hours that the packs of one run use.",
+    "any_of": "A list of settings: the sweep is the union of their products, each combined with "
+    "the settings next to any_of.",
+    "exclude": "A list of settings: configurations that match a whole entry are left out.",
+    "cpu": "CPUs of each pack, one thread each.",
+    "gpu": "GPUs of each pack, or a fraction of one; with auto the driver chooses it.",
+    "max_gb": "Maximum size of the kept stages in GB (10^9 bytes).",
 }
 
 
 def search_space_schema() -> dict[str, Any]:
-    """Make the JSON Schema (draft 7) of a search-space file from the settings' types."""
+    """Return the JSON Schema (draft 7) of a search-space file, from the settings' types."""
     names = list(Config.model_fields)
     definitions = {name: _value(name) for name in names}
     definitions["range"] = _range()
@@ -98,7 +95,7 @@ def search_space_schema() -> dict[str, Any]:
     properties["space"] = _section(varied, "or_drawn", of_space)
     properties |= _of_execution()
     if set(properties) != set(TOP_KEYS):
-        raise SystemExit(f"docs/json_schema.py: no schema of {set(properties) ^ set(TOP_KEYS)}")
+        raise SystemExit(f"docs/json_schema.py: no schema for {set(properties) ^ set(TOP_KEYS)}")
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "raysweep search space",
@@ -116,7 +113,7 @@ def _described(key: str, schema: dict[str, Any], section: str = "") -> dict[str,
 
 
 def _plain(name: str) -> dict[str, Any]:
-    """Return the schema of one value of a setting, by its type and limits."""
+    """Return the schema of one value of a setting, from its type and limits."""
     field = Config.model_fields[name]
     given = TypeAdapter(field.rebuild_annotation()).json_schema()
     kind = given.get("type")
@@ -145,7 +142,7 @@ def _value(name: str) -> dict[str, Any]:
 
 
 def _or(name: str, others: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the schema of a value of a setting, or of what stands for several."""
+    """Return the schema of a setting's value or of forms that stand for several values."""
     value = _value(name)
     shown = {key: value[key] for key in ("description", "default")}
     return {**shown, "anyOf": [{"$ref": f"#/definitions/{name}"}, *others]}
@@ -155,7 +152,7 @@ def _drawn(name: str) -> list[dict[str, Any]]:
     """Return the schemas of the distributions of a setting: a choice, or a range of numbers."""
     has_range = Config.model_fields[name].annotation in (int, float)
     values = {"type": "array", "items": {"$ref": f"#/definitions/{name}"}, "minItems": 1}
-    choice = {"choice": {"description": "One of these values, drawn.", **values}}
+    choice = {"choice": {"description": "One of these values, drawn at random.", **values}}
     return [_exactly(choice)] + [{"$ref": "#/definitions/range"}] * has_range
 
 
@@ -177,7 +174,7 @@ def _range() -> dict[str, Any]:
 
 
 def _exactly(properties: dict[str, Any]) -> dict[str, Any]:
-    """Return the schema of an object that has just one of some properties."""
+    """Return the schema of an object with exactly one of some properties."""
     ends = {"minProperties": 1, "maxProperties": 1, "additionalProperties": False}
     return {"type": "object", "properties": properties, **ends}
 
@@ -206,7 +203,7 @@ def _list_of_settings(key: str, **more: Any) -> dict[str, Any]:
 
 
 def _of_execution() -> dict[str, Any]:
-    """Return the schemas of what is no setting of a configuration: how the sweep is run."""
+    """Return the schemas of the keys that control how a sweep is run."""
     seeds = {"type": "array", "items": {"$ref": "#/definitions/seed"}, "minItems": 1}
     amounts = {
         "cpu": {**_NUMBER, "exclusiveMinimum": 0, "default": Resources.cpu},
@@ -261,11 +258,11 @@ _PIECES = "".join(
     rf"([0-9.]+([eE][-+]?[0-9]+)?\s*{unit}\s*)?" for unit in ("d", "h", "m(in)?", "s")
 )
 _DURATION = {"type": "string", "pattern": rf"^\s*(?=[0-9.]){_PIECES}$"}
-"""Such as 90s, 30min, 1h30m: as ``user_text.values.seconds_in`` reads it."""
+"""Durations such as 90s, 30min, 1h30m, as read by ``user_text.values.seconds_in``."""
 
 
 def _limits() -> dict[str, Any]:
-    """Return the schemas of what ends lanes and runs early."""
+    """Return the schemas of early stopping and budgets."""
     default = EarlyStopping()
     whole = {"type": "integer", "minimum": 1, "maximum": stopping.MOST_EPOCHS}
     off = {"enum": [None, False, "none", "no", "off", "false"]}
@@ -319,5 +316,5 @@ def _named(properties: dict[str, Any], section: str = "") -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """Write the JSON Schema as it is stored."""
+    """Return the text of the JSON Schema file."""
     return json.dumps(search_space_schema(), indent=1, ensure_ascii=True) + "\n"

@@ -1,8 +1,8 @@
-"""Take the pictures of the report that the README shows, in headless Chromium.
+"""Take the README's screenshots of the report in headless Chromium.
 
     PYTHONPATH=. python docs/screenshots.py results/beta_map
 
-Needs Chromium and its driver. Writes docs/images/report.png (a laptop) and report-phone.png.
+Needs Chromium and its driver. Writes docs/images/report.png (laptop) and report-phone.png.
 """
 
 import base64
@@ -28,13 +28,13 @@ from raysweep.analysis.sweeps import Sweeps
 IMAGES = Path(__file__).parent / "images"
 SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 N_ROWS = 8
-"""Rows of the leaderboard that the laptop's picture shows."""
+"""Number of leaderboard rows in the laptop screenshot."""
 GAP = 16
-"""Pixels between parts that stand below each other."""
+"""Pixels between vertically stacked parts."""
 
 
 def open_report(file: Path, width: int) -> webdriver.Chrome:
-    """Open a report in a window of a width, and have it draw its charts."""
+    """Open a report in a window of the given width and wait until its charts are drawn."""
     options = Options()
     options.binary_location = shutil.which("chromium") or ""
     for switch in (*SWITCHES, "--disable-dev-shm-usage", "--enable-unsafe-swiftshader"):
@@ -43,20 +43,25 @@ def open_report(file: Path, width: int) -> webdriver.Chrome:
     size = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     driver.get(file.as_uri())
-    for chart in ("curves", "heatmap-chart", "tradeoff-chart"):  # they draw when they are seen
+    for chart in (
+        "curves",
+        "heatmap-chart",
+        "tradeoff-chart",
+    ):  # charts are drawn when they become visible
         show = f"document.getElementById('{chart}').scrollIntoView({{behavior: 'instant'}})"
         driver.execute_script(show)
         drawn = f"return !!document.querySelector('#{chart}.js-plotly-plot .main-svg')"
         WebDriverWait(driver, 30).until(lambda _, drawn=drawn: driver.execute_script(drawn))
     driver.execute_script("scrollTo({top: 0, behavior: 'instant'})")
-    time.sleep(1)  # the last chart's text
+    time.sleep(1)  # until the text of the last chart is drawn
     return driver
 
 
 def shot(driver: webdriver.Chrome, begin: str, end: str = "", height: int = 0) -> Image.Image:
-    """Take the page from the top of one element to the bottom of another, or as far as a height.
+    """Capture the page from the top of one element to the bottom of another, or a fixed height.
 
-    The navigation, which stays at the top of the window, is only on a picture that begins above it.
+    The navigation usually stays at the top of the window; here it only shows in pictures that begin
+    above it.
     """
     script = """
         const [begin, end, height] = arguments;
@@ -72,7 +77,7 @@ def shot(driver: webdriver.Chrome, begin: str, end: str = "", height: int = 0) -
 
 
 def stitched(shots: Sequence[Image.Image], is_row: bool) -> Image.Image:
-    """Put pictures beside each other, or below each other."""
+    """Combine pictures into a row or a column."""
     widths, heights = [shot.width for shot in shots], [shot.height for shot in shots]
     gaps = GAP * (len(shots) - 1)
     size = (sum(widths), max(heights)) if is_row else (max(widths), sum(heights) + gaps)
@@ -85,7 +90,7 @@ def stitched(shots: Sequence[Image.Image], is_row: bool) -> Image.Image:
 
 
 def main(folder: str) -> None:
-    """Write both pictures."""
+    """Write both screenshots."""
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "report.html"
         file.write_text(page(collect(Sweeps([folder]), "average_accuracy")))
@@ -106,7 +111,7 @@ def main(folder: str) -> None:
 
 @contextmanager
 def closing_browser(driver: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
-    """Close a browser at the end."""
+    """Yield a browser and close it at the end."""
     try:
         yield driver
     finally:

@@ -1,4 +1,4 @@
-"""The search spaces that raysweep ships: what there is, and how a command finds one by its name."""
+"""The search spaces shipped with raysweep: list them, find them by name, copy them."""
 
 import re
 import sys
@@ -10,17 +10,17 @@ from raysweep.user_text.values import near
 _PACKAGE = Path(__file__).parent
 _SUFFIX = ".yaml"
 _SCHEMA = "schema.json"
-"""Lies beside the search spaces: their first line names it, and editors check them by it."""
+"""Schema file next to the search spaces; their first line names it, for editors to validate."""
 
 
 def shipped_folder() -> Path:
-    """Return the folder of the search spaces: in an installed package, or at a checkout's root."""
+    """Return the search spaces' folder: in an installed package, or at the root of a checkout."""
     inside = _PACKAGE / "search_spaces"
     return inside if inside.is_dir() else _PACKAGE.parent / "search_spaces"
 
 
 def shipped_names() -> list[str]:
-    """Return the names of the search spaces that are shipped, in alphabetical order."""
+    """Return the names of the shipped search spaces in alphabetical order."""
     return sorted(file.stem for file in shipped_folder().glob(f"*{_SUFFIX}"))
 
 
@@ -37,7 +37,7 @@ def summary_of(name: str) -> str:
 
 
 def shipped_file(name: str) -> Path:
-    """Return the file of a shipped search space; raise ``InputError`` for a name that is none."""
+    """Return the file of a shipped search space; raise ``InputError`` for an unknown name."""
     names = shipped_names()
     if name.removesuffix(_SUFFIX) not in names:
         raise InputError(
@@ -48,10 +48,10 @@ def shipped_file(name: str) -> Path:
 
 
 def copy_space(name: str, target: Path | None = None) -> list[Path]:
-    """Copy a shipped search space to a file or into a folder; return the files that were written.
+    """Copy a shipped search space to a file or into a folder; return the written files.
 
-    The schema that the search space's first line names is put beside it unless it is there. No file
-    is overwritten: raises ``InputError`` if the target exists.
+    Also copies the schema named in the first line, unless it is already there. Never overwrites a
+    file: raises ``InputError`` if the target exists.
     """
     source = shipped_file(name)
     target = target or Path(source.name)
@@ -73,12 +73,12 @@ def copy_space(name: str, target: Path | None = None) -> list[Path]:
 
 
 def find_space(file: Path, *, is_quiet: bool = False) -> Path:
-    """Return the search-space file that a command means by FILE.
+    """Return the search-space file that a command's FILE argument refers to.
 
-    ``vib`` is the file of that name, else ``vib.yaml``, else the search space ``vib`` that raysweep
-    ships, which is said in one line on stderr unless ``is_quiet``. Anything that is not a bare name
-    (``vib.yaml``, ``spaces/vib``) is returned as it is, whether it exists or not. Raises
-    ``InputError`` for a bare name that is none of these.
+    ``vib`` is the file of that name, else ``vib.yaml``, else the search space ``vib`` shipped with
+    raysweep; the last case prints a line to stderr unless ``is_quiet``. Anything but a bare name
+    (``vib.yaml``, ``spaces/vib``) is returned unchanged, whether it exists or not. Raises
+    ``InputError`` for a bare name that matches none of these.
     """
     if file.is_file() or file.name != str(file) or file.suffix:
         return file

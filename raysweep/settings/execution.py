@@ -1,4 +1,4 @@
-"""What a search space says of how it is run: seeds, resources, packs, stages, time, loggers."""
+"""Execution settings of a search space: seeds, resources, packs, stages, time, loggers."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,14 +11,14 @@ from raysweep.user_text.values import is_off, near, number_of, reading, seconds_
 _MOST_GB = 1e9
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 LOGGERS = ("tensorboard", "mlflow", "wandb")
-"""Where a sweep can be logged beside its tables."""
+"""Loggers that a sweep can use in addition to its tables."""
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one pack is given: CPUs (each a thread) and GPUs, possibly a fraction of one.
+    """Resources of one pack: CPUs (one thread each) and GPUs, possibly a fraction of one.
 
-    With ``is_gpu_auto`` the driver chooses the fraction, and ``gpu`` is 1 until it has.
+    With ``is_gpu_auto`` the driver chooses the fraction; ``gpu`` is 1 until then.
     """
 
     cpu: float = 1
@@ -28,18 +28,18 @@ class Resources:
 
 @dataclass(frozen=True)
 class StageCaching:
-    """Whether finished stages are kept on disk for later, and their limit in GB (10^9 bytes)."""
+    """Whether finished stages are kept on disk for reuse, and the limit in GB (10^9 bytes)."""
 
     is_on: bool = False
     max_gb: float = 10
 
     def to_plain(self) -> bool | dict[str, float]:
-        """Return the value of ``stage_cache:`` that reads as this."""
+        """Return the value of ``stage_cache:`` in a file."""
         return {"max_gb": self.max_gb} if self.is_on else False
 
 
 def seeds_of(raw: Any) -> list[int]:
-    """Check ``seeds:``, a list or a grid; [0] where it is absent."""
+    """Check ``seeds:``, a list or a grid; return [0] if absent."""
     if raw is None:
         return [0]
     where = "seeds"
@@ -78,7 +78,7 @@ def _amount(name: Any, value: Any) -> tuple[str, float]:
 
 
 def pack_of(raw: Any) -> int | None:
-    """Check ``pack:``; None for the planner's choice."""
+    """Check ``pack:``; return None for the planner's choice."""
     if raw is None or raw == "auto":
         return None
     if isinstance(raw, bool) or not isinstance(raw, int) or raw < 1:
@@ -88,7 +88,7 @@ def pack_of(raw: Any) -> int | None:
 
 
 def stage_cache_of(raw: Any) -> StageCaching:
-    """Check ``stage_cache:``; off where it is absent."""
+    """Check ``stage_cache:``; it is off if absent."""
     if raw is None:
         return StageCaching()
     if isinstance(raw, bool | str):
@@ -117,14 +117,14 @@ def stage_cache_of(raw: Any) -> StageCaching:
 
 
 def max_seconds_of(raw: Any) -> float | None:
-    """Check ``max_seconds:``, the most that one epoch of a pack may take; None for no limit."""
+    """Check ``max_seconds:``, the time limit for one epoch of a pack; None for no limit."""
     if is_off(raw):
         return None
     return seconds_of(raw, "max_seconds", ", or none for no limit")
 
 
 def loggers_of(raw: Any) -> tuple[str, ...]:
-    """Check ``loggers:``; none where it is absent."""
+    """Check ``loggers:``; return an empty tuple if absent."""
     if raw is None:
         return ()
     if not isinstance(raw, list):

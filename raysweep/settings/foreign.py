@@ -1,6 +1,6 @@
-"""Words and forms of Ray Tune, W&B Sweeps, Optuna and Hydra, and what they are here.
+"""Words and forms of Ray Tune, W&B Sweeps, Optuna and Hydra, and our equivalents.
 
-A pasted file of theirs is refused with our form to copy, never guessed at.
+Files pasted from these programs are never guessed at: the error shows our form to copy.
 """
 
 import ast
@@ -64,7 +64,7 @@ FOREIGN_WORDS: dict[str, str] = {
     "mem_size": "n_replay",
     "temperature": "label_temperature",
     "ema": "ema_decay",
-    # a file's parts
+    # parts of the file
     "parameters": "space:",
     "param_space": "space:",
     "params": "space:",
@@ -99,7 +99,7 @@ FOREIGN_WORDS: dict[str, str] = {
     "max_concurrent_trials": "pack: 8",
     "n_jobs": "resources: {cpu: 1}",
     "conditions": "space: {any_of: [...]}",
-    # a setting's values
+    # values of a setting
     "values": "{grid_search: [1, 2]}",
     "value": "the value alone",
     "distribution": "{loguniform: [1e-4, 1e-1]}",
@@ -124,10 +124,10 @@ FOREIGN_WORDS: dict[str, str] = {
     "maximize": "max",
     "minimize": "min",
 }
-"""Words of other programs, and what is written here instead: a setting's name, a part of the file
-or the form of a value."""
+"""Words of other programs and what to write instead: a setting's name, a part of the file or the
+form of a value."""
 OWN_NAMES = {"name": "--name", "study_name": "--name", "storage": "--results"}
-"""Keys that are options of the command here."""
+"""Keys that are command-line options here."""
 NOT_HERE = {
     "program": "raysweep trains its own experiments: choose one with `experiment:`",
     "entrypoint": "raysweep trains its own experiments: choose one with `experiment:`",
@@ -135,13 +135,13 @@ NOT_HERE = {
     "command": "raysweep trains its own experiments: choose one with `experiment:`",
     "project": "for W&B, write `loggers: [wandb]` and set WANDB_PROJECT",
     "entity": "for W&B, write `loggers: [wandb]` and set WANDB_ENTITY",
-    "hydra": "one file holds all: put settings under `space:`, the sweeper's under `search:`",
-    "defaults": "one file holds all: put the settings under `space:`",
-    "run_config": "results and name are options of the command: --results, --name",
+    "hydra": "use one file, with settings under `space:` and the sweeper's under `search:`",
+    "defaults": "use one file, with the settings under `space:`",
+    "run_config": "results and name are command-line options: --results, --name",
 }
-"""Keys of other programs that have no counterpart in a file, with what to do."""
+"""Keys of other programs without a counterpart in our files, and what to do."""
 SPACES = tuple(word for word, ours in FOREIGN_WORDS.items() if ours == "space:")
-"""Keys under which other programs have what is under ``space:`` here."""
+"""Keys of other programs that correspond to our ``space:``."""
 
 _KEYS_OF: dict[str, dict[str, str]] = {
     "search": dict.fromkeys(("num_samples", "n_trials", "max_trials", "run_cap"), "n_samples")
@@ -152,14 +152,14 @@ _KEYS_OF: dict[str, dict[str, str]] = {
     | dict.fromkeys(("min_iter", "min_resource", "n_warmup_steps", "min_t"), "grace_period")
     | {"eta": "reduction_factor", "s": "brackets", "n_startup_trials": "min_samples_required"},
 }
-"""By section, keys of other programs and the key that is meant."""
+"""Keys of other programs and the corresponding key here, by section."""
 _MOST_CHARACTERS = 160
 
 
 def ours_for(word: object, section: str = "") -> str:
-    """Return what is written here for a word of another program, '' where none is known.
+    """Return our equivalent of another program's word, '' if there is none.
 
-    ``section`` is ``search`` or ``early_stopping`` for a key in it.
+    ``section`` is ``search`` or ``early_stopping`` for a key of that section.
     """
     if section:
         return _KEYS_OF[section].get(str(word), "")
@@ -169,9 +169,9 @@ def ours_for(word: object, section: str = "") -> str:
 
 
 def ours_in_place_of(raw: Any, *, is_whole: bool, is_drawn: bool) -> str:
-    """Return our form of a setting's value in another program's, '' where there is none.
+    """Return our form of a value that is in another program's form, '' if there is none.
 
-    ``is_whole``: for a whole number; ``is_drawn``: values may be drawn at random.
+    ``is_whole``: the setting is a whole number; ``is_drawn``: values may be drawn at random.
     """
     list_kind = "choice" if is_drawn else "grid_search"
     if isinstance(raw, Mapping):
@@ -184,7 +184,7 @@ def ours_in_place_of(raw: Any, *, is_whole: bool, is_drawn: bool) -> str:
 
 
 def _written(ours: Any) -> str:
-    """Write a value in YAML on one line, short enough for a message."""
+    """Return a value as one line of YAML, short enough for a message."""
     if not isinstance(ours, dict):
         return _scalar(ours)
     (kind, arguments), *_ = ours.items()
@@ -223,7 +223,7 @@ def _of_ends(raw: Mapping[Any, Any], is_whole: bool) -> Any:
         return None
     word = str(raw.get("distribution", raw.get("type", ""))).lower()
     step = raw.get("q", raw.get("step"))
-    if word in ("log_uniform", "q_log_uniform"):  # of W&B: of the exponents of e
+    if word in ("log_uniform", "q_log_uniform"):  # in W&B these bounds are exponents of e
         if max(abs(low), abs(high)) > 700:
             return None
         low, high = math.exp(low), math.exp(high)
@@ -234,7 +234,7 @@ def _of_ends(raw: Mapping[Any, Any], is_whole: bool) -> Any:
 
 
 def _range(low: float, high: float, step: Any, *, is_log: bool, is_whole: bool) -> Any:
-    """Return a distribution whose upper end is included, as in W&B, Optuna and Hydra."""
+    """Return a distribution that includes its upper end, as in W&B, Optuna and Hydra."""
     if is_log and low <= 0:
         return None
     if step not in (None, 1) and 0 < number_of(step) < high - low:
@@ -269,7 +269,7 @@ def _of_call(text: str, list_kind: str, is_whole: bool) -> Any:
     if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "hp":  # Hyperopt
         arguments = arguments[1:]  # after the label
         if name == "loguniform" and all(number_of(a) < 700 for a in arguments):
-            arguments = [math.exp(number_of(a)) for a in arguments]  # ends are exponents of e
+            arguments = [math.exp(number_of(a)) for a in arguments]  # bounds are exponents of e
     return _of_name(name, arguments, list_kind)
 
 

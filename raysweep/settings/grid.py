@@ -1,4 +1,4 @@
-"""The grids of a search space: settings and their values, checked, crossed and cut."""
+"""The grids of a search space: check settings and values, form products, apply exclusions."""
 
 import itertools
 import re
@@ -17,18 +17,18 @@ from raysweep.settings.sampling import KINDS, Domain, Search, domain_of, draw
 from raysweep.user_text.values import near, reading, show
 
 _TRIES = 20
-"""So many times the samples asked for are drawn at most where some are excluded."""
+"""With exclusions, at most this many times the requested number of samples is drawn."""
 
 
 class Choices(NamedTuple):
-    """The checked values of one setting, fixed (one value) or a grid, and where they stand."""
+    """The checked values of one setting, fixed (one value) or a grid, and their place in a file."""
 
     values: tuple[Any, ...]
     is_grid: bool
     place: str
 
     def place_of(self, value: Any) -> str:
-        """Return where one of the values stands."""
+        """Return the place of one of the values."""
         return f"{self.place}.grid_search[{self.values.index(value)}]" * self.is_grid or self.place
 
 
@@ -38,9 +38,9 @@ def _adapter(name: str) -> TypeAdapter[Any]:
 
 
 def check_value(name: str, value: Any, where: str, *, method: str | None = None) -> Any:
-    """Return a setting's value in its type, or raise ``InputError`` that names ``where``.
+    """Return a setting's value in its type, or raise an ``InputError`` that names ``where``.
 
-    ``method`` is that of the search where a grid or a distribution might stand as well.
+    ``method`` is the search method, given where a grid or a distribution is also allowed.
     """
     try:
         return _adapter(name).validate_python(value)
@@ -55,12 +55,12 @@ def check_value(name: str, value: Any, where: str, *, method: str | None = None)
 
 
 def is_drawn(method: str | None) -> bool:
-    """Return whether distributions may stand in a space that is searched by a method."""
+    """Return whether a search method allows distributions in the space."""
     return method not in (None, "grid")
 
 
 def _list_kind(method: str | None) -> str:
-    """Return the key of a list of values to try: grids are no part of what a searcher takes."""
+    """Return the key for a list of values to try; searchers do not take grids."""
     return "grid_search" if method in ("grid", "random") else "choice" * is_drawn(method)
 
 
@@ -93,7 +93,7 @@ def _kind_of(name: str) -> str:
 
 
 def example_of(name: str) -> str:
-    """Return a distribution that a setting may be drawn from."""
+    """Return an example of a distribution for a setting."""
     field = Config.model_fields[name]
     words = words_of(field)
     if words or field.annotation is bool:
@@ -115,7 +115,7 @@ def example_of(name: str) -> str:
 
 
 def choices(name: str, raw: Any, where: str, method: str = "grid") -> Choices | Domain:
-    """Check the value, the grid or the distribution of one setting."""
+    """Check the value, grid or distribution of one setting."""
     if isinstance(raw, dict):
         if len(raw) == 1 and set(raw) <= set(KINDS):
             is_whole = Config.model_fields[name].annotation is int
@@ -141,11 +141,11 @@ def choices(name: str, raw: Any, where: str, method: str = "grid") -> Choices | 
 
 
 def _no_choice(name: str, raw: dict[Any, Any], where: str, method: str) -> InputError:
-    """Return what is wrong with settings in place of a value."""
+    """Return the error for settings in place of a value."""
     keys = [str(key) for key in raw]
     hint = _hint_at_foreign(name, raw, method)
     if not hint and "normal" in str(raw.get("distribution", "")):
-        hint = f"; there is no normal distribution here: write {example_of(name)}"
+        hint = f"; raysweep has no normal distribution: write {example_of(name)}"
     if not hint and keys:
         hint = near(keys[0], ["grid_search", *KINDS]) or near(keys[-1], ["grid_search", *KINDS])
     forms = "{grid_search: [...]}" if _list_kind(method) == "grid_search" else ""
@@ -156,7 +156,7 @@ def _no_choice(name: str, raw: dict[Any, Any], where: str, method: str) -> Input
 
 
 def section_of_file(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return the settings under a key of the file; none where the key is absent or empty."""
+    """Return the settings under a key of the file; none if the key is absent or empty."""
     value = raw.get(key)
     if value is None:
         return {}
@@ -169,11 +169,11 @@ def section_of_file(raw: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 Branch = dict[str, Choices | Domain]
 Places = Sequence[tuple[str, Branch]]
-"""Settings by the place in the file where they stand."""
+"""Settings with their place in the file."""
 
 
 def settings_at(raw: Mapping[str, Any], section: str, where: str, method: str = "grid") -> Branch:
-    """Check settings that stand at ``where``; ``section`` says which are allowed there."""
+    """Check the settings at ``where``; ``section`` determines which are allowed there."""
 
     def check(name: Any, value: Any) -> tuple[str, Choices | Domain]:
         known = known_setting(name, section, where)
@@ -183,7 +183,7 @@ def settings_at(raw: Mapping[str, Any], section: str, where: str, method: str = 
 
 
 def merge(parts: Places) -> Branch:
-    """Unite settings of several places; one set in two places is an error."""
+    """Merge settings from several places; setting one in two places is an error."""
     merged: Branch = {}
     places: dict[str, str] = {}
     mistakes: list[InputError] = []
@@ -205,7 +205,7 @@ def merge(parts: Places) -> Branch:
 
 
 def space_parts(raw_space: dict[str, Any], method: str = "grid") -> Places:
-    """Check what ``space:`` holds: its settings, then those of each entry of ``any_of``."""
+    """Check the content of ``space:``: its settings, then those of each entry of ``any_of``."""
     plain = {name: raw for name, raw in raw_space.items() if name not in ("any_of", "exclude")}
 
     def check(where: str, settings: Any) -> tuple[str, Branch]:
@@ -227,7 +227,7 @@ def space_parts(raw_space: dict[str, Any], method: str = "grid") -> Places:
 
 
 def branches_of(fixed: Places, of_space: Places) -> list[Branch]:
-    """Return one grid for each entry of ``any_of`` (one in all without it)."""
+    """Return one grid for each entry of ``any_of``, or a single one without ``any_of``."""
     parts = [*fixed, of_space[0]]
     base = merge(parts)
     if len(of_space) == 1:
@@ -236,7 +236,7 @@ def branches_of(fixed: Places, of_space: Places) -> list[Branch]:
 
 
 def exclusions_of(raw_space: dict[str, Any]) -> list[dict[str, tuple[Any, ...]]]:
-    """Return for each entry of ``exclude`` the values that its settings name."""
+    """Return the excluded values of each setting, for each entry of ``exclude``."""
     entries = raw_space.get("exclude")
     if entries is None:
         return []
@@ -268,9 +268,9 @@ def sample(
     experiment: str,
     search: Search,
 ) -> Iterator[Config]:
-    """Yield the configurations of ``search.n_samples`` samples: each one's grids, for each seed.
+    """Yield the configurations of ``search.n_samples`` samples, each with its grids and seeds.
 
-    A sample of which ``exclusions`` leave nothing is drawn again.
+    A sample is drawn again if ``exclusions`` remove all of its configurations.
     """
     n = search.n_samples * (_TRIES if exclusions else 1)
     n_kept = 0
@@ -296,10 +296,10 @@ def expand(
     seeds: Sequence[int],
     experiment: str,
 ) -> Iterator[Config]:
-    """Yield the configurations of all products, for each seed, less the excluded ones.
+    """Yield the configurations of all products, for each seed, without the excluded ones.
 
-    ``experiment`` is that of branches that name none. Settings that do not go together raise
-    ``InputError``, after a look at some more configurations.
+    ``experiment`` applies to branches that do not name one. Incompatible settings raise
+    ``InputError``, after some more configurations have been checked.
     """
     mistakes: list[InputError] = []
     n_more = 0
@@ -316,7 +316,7 @@ def expand(
 
 
 _MOST_MORE = 1000
-"""So many configurations are checked from the first on whose settings do not go together."""
+"""Number of configurations that are checked from the first with incompatible settings on."""
 
 
 def _expanded(
@@ -332,7 +332,7 @@ def _expanded(
                 given = dict(zip(names, values, strict=True))
                 kind = given.get("experiment", experiment)
                 setting = {**defaults_of(kind), **given, "seed": seed}
-                # Before the settings are held against each other: exclude removes bad pairs.
+                # Exclude first, as exclusions may remove incompatible settings.
                 if any(_matches(setting, exclusion) for exclusion in exclusions):
                     continue
                 try:
@@ -345,7 +345,7 @@ def _expanded(
 
 
 def _checked(setting: dict[str, Any], branch: dict[str, Choices]) -> Config:
-    """Check that the settings of a configuration go together."""
+    """Check that the settings of a configuration are compatible."""
     try:
         return Config(**setting)
     except InputError as errors:
@@ -355,9 +355,9 @@ def _checked(setting: dict[str, Any], branch: dict[str, Choices]) -> Config:
 def _in_file(
     error: InputError, setting: Mapping[str, Any], branch: Mapping[str, Choices]
 ) -> InputError:
-    """Return what a rule says, with the place in the file and defaults called so.
+    """Return a rule's error with the place in the file, and with defaults marked as such.
 
-    The rules name a setting by its section.
+    The rules refer to a setting by its section.
     """
     name = error.place.partition(".")[2]
     is_given = name in branch
@@ -368,7 +368,7 @@ def _in_file(
 
 
 def name_defaults(text: str, names: Sequence[str]) -> str:
-    """Call the values of some settings defaults where a rule says ``with NAME VALUE``."""
+    """Mark values of the named settings as defaults where a rule has ``with NAME VALUE``."""
     pattern = rf"(\b(?:with |\()(?:{'|'.join(names)}) [\w.-]*\w)( \()?"
     return re.sub(pattern, lambda m: f"{m[1]} (the default{'; ' if m[2] else ')'}", text)
 
@@ -378,7 +378,7 @@ def _matches(setting: Mapping[str, Any], exclusion: dict[str, tuple[Any, ...]]) 
 
 
 def may_match(branch: Branch, exclusion: dict[str, tuple[Any, ...]], experiment: str) -> bool:
-    """Return whether some configuration of a product agrees with an exclusion."""
+    """Return whether any configuration of a product matches an exclusion."""
     return any(
         all(
             not (has := values_in(branch, name, defaults_of(kind))) or set(has) & set(values)
@@ -389,10 +389,10 @@ def may_match(branch: Branch, exclusion: dict[str, tuple[Any, ...]], experiment:
 
 
 def values_in(branch: Branch, name: str, defaults: Mapping[str, Any]) -> tuple[Any, ...]:
-    """List the values that a setting takes; none for one drawn from a range: they are too many."""
+    """List the values of a setting; empty if drawn from a range, which has too many."""
     return branch[name].values if name in branch else (defaults[name],)
 
 
 def kinds_of(branch: Branch, experiment: str) -> tuple[str, ...]:
-    """List the experiments of a branch; ``experiment`` is that of one that names none."""
+    """List the experiments of a branch; ``experiment`` is used if the branch names none."""
     return branch["experiment"].values if "experiment" in branch else (experiment,)

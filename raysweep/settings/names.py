@@ -1,4 +1,4 @@
-"""Names in a search space: which are known where, and what was meant by one that is not."""
+"""Names in a search space: which are valid where, and suggestions for unknown ones."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -29,14 +29,14 @@ TOP_KEYS = [
     "max_gpu_hours",
 ]
 RENAMED_KEYS = {"stages": "stage_cache", "stop": "divergence"}
-"""Keys of earlier versions, with what they are called now."""
+"""Keys of earlier versions and their current names."""
 SECTIONS = ("data", "training", "divergence", "space")
-"""Keys that hold settings; all settings may stand under the last."""
+"""Keys that hold settings; the last may hold any setting."""
 _PAGE = "Search spaces"
 
 
 def known_setting(name: Any, section: str, where: str) -> str:
-    """Return the name of a setting that may stand in ``section``; raise ``InputError`` else."""
+    """Return the name of a setting allowed in ``section``; raise ``InputError`` otherwise."""
     fields = Config.model_fields
     is_top = section_of(name) in ("top", "seeds") if name in fields else True
     if is_top and not (name == "experiment" and section == "space"):
@@ -57,8 +57,8 @@ def known_setting(name: Any, section: str, where: str) -> str:
 
 
 def _hint_at_setting(name: Any, section: str) -> str:
-    if isinstance(name, int | float):  # {lr: 1,5} are lr and a key 5
-        return "; no comma inside a number, and lists in [ ]"
+    if isinstance(name, int | float):  # {lr: 1,5} has the keys lr and 5
+        return "; write numbers without commas, and lists in [ ]"
     fields = Config.model_fields
     sections = SECTIONS if section == "space" else (section,)
     known = [field for field in fields if section_of(field) in sections]
@@ -80,7 +80,7 @@ def _misplaced(name: str) -> str:
     if name == "seed":
         return "; write `seeds: [0, 1]` at the top of the file"
     if name in ("any_of", "exclude"):
-        return f"; `{name}:` stands right under `space:` only"
+        return f"; write `{name}:` directly under `space:`"
     name = RENAMED_KEYS.get(name, name)
     if name in TOP_KEYS:
         return f"; write `{name}:` at the top of the file"
@@ -88,14 +88,14 @@ def _misplaced(name: str) -> str:
 
 
 def check_key(key: Any, value: Any) -> None:
-    """Raise ``InputError`` for a key at the top of the file that is unknown."""
+    """Raise ``InputError`` for an unknown key at the top of the file."""
     if key not in TOP_KEYS:
         hint = _hint_at_key(key, value)
         raise InputError(f"expected a known key, got {show(key)}{hint}", str(key), is_key=True)
 
 
 def _hint_at_key(key: Any, value: Any) -> str:
-    """Return a hint at the key that was meant by an unknown one."""
+    """Return a hint at the key that an unknown one may mean."""
     if key in RENAMED_KEYS:
         takes = " with true, false or {max_gb: 10}" if key == "stages" else ""
         return f"; write `{RENAMED_KEYS[key]}:`{takes}"
@@ -108,11 +108,11 @@ def _hint_at_key(key: Any, value: Any) -> str:
 
 def _foreign_hint_at_key(key: Any, value: Any) -> str:
     if key in OWN_NAMES:
-        return f"; it is an option of the command, {OWN_NAMES[key]}"
+        return f"; it is a command-line option: {OWN_NAMES[key]}"
     if key in NOT_HERE:
         return f"; remove it: {NOT_HERE[key]}"
     if key == "method" and value == "grid":
-        return "; remove it: without `search:` all of a grid is run"
+        return "; remove it: without `search:` the whole grid is run"
     ours = ours_for(key)
     if key == "method" and value in METHODS:
         ours = f"search: {{method: {value}, n_samples: 100}}"
@@ -130,9 +130,9 @@ def _near_key(key: Any) -> str:
 
 
 def hint_at_path(parts: Sequence[str], text: str) -> str:
-    """Return the override that was meant by one whose path begins with no known key.
+    """Return a hint at the correct override if a path starts with an unknown or wrong key.
 
-    ``lr=1e-3`` and ``training.lr=1e-3`` are ``space.lr=1e-3``; '' where the path may be right.
+    ``lr=1e-3`` and ``training.lr=1e-3`` give ``space.lr=1e-3``; '' if the path may be right.
     """
     first, rest = parts[0].lstrip("+~"), list(parts[1:])
     shown = text if len(text) <= 60 and text.isprintable() and not secret_within(text) else "..."
@@ -155,9 +155,9 @@ def hint_at_path(parts: Sequence[str], text: str) -> str:
 
 
 def _setting_meant(name: str, fields: Sequence[str]) -> str:
+    """Return the setting that a word names or resembles, also as a word of other programs."""
     if name in fields:
         return name
-    """Return the setting that a word is, or one that it is near to, here or elsewhere."""
     ours = ours_for(name)
     if ours in fields:
         return ours

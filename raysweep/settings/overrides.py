@@ -1,4 +1,4 @@
-"""``KEY=VALUE`` on the command line: applied to a search space after it was read."""
+"""``KEY=VALUE`` on the command line, applied to a search space after reading it."""
 
 import re
 from collections.abc import Sequence
@@ -19,16 +19,16 @@ from raysweep.user_text.values import show
 
 
 def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Set what each override names in ``raw``; give their paths, such as ``space.any_of.0.lr``."""
+    """Apply overrides to ``raw``; return their paths, such as ``space.any_of.0.lr``."""
     for override in overrides:
         _check_secrets(override)
     return all_of(partial(_apply, raw, override) for override in overrides)
 
 
 def read_without_secrets(text: str) -> Node | None:
-    """Read YAML; refuse keys that look like secrets, in text that is no YAML, too.
+    """Read YAML; refuse keys that look like secrets, even in text that is not valid YAML.
 
-    The message of a syntax error quotes the text, and a password may stand there.
+    The message of a syntax error quotes the text, which may contain a password.
     """
     try:
         root = read_nodes(text)
@@ -39,7 +39,7 @@ def read_without_secrets(text: str) -> Node | None:
         name, line, column = secret
         raise InputError(f"line {line}, column {column}: {why_no_secret(name)}") from None
     nodes: list[Node] = [] if root is None else [root]
-    seen: set[int] = set()  # what aliases stand for is looked at once
+    seen: set[int] = set()  # visit the target of aliases once
     while nodes:
         node = nodes.pop()
         if isinstance(node, Scalar) or id(node[1]) in seen:
@@ -106,7 +106,7 @@ def _apply(raw: dict[str, Any], override: str) -> str:
                 root = read_nodes(text)
                 node[index] = None if root is None else construct(root)
             except InputError as error:
-                # Not `line 1, column 4`, which reads as a place in the file.
+                # A bare `line 1, column 4` would look like a place in the file.
                 place = re.match(r"(line \d+, column \d+): ", str(error))
                 problem = str(error)[place.end() :] if place else str(error)
                 at = f" (value {place[1]})" if place else ""
@@ -116,7 +116,7 @@ def _apply(raw: dict[str, Any], override: str) -> str:
 
 
 def _hint(override: str) -> str:
-    """Return the override that was meant by ``space.lr: 1e-3`` or ``space.lr 1e-3``."""
+    """Return a hint at the correct form of ``space.lr: 1e-3`` or ``space.lr 1e-3``."""
     match = re.fullmatch(r"([A-Za-z_][\w.]*)\s*[:\s]\s*(\S.*)", override.strip())
     if match is None or len(override) > 80:
         return ""

@@ -1,4 +1,4 @@
-"""The parts of a search space, each checked on its own."""
+"""The parts of a search space, each checked separately."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ BUDGETS = ("time_budget", "max_configs", "max_gpu_hours")
 
 @dataclass(frozen=True)
 class Parts:
-    """What each key of a search space says, checked on its own."""
+    """The values of the keys of a search space, each checked separately."""
 
     experiment: str
     fixed: Places
@@ -53,7 +53,7 @@ class Parts:
 
 
 def checked_parts(raw: dict[str, Any]) -> Parts:
-    """Check each key of a search space; raise the mistakes of all of them at once."""
+    """Check each key of a search space; raise all mistakes at once."""
     method = _method_named(raw.get("search"))
 
     def settings(key: str) -> tuple[str, Branch]:
@@ -77,7 +77,7 @@ def checked_parts(raw: dict[str, Any]) -> Parts:
         "budget": lambda: budget_of(*(raw.get(key) for key in BUDGETS)),
     }
     of_keys = [partial(check_key, key, value) for key, value in raw.items()]
-    # What stands under `parameters:` of W&B is checked as what it would be under `space:`.
+    # Settings under W&B's `parameters:` are checked as if they were under `space:`.
     pasted = [
         partial(settings_at, raw[key], "space", key, method)
         for key in SPACES
@@ -89,6 +89,6 @@ def checked_parts(raw: dict[str, Any]) -> Parts:
 
 
 def _method_named(raw: Any) -> str:
-    """Return the method of the search before it is checked: whether values may be drawn."""
+    """Return the search method, still unchecked, to know whether values may be drawn."""
     method = raw.get("method", "random") if isinstance(raw, dict) else "grid"
     return method if isinstance(method, str) else "random"

@@ -1,7 +1,7 @@
-"""A search space written in Python, as the plain values that a file would hold.
+"""Convert a search space written in Python to the plain values that a file would hold.
 
 NumPy and pandas values, tuples, ranges and paths become numbers, text and lists; distributions of
-Ray Tune and Optuna become ours where they are the same. Neither is imported for it.
+Ray Tune and Optuna become ours where they are equivalent. None of these packages is imported.
 """
 
 import enum
@@ -23,10 +23,10 @@ _ARRAYS = ("numpy", "pandas", "torch")
 
 
 def plain_space(raw: Any) -> dict[Any, Any]:
-    """Return a search space of plain values that share nothing with those given.
+    """Return a search space as plain values, a deep copy of those given.
 
-    Raises ``InputError`` for keys that look like secrets, values that no file could hold, and
-    whatever passes the limits of a file.
+    Raises ``InputError`` for keys that look like secrets, for values that a file cannot hold and
+    for anything over the limits of a file.
     """
     if not isinstance(raw, Mapping):
         raise InputError(
@@ -37,7 +37,7 @@ def plain_space(raw: Any) -> dict[Any, Any]:
 
 
 class _Copier:
-    """Copies values and counts them: an object that stands in many places costs in each."""
+    """Copies values and counts them; an object used in many places counts each time."""
 
     def __init__(self) -> None:
         self.n_values = 0
@@ -90,7 +90,7 @@ class _Copier:
         return text
 
     def _count(self, n: int, where: str, *, is_ahead: bool = False) -> None:
-        """Count values; ``is_ahead``: those of a list that are about to be copied one by one."""
+        """Count values; with ``is_ahead``, only check the limit before copying a list's items."""
         if self.n_values + n > MAX_NODES:
             raise InputError(
                 f"{_at(where)}expected at most {MAX_NODES:,} values, got more; write fewer", where
@@ -113,7 +113,7 @@ def _number(value: Any, where: str) -> int | float:
             raise InputError(f"{_at(where)}expected at most {MAX_DIGITS:,} digits, got more")
         return whole
     is_short = type(value).__module__ == "numpy" and getattr(value, "itemsize", 8) < 8
-    # The 0.1 of 32 bits is 0.10000000149 in 64: what the user wrote is its shortest form.
+    # A 32-bit 0.1 is 0.10000000149 in 64 bits; its shortest form is what the user wrote.
     return float(str(value)) if is_short else float(value)
 
 
@@ -128,7 +128,7 @@ def _is_list(value: Any) -> bool:
 
 
 def _what(value: Any) -> str:
-    """Return what a value is; not what is in it, which nobody knows to be fit for a message."""
+    """Return the kind of a value, without its content, which may be unfit for a message."""
     if value is None or isinstance(value, bool | int | float | str):
         return show(value)
     kind = type(value)
@@ -152,9 +152,9 @@ def _refused(value: Any, where: str) -> InputError:
 
 
 def _translated(value: Any, where: str) -> Any:
-    """Return a distribution of another library in our form, and a scalar of an array as a number.
+    """Return another library's distribution in our form, or an array scalar as a number.
 
-    All else is returned as it is.
+    Anything else is returned unchanged.
     """
     for kind in type(value).__mro__:
         if kind.__module__.startswith("ray.tune.search.sample"):
@@ -174,7 +174,7 @@ def _unknown_distribution(where: str, what: str) -> InputError:
 
 
 def _of_ray(domain: Any, where: str) -> dict[str, Any]:
-    """Return a domain of Ray Tune, such as ``tune.loguniform(1e-4, 1e-1)``, in our form."""
+    """Return a Ray Tune domain, such as ``tune.loguniform(1e-4, 1e-1)``, in our form."""
     kind, sampler = type(domain).__name__, domain.get_sampler()
     step = getattr(sampler, "q", None)
     inner = getattr(sampler, "sampler", None) or sampler
@@ -190,15 +190,15 @@ def _of_ray(domain: Any, where: str) -> dict[str, Any]:
     name = names.get((kind, shape))
     if name is None or (name == "lograndint" and step not in (None, 1)):
         word = {"Normal": "tune.randn", "CallSampler": "tune.sample_from"}.get(shape)
-        raise _unknown_distribution(where, word or f"one of Ray Tune ({kind}, {shape})")
-    # With a step of 1 Ray Tune leaves the upper end of whole numbers out, as without one.
+        raise _unknown_distribution(where, word or f"a Ray Tune distribution ({kind}, {shape})")
+    # With a step of 1, as without a step, Ray Tune excludes the upper end of whole numbers.
     if step is None or (kind == "Integer" and step == 1):
         return {name: [domain.lower, domain.upper]}
     return {f"q{name}": [domain.lower, domain.upper, step]}
 
 
 def _of_optuna(distribution: Any, where: str) -> dict[str, Any]:
-    """Return a distribution of Optuna in our form; its upper end is included."""
+    """Return an Optuna distribution, which includes its upper end, in our form."""
     bases = {base.__name__ for base in type(distribution).__mro__}
     if "CategoricalDistribution" in bases:
         return {"choice": list(distribution.choices)}
@@ -211,7 +211,7 @@ def _of_optuna(distribution: Any, where: str) -> dict[str, Any]:
         if abs(n_steps - round(n_steps)) > 1e-6:
             raise InputError(
                 f"{_at(where)}expected steps that begin at a multiple of {step:g}, got Optuna's "
-                f"from {low:g}; write {{choice: [...]}} with the values"
+                f"with lower end {low:g}; write {{choice: [...]}} with the values"
             )
         return {"qrandint" if is_whole else "quniform": [low, high, step]}
     if is_whole:

@@ -1,7 +1,7 @@
-"""Distributions of settings, in Ray Tune's words, and points drawn from them.
+"""Distributions of settings, with Ray Tune's names, and points drawn from them.
 
-A point lies in the unit cube, so that plain random numbers and a Sobol sequence share all else. The
-first points do not depend on how many are drawn: more samples later keep the ones before.
+Points lie in the unit cube, so that random numbers and Sobol sequences share all other code. The
+first points do not depend on the number drawn, so a larger sample later keeps the earlier points.
 """
 
 import math
@@ -27,18 +27,18 @@ _FORMS = {
 }
 KINDS = tuple(_FORMS)
 RAY_SEARCHERS = ("hyperopt",)
-"""Searchers of Ray Tune: they learn from one metric, in a space without conditions."""
+"""Searchers of Ray Tune: they optimise one metric, in a space without conditions."""
 METHODS = ("grid", "random", "optuna", *RAY_SEARCHERS)
 SAMPLERS = ("tpe", "cmaes", "gp", "nsga2", "random")
 SEQUENCES = ("random", "sobol")
 MOST_SAMPLES = 1_000_000
 _MOST_STEPS = 1e9
 _DIGITS = 6
-"""Significant digits of a drawn number: processors agree on these, not on the last of 17."""
+"""Significant digits of a drawn number; processors agree on these, not on the last of 17."""
 
 
 class Domain(NamedTuple):
-    """The distribution of one setting and where it stands; ``values`` are those of a choice."""
+    """The distribution of one setting and its place in the file; ``values`` is for a choice."""
 
     kind: str
     lower: float
@@ -51,9 +51,9 @@ class Domain(NamedTuple):
     def at(self, u: float) -> Any:
         """Return the value at ``u``, 0 <= u < 1: the quantile function of the distribution.
 
-        ``upper`` itself is given by kinds with a step only, as in Ray Tune. Multiples of a step
-        are equally likely (Ray Tune gives those at the ends half as much); of ``qloguniform`` the
-        nearest is taken.
+        As in Ray Tune, only kinds with a step can return ``upper`` itself. Multiples of a step are
+        equally likely (in Ray Tune those at the ends are half as likely); ``qloguniform`` takes
+        the nearest multiple.
         """
         if self.kind == "choice":
             return self.values[int(u * len(self.values))]
@@ -76,11 +76,11 @@ class Domain(NamedTuple):
 
     @property
     def multiples(self) -> tuple[int, int]:
-        """The first and the last multiple of the step that lie in the range."""
+        """The first and last multiples of the step within the range."""
         return math.ceil(self.lower / self.step - 1e-9), math.floor(self.upper / self.step + 1e-9)
 
     def has(self, value: Any) -> bool:
-        """Return whether a value can come of it."""
+        """Return whether the distribution can produce a value."""
         if self.kind == "choice":
             return value in self.values
         if not isinstance(value, int | float) or not self.lower <= value <= self.upper:
@@ -93,7 +93,7 @@ class Domain(NamedTuple):
         return self.kind != "qloguniform" or self.near(value) == value
 
     def near(self, value: float) -> float:
-        """Round a number of a range as ``at`` does."""
+        """Round a number within the range as ``at`` does."""
         if self.kind == "qloguniform":
             value = min(max(round(value / self.step) * self.step, self.lower), self.upper)
         return self._number(value)
@@ -112,8 +112,8 @@ def domain_of(
 ) -> Domain:
     """Check a distribution such as ``{loguniform: [1e-4, 1e-1]}``.
 
-    ``check`` gives a value of the setting in its type, or raises ``InputError``, as it does for
-    the ends of the distribution; ``is_whole`` says whether the setting is a whole number.
+    ``check`` returns a value of the setting in its type or raises ``InputError``; it is also
+    called for both ends of the distribution. ``is_whole``: the setting is a whole number.
     """
     (kind, arguments), *_ = raw.items()
     where = f"{where}.{kind}"
@@ -143,7 +143,7 @@ def domain_of(
     if is_whole and "randint" not in kind and (step == 0 or step != int(step)):
         raise InputError(
             f"{where}: expected whole numbers for {name}, got {show(raw)}; "
-            f"write randint, lograndint, or a kind with a whole step"
+            f"write randint, lograndint, or a distribution with a whole step"
         )
     domain = Domain(kind, lower, upper, step, (), is_whole, where)
     ends = enumerate((0.0, math.nextafter(1.0, 0.0)))
@@ -167,10 +167,10 @@ def _numbers(kind: str, raw: Any, where: str) -> list[float]:
 
 @dataclass(frozen=True)
 class Search:
-    """How configurations are found: all of a grid, or ``n_samples`` drawn or suggested.
+    """How configurations are found: a whole grid, or ``n_samples`` drawn or suggested ones.
 
     ``sequence`` is for ``random``, ``sampler`` for ``optuna``; ``metrics`` and ``modes`` (``max``
-    or ``min`` for each; None for what is usual) are for a method that learns from results.
+    or ``min`` for each; None for each metric's usual one) are for methods that learn from results.
     """
 
     method: str = "grid"
@@ -183,16 +183,16 @@ class Search:
 
     @property
     def is_adaptive(self) -> bool:
-        """Whether results decide what is tried next."""
+        """Whether results determine what is tried next."""
         return self.method not in ("grid", "random")
 
     @property
     def objective(self) -> tuple[str, str | None]:
-        """The first metric and its mode (None for what is usual)."""
+        """The first metric and its mode (None for the usual one)."""
         return self.metrics[0], self.modes[0] if self.modes else None
 
     def to_plain(self) -> dict[str, Any]:
-        """Return it as it stands in a file, with its defaults; nothing for a grid."""
+        """Return it as in a file, with its defaults; empty for a grid."""
         if self.method == "grid":
             return {}
         plain = {"method": self.method, "n_samples": self.n_samples, "seed": self.seed}
@@ -204,7 +204,7 @@ class Search:
 
 
 def search_of(raw: Any) -> Search:
-    """Check ``search:``; a grid where it is absent."""
+    """Check ``search:``; a grid if absent."""
     if raw is None or raw == "grid":
         return Search()
     if not isinstance(raw, dict):
@@ -212,7 +212,7 @@ def search_of(raw: Any) -> Search:
             f"search: expected {{method: random, n_samples: 100}}, got {show(raw)}", "search"
         )
     given = raw.get("method", "random")
-    # Under a method of another program's name the rest is checked as for ours.
+    # If the method has another program's name, the rest is checked as for ours.
     method = given if given in METHODS else ours_for(given)
     if method not in METHODS:
         _word(given, "method", METHODS)
@@ -246,7 +246,8 @@ def search_of(raw: Any) -> Search:
         )
     if found["sampler"] == "cmaes" and len(metrics) > 1:
         raise InputError(
-            "search.sampler: expected one for several metrics (tpe, gp, nsga2, random), got 'cmaes'"
+            "search.sampler: expected one that supports several metrics (tpe, gp, nsga2, random), "
+            "got 'cmaes'"
         )
     return replace(search, **found, metrics=metrics, modes=modes)
 
@@ -254,7 +255,7 @@ def search_of(raw: Any) -> Search:
 def _n_samples(raw: Mapping[str, Any], method: str) -> int:
     if "n_samples" not in raw:
         raise InputError(
-            f"search.n_samples: expected how many samples to draw, got none; "
+            f"search.n_samples: expected the number of samples to draw, got none; "
             f"write search: {{method: {method}, n_samples: 100}}",
             "search",
         )
@@ -296,7 +297,7 @@ def _objectives(raw: Any, raw_mode: Any) -> tuple[tuple[str, ...], tuple[str, ..
 
 
 def _hint_at_metric(raw: Mapping[Any, Any]) -> str:
-    """Return our form of a metric of W&B Sweeps, ``{name: accuracy, goal: maximize}``."""
+    """Return a hint at our form of W&B Sweeps' ``{name: accuracy, goal: maximize}``."""
     mode = ours_for(raw.get("goal", "maximize"))
     return f"; write metric: average_accuracy, mode: {mode if mode in ('max', 'min') else 'max'}"
 
@@ -317,9 +318,9 @@ def _word(raw: Any, key: str, words: Sequence[str]) -> str:
 
 
 def points(search: Search, n_dimensions: int, n: int) -> Iterator[Sequence[float]]:
-    """Yield ``n`` points of ``[0, 1)^n_dimensions``, the same ones for the same ``search.seed``.
+    """Yield ``n`` points of ``[0, 1)^n_dimensions``, the same for the same ``search.seed``.
 
-    Sobol' points are scrambled (Owen 1998, as in ``scipy.stats.qmc``).
+    Sobol points are scrambled (Owen 1998, as in ``scipy.stats.qmc``).
     """
     import numpy as np
 
@@ -328,7 +329,7 @@ def points(search: Search, n_dimensions: int, n: int) -> Iterator[Sequence[float
 
         sobol = qmc.Sobol(max(1, n_dimensions), scramble=True, seed=search.seed)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # n need be no power of two
+            warnings.simplefilter("ignore", UserWarning)  # n need not be a power of two
             drawn = sobol.random(n)
         yield from drawn[:, :n_dimensions].tolist()
         return
@@ -344,10 +345,10 @@ def draw(
     n: int,
     fixed: Callable[[Domain, float], Any],
 ) -> Iterator[dict[str, Any]]:
-    """Yield ``n`` branches with ``fixed(domain, u)`` for each ``Domain``; all else stays.
+    """Yield ``n`` branches with ``fixed(domain, u)`` in place of each ``Domain``.
 
-    One of several branches is drawn with equal chances. A setting takes its own coordinate of the
-    point in whichever branch it stands.
+    All branches are equally likely. A setting has the same coordinate of the point in every
+    branch.
     """
     names = list(
         dict.fromkeys(

@@ -1,4 +1,4 @@
-"""A space to search in: from what a searcher suggests to configurations, and back."""
+"""The space of a search: turns suggestions into configurations and back."""
 
 import itertools
 import math
@@ -14,10 +14,10 @@ from raysweep.settings.grid import Branch, Choices, check_value, expand
 from raysweep.settings.sampling import Domain
 
 BRANCH = "any_of"
-"""Name of the parameter that chooses among the entries of ``any_of``."""
+"""Name of the parameter that selects an entry of ``any_of``."""
 
 Parameters = Mapping[str, Any]
-"""A suggestion: settings by name, and ``BRANCH`` where there are several branches."""
+"""A suggestion: settings by name, and ``BRANCH`` if there are several branches."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,17 @@ class Space:
 
     @cached_property
     def domains(self) -> tuple[dict[str, Domain], ...]:
-        """Return the distributions of each branch by the name of their setting."""
+        """Return the distributions of each branch by setting."""
         return tuple(
             {name: c for name, c in branch.items() if isinstance(c, Domain)}
             for branch in self.branches
         )
 
     def draw(self, branch: int, ask: Callable[[str, Domain], Any]) -> dict[str, Any]:
-        """Ask for a value of each setting that is drawn in a branch and applies.
+        """Call ``ask`` for each drawn setting of a branch that applies; return their values.
 
-        Settings come in an order in which it is known of each whether it applies: where
-        experience is replayed nobody asks for the labels of a generator.
+        Settings are ordered so that it is always known whether the next one applies: with
+        experience replay, ``ask`` is not called for the labels of a generator.
         """
         domains = self.domains[branch]
         fixed = {"experiment": self.experiment}
@@ -54,16 +54,16 @@ class Space:
 
     @cached_property
     def has_conditions(self) -> bool:
-        """Whether it depends on what is drawn, which settings are."""
+        """Whether the drawn values determine which settings are drawn."""
         return len(self.branches) > 1 or any(
             len(applying_in(branch, self.experiment)) > 1 for branch in self.branches
         )
 
     def configs(self, parameters: Parameters) -> tuple[Config, ...]:
-        """Make the configurations of a suggestion, one for each seed; none if it is excluded.
+        """Return the configurations of a suggestion, one for each seed; none if excluded.
 
-        Settings that do not apply have their defaults. Raises ``InputError`` where settings do not
-        go together.
+        Settings that do not apply have their defaults. Raises ``InputError`` for incompatible
+        settings.
         """
         branch = self.branches[parameters.get(BRANCH, 0)]
         fixed = {
@@ -76,7 +76,7 @@ class Space:
         return tuple(expand([fixed], self.exclusions, self.seeds, self.experiment))
 
     def fits(self, parameters: Parameters) -> bool:
-        """Return whether parameters are a suggestion of this space as it is now."""
+        """Return whether parameters are a valid suggestion of this space."""
         branch = parameters.get(BRANCH, 0)
         if (BRANCH in parameters) != (len(self.branches) > 1) or not isinstance(branch, int):
             return False
@@ -86,11 +86,11 @@ class Space:
         given = set(parameters) - {BRANCH}
         if not given <= set(domains) or not all(domains[n].has(parameters[n]) for n in given):
             return False
-        # One that applies and is missing takes a value here that is told below.
+        # A missing setting that applies gets a value here and thus shows in the comparison.
         return set(self.draw(branch, lambda n, domain: parameters.get(n, domain.at(0)))) == given
 
     def parameters_of(self, config: Config) -> dict[str, Any] | None:
-        """Return the suggestion a configuration comes from, None if it is not of this space."""
+        """Return the suggestion that gives a configuration, None if it is not in this space."""
         for i, domains in enumerate(self.domains):
             given = {n: getattr(config, n) for n in domains if n in config.applicable}
             if not all(domains[name].has(value) for name, value in given.items()):
@@ -109,9 +109,9 @@ _MOST_COMBINATIONS = 4096
 
 
 def applying_in(branch: Branch, experiment: str) -> set[frozenset[str]]:
-    """Return the sets of drawn settings that apply, over what a branch may be.
+    """Return the sets of drawn settings that apply, over the combinations of a branch.
 
-    Of a range its ends are tried, of many combinations the first.
+    Tries the ends of ranges, and only the first combinations if there are many.
     """
     drawn = {name for name, c in branch.items() if isinstance(c, Domain)}
     deciding = [n for n in BY_DEPENDENCE if n in branch and n in DECIDING]
@@ -130,14 +130,14 @@ def _some_values(choices: Choices | Domain) -> tuple[Any, ...]:
 
 
 def check_applying(branches: Sequence[Branch], experiment: str) -> None:
-    """Refuse to draw a setting that no configuration of its branch reads."""
+    """Refuse to draw a setting that applies to no configuration of its branch."""
     for branch in branches:
         applying = frozenset().union(*applying_in(branch, experiment))
         for name, domain in branch.items():
             if isinstance(domain, Domain) and name not in applying:
                 raise InputError(
-                    f"{domain.place}: expected a setting that some configuration of the search "
-                    f"reads, got {name}, which applies to none of them; leave it out"
+                    f"{domain.place}: expected a setting that applies to some configuration of "
+                    f"the search, got {name}, which applies to none; remove it"
                 )
 
 
@@ -147,7 +147,7 @@ def space_of(
     seeds: Sequence[int],
     experiment: str,
 ) -> Space:
-    """Make a space; raise ``InputError`` for a grid in it, which no searcher could take."""
+    """Return a space; raise ``InputError`` for a grid, which searchers do not support."""
     for branch in branches:
         for choices in branch.values():
             if isinstance(choices, Choices) and choices.is_grid:

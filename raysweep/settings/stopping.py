@@ -1,4 +1,4 @@
-"""What a search space says of stopping early: lanes that fall behind, and budgets of a run."""
+"""Stopping settings of a search space: early stopping of lanes, and budgets of a run."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ from raysweep.user_text.values import (
 
 STOPPERS = ("asha", "hyperband", "median")
 STOP_METRICS = {"average_accuracy": "max", "test_accuracy": "max", "class_loss": "min"}
-"""Columns of ``epochs`` that may decide, each with its mode."""
+"""Columns of ``epochs`` that early stopping can compare, with their modes."""
 MOST_EPOCHS = 1_000_000
 LEAST_FACTOR = 1.1
 _KEYS = {
@@ -35,13 +35,13 @@ _KEYS = {
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Which configurations stop early: those whose ``metric`` falls behind the others'.
+    """Rule that stops configurations whose ``metric`` falls behind the others'.
 
-    Names and defaults are those of Ray Tune's schedulers. ``grace_period`` counts epochs of the
-    classifier from the first task on: nothing stops before. ``reduction_factor`` (ASHA, HyperBand)
-    is the share that goes on at a rung, as its reciprocal, and by which rungs lie apart;
-    ``brackets`` (HyperBand) how many sets of rungs there are; ``min_samples_required`` (median)
-    how many others there must be to compare with.
+    Names and defaults are those of Ray Tune's schedulers. ``grace_period`` counts the classifier's
+    epochs from the first task on; nothing stops earlier. ``reduction_factor`` (ASHA, HyperBand):
+    at a rung, 1/``reduction_factor`` of the configurations continue, and successive rungs are
+    this factor apart; ``brackets`` (HyperBand) is the number of sets of rungs;
+    ``min_samples_required`` (median) is the number of others needed for a comparison.
     """
 
     method: str = "asha"
@@ -53,17 +53,17 @@ class EarlyStopping:
 
     @property
     def mode(self) -> str:
-        """``max`` or ``min``, by the metric."""
+        """``max`` or ``min``, depending on the metric."""
         return STOP_METRICS[self.metric]
 
     def to_plain(self) -> dict[str, Any]:
-        """Return it as it stands in a file, with its defaults."""
+        """Return it as in a file, with its defaults."""
         return {key: getattr(self, key) for key in _KEYS[self.method]}
 
 
 @dataclass(frozen=True)
 class Stop:
-    """That a configuration stops early, and why; ``rung``: its classifier's epochs so far."""
+    """An early stop and its reason; ``rung`` is the number of classifier epochs so far."""
 
     rung: int
     reason: str
@@ -71,10 +71,10 @@ class Stop:
 
 @dataclass(frozen=True)
 class Budget:
-    """What one run of the command may use, each None for no limit.
+    """Limits of one run of the command, each None for no limit.
 
-    ``time_s`` are seconds of wall time from the start of the command, ``n_configs`` configurations
-    that are started, ``gpu_h`` hours of a whole GPU, over all packs.
+    ``time_s`` is wall time in seconds since the start of the command, ``n_configs`` the number of
+    started configurations, ``gpu_h`` hours of a whole GPU, over all packs.
     """
 
     time_s: float | None = None
@@ -83,7 +83,7 @@ class Budget:
 
 
 def early_stopping_of(raw: Any) -> EarlyStopping | None:
-    """Check ``early_stopping:``; None where it is off."""
+    """Check ``early_stopping:``; return None if off."""
     if is_off(raw):
         return None
     if isinstance(raw, str):
@@ -121,7 +121,7 @@ def _hint_at_key(key: Any) -> str:
 
 
 def check_epochs(rule: EarlyStopping, configs: Sequence[Config]) -> None:
-    """Refuse a rule by which nothing could stop in the epochs of any configuration or example."""
+    """Refuse a rule that cannot stop any of the configurations or examples in their epochs."""
     n_epochs = max((classifier_epochs(config) for config in configs), default=MOST_EPOCHS)
     if rule.grace_period >= n_epochs:
         raise InputError(
@@ -131,13 +131,13 @@ def check_epochs(rule: EarlyStopping, configs: Sequence[Config]) -> None:
     n_rungs = 1 + int(math.log(n_epochs / rule.grace_period, rule.reduction_factor))
     if rule.method == "hyperband" and rule.brackets > n_rungs:
         raise InputError(
-            f"early_stopping.brackets: expected at most {n_rungs}, as many as there are rungs in "
+            f"early_stopping.brackets: expected at most {n_rungs}, the number of rungs in "
             f"{n_epochs} epochs, got {rule.brackets}; lower grace_period or reduction_factor"
         )
 
 
 def classifier_epochs(config: Config) -> int:
-    """Count the epochs in which a configuration's classifier learns, over all tasks."""
+    """Return the number of epochs that a configuration's classifier trains, over all tasks."""
     return config.epochs * (1 if config.is_joint else config.n_tasks)
 
 

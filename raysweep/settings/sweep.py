@@ -1,4 +1,4 @@
-"""A search-space file: read, checked, overridden and expanded into configurations."""
+"""Read a search-space file, apply overrides, check it and expand it into configurations."""
 
 import copy
 import math
@@ -38,21 +38,21 @@ from raysweep.user_text.values import near, one_line, show
 
 MAX_CONFIGS = 1_000_000
 _TRIED = 20
-_MAX_COMPARISONS = 100_000_000  # of configurations with entries of exclude: about a minute
+_MAX_COMPARISONS = 100_000_000  # configurations x entries of exclude: about a minute
 
 
 @dataclass(frozen=True)
 class Sweep:
     """A checked search space with its distinct configurations in the file's order.
 
-    ``notes`` are lines for the user about what may be a slip; ``resolved`` is the search space
-    after overrides with every default written out; ``pack`` is the largest number of
-    configurations in a pack, or None for the planner's choice; ``max_seconds`` the wall-clock
-    seconds that one epoch of a pack may take, or None for no limit. Where results decide what is
-    tried next (``search.is_adaptive``) there are no configurations but a ``space`` to find them in,
-    and some ``examples`` of it.
-    ``loggers`` names where each configuration is logged beside the tables. ``early_stopping`` tells
-    which configurations stop early (None: none do), ``budget`` what one run may use.
+    ``notes`` are lines for the user about possible slips; ``resolved`` is the search space after
+    overrides with every default written out; ``pack`` is the largest number of configurations in a
+    pack, or None for the planner's choice; ``max_seconds`` is the limit in wall-clock seconds for
+    one epoch of a pack, or None for no limit. If results determine what is tried next
+    (``search.is_adaptive``), there are no configurations, but a ``space`` to find them in and some
+    ``examples`` from it. ``loggers`` are the loggers used in addition to the tables.
+    ``early_stopping`` is the rule that stops configurations early (None: none stop), ``budget``
+    the limits of one run.
     """
 
     file: str
@@ -77,16 +77,16 @@ def load_sweep(
 ) -> Sweep:
     """Read a search space and apply ``KEY=VALUE`` overrides.
 
-    Raises ``InputError``, one line that starts with the file's name. A search space of more than
-    ``max_configs`` configurations, those that ``exclude:`` leaves out and equal ones included, is
-    counted and refused, not expanded.
+    Raises ``InputError`` with one line that starts with the file's name. A search space of more
+    than ``max_configs`` configurations, including excluded and equal ones, is refused by its count
+    without expanding it.
     """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise InputError(one_line(_missing_file(path))) from None
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+    except (OSError, ValueError) as error:  # ValueError: the name has a zero byte
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(one_line(f"{path}: expected a readable file, got: {reason}")) from None
     return sweep_from(path.name, content, overrides, max_configs=max_configs)
@@ -95,7 +95,7 @@ def load_sweep(
 def sweep_from(
     name: str, content: bytes, overrides: Sequence[str] = (), *, max_configs: int = MAX_CONFIGS
 ) -> Sweep:
-    """Make a sweep of a search-space file's content; as ``load_sweep``."""
+    """Return the sweep for the content of a search-space file, as ``load_sweep`` does."""
     located: Node | None = None  # overrides have no place in the file
     paths: list[str] = []
     try:
@@ -105,7 +105,7 @@ def sweep_from(
         raw = None if root is None else construct(root)
         if not isinstance(raw, dict):
             what = "an empty file" if raw is None else show(raw)
-            raise InputError(f"expected `experiment:`, `space:` and so on as keys, got {what}")
+            raise InputError(f"expected keys such as `experiment:` and `space:`, got {what}")
         paths = apply_overrides(raw, overrides)
         located = root
         return _build(name, raw, max_configs)
@@ -120,11 +120,10 @@ def sweep_of(
     *,
     max_configs: int = MAX_CONFIGS,
 ) -> Sweep:
-    """Make a sweep of a search space given as a dict; as ``load_sweep``.
+    """Return the sweep for a search space given as a dict, as ``load_sweep`` does.
 
-    Its values may be those of NumPy and pandas, and distributions of Ray Tune and Optuna
-    (``plain_space`` returns what they are in a file). Messages start with ``name`` and have no
-    line and column.
+    Values may be NumPy or pandas values and Ray Tune or Optuna distributions (``plain_space``
+    converts them to a file's form). Messages start with ``name`` and have no line and column.
     """
     try:
         plain = plain_space(raw)
@@ -137,7 +136,7 @@ def sweep_of(
 def _named(
     errors: InputError, name: str, root: Node | None = None, overridden: Sequence[str] = ()
 ) -> InputError:
-    """Return mistakes with the file's name, and where in the file each is, in its order."""
+    """Return mistakes with the file's name and their line and column, in the file's order."""
     marked = []
     for error in errors.mistakes:
         mark = _position(error, root, overridden)
@@ -165,7 +164,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _position(error: InputError, root: Node | None, overridden: Sequence[str]) -> Mark | None:
-    """Return the line and column of what is wrong, None where it is not in the file."""
+    """Return the line and column of a mistake, None if it is not in the file."""
     path = re.sub(r"\[(\d+)\]", r".\1", error.place)
     if any(f"{path}.".startswith(f"{other}.") for other in overridden):
         return None
@@ -177,12 +176,12 @@ def _missing_file(path: Path) -> str:
     names = sorted(str(file) for file in folder.glob("*.y*ml")) if folder.is_dir() else []
     elsewhere = _same_name_below(path)
     hint = f"; did you mean {', '.join(elsewhere[:5])}?" if elsewhere else near(path, names)
-    hint = hint or (f"; there are {', '.join(names[:5])}" if names else "")
+    hint = hint or (f"; available: {', '.join(names[:5])}" if names else "")
     return f"{path}: expected a search-space file, found none{hint}"
 
 
 def _same_name_below(path: Path) -> list[str]:
-    """List the files of a missing one's name that stand one folder below where it should."""
+    """List files with a missing file's name, in the folder where it should be and one below."""
     names = {path.name} if path.suffix else {f"{path.name}.yaml", f"{path.name}.yml"}
     folder = path.parent
     try:
@@ -195,7 +194,7 @@ def _same_name_below(path: Path) -> list[str]:
 
 
 _MOST_FOLDERS = 200
-"""Home directories can have thousands, on disks that answer slowly."""
+"""Home directories can have thousands, on slow disks."""
 
 
 def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
@@ -214,7 +213,7 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
         if search.method == "grid":
             expanded = list(expand(_grids(branches), exclusions, seeds, experiment))
         else:
-            # Where results decide, a few are drawn for the checks that settings go together.
+            # For an adaptive search, draw a few to check that settings are compatible.
             expanded = list(sample(branches, exclusions, seeds, experiment, drawn))
     except InputError as errors:
         if "experiment" in raw or any("experiment" in branch for branch in branches):
@@ -222,7 +221,9 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
         raise _with_default_experiment(errors) from None
     distinct = () if space else tuple({config.id: config for config in expanded}.values())
     if not distinct and not space:
-        raise InputError("space.exclude: expected to leave some configurations, got none left")
+        raise InputError(
+            "space.exclude: expected to leave some configurations, got none; exclude less"
+        )
     n_duplicates = 0 if space else len(expanded) - len(distinct)
     if parts.early_stopping:
         check_epochs(parts.early_stopping, expanded)
@@ -251,14 +252,14 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
 
 
 def _with_default_experiment(errors: InputError) -> InputError:
-    """Say of an experiment that the file does not name that it is the default."""
+    """Return the mistakes with the experiment, which the file does not name, marked as default."""
     return together(
         [InputError(name_defaults(str(e), ["experiment"]), e.place) for e in errors.mistakes]
     )
 
 
 def _check_method(search: Search, branches: Sequence[Branch], experiment: str) -> None:
-    """Check that the distributions of a space go with how it is searched."""
+    """Check that the search method supports the distributions and conditions of a space."""
     domains = [c for branch in branches for c in branch.values() if isinstance(c, Domain)]
     if search.method == "grid" and domains:
         raise InputError(
@@ -275,19 +276,19 @@ def _check_method(search: Search, branches: Sequence[Branch], experiment: str) -
     if search.method in RAY_SEARCHERS and len(branches) > 1:
         raise InputError(
             f"space.any_of: expected no conditional settings for method {search.method}, got "
-            f"{len(branches)} entries; write search: {{method: optuna}}, which takes them"
+            f"{len(branches)} entries; write search: {{method: optuna}}, which supports them"
         )
     if search.method in RAY_SEARCHERS and len(found := applying_in(branches[0], experiment)) > 1:
         name = min(frozenset().union(*found) - frozenset.intersection(*found))
         raise InputError(
             f"{branches[0][name].place}: expected no conditional settings for method "
             f"{search.method}, got {name}, which applies to some configurations only; write "
-            f"search: {{method: optuna}}, which takes them"
+            f"search: {{method: optuna}}, which supports them"
         )
 
 
 def _count(search: Search, branches: Sequence[Branch], seeds: Sequence[int]) -> int:
-    """Count the configurations before any is made; at random, the most that there may be."""
+    """Count the configurations before making any; for samples, return an upper bound."""
     grids = [
         math.prod(len(c.values) for c in branch.values() if not isinstance(c, Domain))
         for branch in branches
@@ -299,9 +300,10 @@ def _count(search: Search, branches: Sequence[Branch], seeds: Sequence[int]) -> 
 def _check_size(search: Search, n_configs: int, max_configs: int, n_exclusions: int) -> None:
     """Check that a search space is not too large to expand."""
     if n_configs > max_configs:
+        what = "cut the grid" if search.method == "grid" else "draw fewer samples"
         raise InputError(
             f"space: expected at most {max_configs:,} configurations, got {n_configs:,}; "
-            f"{'cut the grid' if search.method == 'grid' else 'draw less'} or raise --max-configs"
+            f"{what} or raise --max-configs"
         )
     n_most = _MAX_COMPARISONS // n_configs
     if n_exclusions > n_most:
@@ -325,7 +327,7 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = []
     if n_duplicates:
-        notes.append(f"{n_duplicates} configurations come out equal to another: merged")
+        notes.append(f"{n_duplicates} configurations are equal to others and were merged")
     for i, exclusion in enumerate(exclusions):
         if not any(may_match(branch, exclusion, experiment) for branch in branches):
             notes.append(f"space.exclude[{i}] matches no configuration")
@@ -344,9 +346,9 @@ def _resolved(
     seeds: list[int],
     resources: Resources,
 ) -> dict[str, Any]:
-    """Write the search space out with its defaults, in the file's own form.
+    """Return the search space with its defaults, in the form of a file.
 
-    A default that all branches take stands in its section, any other in its entry of ``any_of``.
+    Defaults shared by all branches are in their section, others in their entry of ``any_of``.
     """
     of_branch = [_unset(branch, experiment) for branch in branches]
     first = of_branch[0].items()
@@ -370,9 +372,9 @@ def _resolved(
 
 
 def _unset(branch: Branch, experiment: str) -> dict[str, Any]:
-    """Return the defaults that a branch takes, as plain values.
+    """Return the defaults of a branch as plain values.
 
-    Where it has several experiments, those that differ between them can't be written down.
+    Leaves out defaults that differ between the experiments of a branch with several.
     """
     first, *others = map(defaults_of, kinds_of(branch, experiment))
     return {

@@ -1,8 +1,8 @@
-"""YAML as a tree that knows lines and columns, within limits that hold before it is built.
+"""YAML as a tree with lines and columns, within limits that are checked while building it.
 
-PyYAML's composer recurses, follows aliases and keeps no place of a value. Here its parser's
-events are read one by one, so that text of any kind ends in a tree or in one line: depth, size
-and what aliases stand for are counted before anything is expanded.
+PyYAML's composer recurses, follows aliases and does not keep the place of a value. Here its
+parser's events are read one by one, so that any text gives either a tree or a one-line error:
+depth, size and the targets of aliases are counted before anything is expanded.
 """
 
 import re
@@ -15,9 +15,9 @@ from raysweep.errors import InputError
 from raysweep.user_text.values import show
 
 MAX_BYTES = 1_000_000
-"""PyYAML reads about 100 kB a second, and search spaces are a few kB."""
+"""PyYAML reads about 100 kB per second, and search spaces are a few kB."""
 MAX_NODES = 200_000
-"""The most values of a file, those that aliases stand for included."""
+"""Maximum number of values in a file, including those of aliases."""
 MAX_DEPTH = 50
 
 
@@ -32,13 +32,13 @@ class Mark(NamedTuple):
 
 
 def mark_after(text: str) -> Mark:
-    """Return the place after the start of a file."""
+    """Return the place right after a text that starts a file."""
     lines = re.split(r"\r\n|\r|\n", text)
     return Mark(len(lines), len(lines[-1]) + 1)
 
 
 class Scalar(NamedTuple):
-    """A number, word or text, as it is written."""
+    """A number, word or text as written."""
 
     tag: str | None
     text: str
@@ -66,9 +66,9 @@ Node = Scalar | Items | Pairs
 
 
 def read_nodes(text: str) -> Node | None:
-    """Read the one document of a YAML text; None where it is empty.
+    """Read the single document of a YAML text; return None if it is empty.
 
-    Raises ``InputError`` with line and column for what is no YAML or passes a limit.
+    Raises ``InputError`` with line and column for invalid YAML or an exceeded limit.
     """
     if len(text) > MAX_BYTES:
         raise InputError(f"expected at most {MAX_BYTES:,} characters, got {len(text):,}; cut it")
@@ -77,14 +77,14 @@ def read_nodes(text: str) -> Node | None:
 
 
 def is_merge(key: Node) -> bool:
-    """Return whether a key is ``<<``, which takes over the settings of an alias."""
+    """Return whether a key is ``<<``, which merges in the settings of an alias."""
     return isinstance(key, Scalar) and key.is_plain and key.tag is None and key.text == "<<"
 
 
 def locate(root: Node | None, place: str, *, is_key: bool) -> Mark | None:
-    """Return where ``place``, such as ``space.lr.grid_search[2]``, stands; None where it does not.
+    """Return the mark of ``place``, such as ``space.lr.grid_search[2]``, None if not found.
 
-    That is the value; the key, where the value is a list or settings or ``is_key`` says so.
+    The mark is that of the value, or of the key for lists, settings and with ``is_key``.
     """
     node, mark, rest = root, None, place
     while rest:
@@ -110,7 +110,7 @@ def locate(root: Node | None, place: str, *, is_key: bool) -> Mark | None:
 
 
 def _pair_at(node: Pairs, place: str) -> tuple[Scalar, Node] | None:
-    """Find the key that ``place`` begins with, the longest first, then among what is merged."""
+    """Find the longest key that ``place`` begins with, first here, then in merged settings."""
     found: tuple[Scalar, Node] | None = None
     for key, value in node.pairs:
         if not isinstance(key, Scalar) or is_merge(key) or not place.startswith(key.text):
@@ -129,7 +129,7 @@ def _pair_at(node: Pairs, place: str) -> tuple[Scalar, Node] | None:
 
 
 def _check_characters(text: str) -> None:
-    """Refuse what no YAML text may have, and line ends that only YAML 1.1 knows."""
+    """Refuse characters that YAML forbids, and line ends that exist only in YAML 1.1."""
     match = re.search("[\x85\u2028\u2029]", text) or yaml.reader.Reader.NON_PRINTABLE.search(text)
     if match is None:
         return
@@ -140,11 +140,11 @@ def _check_characters(text: str) -> None:
 
 
 class _Builder:
-    """Builds the tree of one document from the parser's events."""
+    """Builds the tree of one document from the events of the parser."""
 
     def __init__(self, text: str) -> None:
         self.loader = yaml.SafeLoader(text)
-        self.anchors: dict[str, tuple[Node, int]] = {}  # with the number of values it stands for
+        self.anchors: dict[str, tuple[Node, int]] = {}  # node and its number of values
         self.open: set[str] = set()
         self.n_nodes = 0
 
@@ -158,7 +158,7 @@ class _Builder:
         after = self._next()
         if not isinstance(after, yaml.StreamEndEvent):
             raise InputError(
-                f"{_mark(after.start_mark)}: expected YAML of a single document, got another one; "
+                f"{_mark(after.start_mark)}: expected a single YAML document, got another one; "
                 "write two files"
             )
         return root
@@ -214,7 +214,7 @@ class _Builder:
         return Pairs(event.tag, pairs, mark)
 
     def _ends(self, kind: type[yaml.Event]) -> bool:
-        """Return whether a collection ends here, and pass its end."""
+        """Return whether a collection ends here; if so, consume its end."""
         if self.loader.current_event is None:
             self.loader.current_event = self._next()
         if isinstance(self.loader.current_event, kind):
@@ -225,13 +225,13 @@ class _Builder:
     def _alias(self, name: str, mark: Mark) -> Node:
         if name in self.open:
             raise InputError(
-                f"{mark}: expected an alias of what ends before it, got *{_cut(name)} inside "
-                f"&{_cut(name)}; write the values out"
+                f"{mark}: expected an alias outside the value of its anchor, got "
+                f"*{_cut(name)} inside &{_cut(name)}; write the values out"
             )
         if name not in self.anchors:
             raise InputError(
                 f"{mark}: expected YAML, got: found undefined alias {show(name)}; "
-                f"write &{_cut(name)} before what it stands for"
+                f"define &{_cut(name)} before it"
             )
         node, size = self.anchors[name]
         self._count(size, mark)
@@ -241,8 +241,8 @@ class _Builder:
         self.n_nodes += n
         if self.n_nodes > MAX_NODES:
             raise InputError(
-                f"{mark}: expected at most {MAX_NODES:,} values, those that aliases stand for "
-                f"included, got more; write fewer"
+                f"{mark}: expected at most {MAX_NODES:,} values, including those of aliases, "
+                f"got more; write fewer"
             )
 
 
@@ -255,7 +255,7 @@ def _cut(name: str) -> str:
 
 
 def _problem_of(error: yaml.MarkedYAMLError) -> str:
-    """Return where PyYAML stopped and where what it stopped in began."""
+    """Return a one-line message with where PyYAML stopped and where its context began."""
     mark, start = error.problem_mark, error.context_mark
     problem = " ".join(str(error.problem or error.context).split())[:200]
     context = f"{error.context} " if error.context and error.problem else ""
@@ -269,15 +269,15 @@ def _problem_of(error: yaml.MarkedYAMLError) -> str:
 _HINTS = {
     "'\\t'": "indent with spaces",
     "cannot start": "put it in quotes",
-    "mapping values": "write one `key: value` a line, or { }, and check the indentation",
+    "mapping values": "write one `key: value` per line, or { }, and check the indentation",
     "end of stream": "close the quote",
-    "expected ','": "close the bracket before, or put a comma",
+    "expected ','": "close the bracket first, or add a comma",
     "<block end>": "check the indentation and the brackets",
     "escape": "write it in single quotes",
     "expected the node content": "write a value there, or close the bracket",
     "tag": "remove the tag",
     "YAML document": "remove the line with %",
     "directive": "remove the line with %",
-    "": "mend it, or put text in quotes",
+    "": "fix it, or put the text in quotes",
 }
-"""What to do about PyYAML's problems, by a part of their text; the first that fits."""
+"""What to do about PyYAML's problems, by a part of their text; the first match is used."""

@@ -2,8 +2,8 @@
 
 PyYAML follows YAML 1.1, where ``1e-4`` is text, ``no`` is false, ``on:`` is a key named
 True, ``010`` is eight and ``1:30`` is ninety. Here a scalar is a number, true, false or
-null only if it can be nothing else; all other scalars stay text, and the type of the
-setting decides (so ``freeze_encoder: no`` is false and ``replay: no`` is none).
+null only if it is unambiguous; all other scalars stay text, and the type of the setting
+determines their meaning (so ``freeze_encoder: no`` is false and ``replay: no`` is none).
 """
 
 import re
@@ -16,13 +16,13 @@ from raysweep.settings.yaml_nodes import Items, Mark, Node, Pairs, Scalar, is_me
 from raysweep.user_text.values import show
 
 _CORE = "tag:yaml.org,2002:"
-MAX_DIGITS = 1000  # Python refuses to read or write a whole number of more than 4,300
+MAX_DIGITS = 1000  # Python refuses to convert whole numbers of more than 4,300 digits
 
 
 class _CoreDumper(yaml.SafeDumper):
-    """Quote exactly what ``parse_yaml`` would not read back as text."""
+    """Quotes exactly the text that ``parse_yaml`` would not read back as text."""
 
-    yaml_implicit_resolvers = {}  # noqa: RUF012 (the base class declares it so)
+    yaml_implicit_resolvers = {}  # noqa: RUF012 (declared like this in the base class)
 
 
 _PATTERNS = {
@@ -48,7 +48,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def construct(node: Node) -> Any:
-    """Return the plain value of a tree; what an alias stands for is a copy of its own."""
+    """Return the plain value of a tree; each alias becomes a separate copy."""
     if isinstance(node, Scalar):
         return _scalar(node)
     kind = "seq" if isinstance(node, Items) else "map"
@@ -66,7 +66,7 @@ def _mapping(node: Pairs) -> dict[Any, Any]:
     for key_node, value_node in node.pairs:
         if not isinstance(key_node, Scalar):
             raise InputError(f"{key_node.mark}: expected a word as a key, got a list or settings")
-        # A merge key is no text: beside "<<" in quotes it is another one.
+        # A merge key is not text, so it differs from a quoted "<<" key.
         key = _Merge if is_merge(key_node) else _scalar(key_node)
         if key in marks:
             name = "'<<'" if key is _Merge else show(key)
@@ -84,7 +84,7 @@ def _mapping(node: Pairs) -> dict[Any, Any]:
 
 
 class _Merge:
-    """Stands for the key ``<<``."""
+    """Represents the key ``<<``."""
 
 
 def _merged(node: Node) -> dict[Any, Any]:
@@ -94,7 +94,7 @@ def _merged(node: Node) -> dict[Any, Any]:
         if not isinstance(part, Pairs):
             got = show(part.text) if isinstance(part, Scalar) else "a list"
             raise InputError(
-                f"{part.mark}: expected settings to merge by <<, such as *a, got {got}"
+                f"{part.mark}: expected settings to merge with <<, such as *a, got {got}"
             )
         merged = {**construct(part), **merged}  # the first of several wins
     return merged
@@ -136,7 +136,7 @@ def _kind(text: str) -> str:
 def _refuse_tag(node: Node) -> None:
     tag = str(node.tag).replace(_CORE, "!!")
     raise InputError(
-        f"{node.mark}: expected YAML of plain values, got: the tag {show(tag)}; remove it"
+        f"{node.mark}: expected YAML with plain values, got: the tag {show(tag)}; remove it"
     )
 
 

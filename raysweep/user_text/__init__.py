@@ -1,1 +1,1 @@
-"""Reading and showing what users write."""
+"""Parse, check and show the values that users write."""

@@ -1,4 +1,4 @@
-"""Names that look like secrets: tokens and passwords have no place in a search space."""
+"""Names that look like secrets, as tokens and passwords do not belong in a search space."""
 
 import re
 import unicodedata
@@ -19,7 +19,7 @@ _NAME = r"(?<![\w.$-])[\w.$-]{1,100}"
 
 
 class SecretName(NamedTuple):
-    """A name that looks like a secret, and where in the text it stands, counted from 1."""
+    """A name that looks like a secret, and its position in the text, counted from 1."""
 
     name: str
     line: int
@@ -27,7 +27,7 @@ class SecretName(NamedTuple):
 
 
 def looks_secret(name: str) -> bool:
-    """Return whether a key names a secret, as do ``HF_TOKEN``, ``wandb-api-key``, ``authToken``."""
+    """Return whether a key names a secret, like ``HF_TOKEN``, ``wandb-api-key``, ``authToken``."""
     name = unicodedata.normalize("NFKC", name)
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", name)
     words = re.split(r"[\W_]+", spaced.lower())
@@ -48,7 +48,7 @@ def secret_within(text: str) -> str:
 
 
 def secret_key_in(text: str) -> SecretName | None:
-    """Find a key that looks like a secret in text that may be no YAML; comments don't count."""
+    """Find a key that looks like a secret in text that may not be YAML; ignore comments."""
     for i, line in enumerate(re.split(r"\r\n|\r|\n", text)):
         code = re.split(r"(?:^|\s)#", line, maxsplit=1)[0]
         for match in re.finditer(rf"({_NAME})[\"']?\s*:(?!\S)", code):
@@ -58,9 +58,9 @@ def secret_key_in(text: str) -> SecretName | None:
 
 
 def why_no_secret(name: str) -> str:
-    """Return what is wrong with a key that looks like a secret; no value is ever shown.
+    """Return what is wrong with a key that looks like a secret, without showing any value.
 
-    Of ``password=1234`` or ``password 1234``, a key where a colon was forgotten, the first word.
+    For ``password=1234`` or ``password 1234``, a key without its colon, show only the first word.
     """
     word = re.match(_NAME, name)
     shown = f"the key {word[0]!r}, which" if word and looks_secret(word[0]) else "a key that"

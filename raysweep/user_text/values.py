@@ -1,4 +1,4 @@
-"""Values that users write or read: text as a number, what came in a message, what is null."""
+"""Values that users write or read: numbers given as text, values in messages, nulls."""
 
 import math
 import re
@@ -13,13 +13,13 @@ from raysweep.errors import InputError, all_of
 from raysweep.user_text.secret_names import secret_within
 
 NULL_TEXT = "\N{EN DASH}"
-"""How people are shown a value that is null, such as a setting that does not apply."""
+"""How null values are shown to people, such as settings that do not apply."""
 _MOST_WHOLE = 1e9
-"""Whole numbers below it are shown with all their digits."""
+"""Whole numbers below this are shown with all digits."""
 
 
 def plain_number(value: Any) -> Any:
-    """Return a number, or text that can be nothing else; raise ``ValueError`` otherwise."""
+    """Return a number, also from text that can only be a number; raise ``ValueError`` otherwise."""
     if isinstance(value, bool) or value is None:
         raise ValueError("not a number")
     if isinstance(value, str):
@@ -33,7 +33,7 @@ def plain_number(value: Any) -> Any:
 
 
 def number_of(raw: Any) -> float:
-    """Return a number, NaN for what is none."""
+    """Return the number that a value stands for, or NaN if it is not a number."""
     try:
         return float(plain_number(raw))
     except (TypeError, ValueError, OverflowError):
@@ -47,7 +47,7 @@ _DURATION = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?)\s*(s|min|m|h|d)(?
 def seconds_in(text: str) -> float:
     """Return the seconds of a duration such as ``90s``, ``1.5h`` or ``1h30m``; 0 for other text.
 
-    Units come once each, the largest first: 30m1h has no reading that everybody shares.
+    Each unit may occur once, and the largest comes first, as 30m1h has no agreed meaning.
     """
     text = text.strip()
     matches = list(_DURATION.finditer(text))
@@ -58,7 +58,7 @@ def seconds_in(text: str) -> float:
 
 
 def seconds_of(raw: Any, where: str, note: str = "") -> float:
-    """Return a duration > 0, given in seconds or as text; raise ``InputError`` else."""
+    """Return a duration > 0, given in seconds or as text; raise ``InputError`` otherwise."""
     number = number_of(raw)
     if isinstance(raw, str) and math.isnan(number):
         number = seconds_in(raw) or math.nan
@@ -71,7 +71,7 @@ def seconds_of(raw: Any, where: str, note: str = "") -> float:
             short, long = (f"{int(clock[1])}{a}{clock[2]}{b}" for a, b in ("ms", "hm"))
             hint = f"; write {short} or {long}"
         raise InputError(
-            f"{where}: expected seconds > 0, or a text such as 90s, 30min, 1h30m or 2d{note}, "
+            f"{where}: expected seconds > 0, or text such as 90s, 30min, 1h30m or 2d{note}, "
             f"got {show(raw)}{hint}"
         )
     return number
@@ -81,7 +81,7 @@ _MOST_SECONDS = 1e12
 
 
 def is_off(raw: Any) -> bool:
-    """Return whether a limit is switched off: nothing, false, or a word for it."""
+    """Return whether a limit is switched off: by null, false or a word such as ``none``."""
     is_word = isinstance(raw, str) and raw.lower() in ("none", "no", "off", "false")
     return raw is None or raw is False or is_word
 
@@ -104,7 +104,7 @@ def check_keys(
     known: Sequence[str],
     hint_at: Callable[[Any], str] = lambda key: "",
 ) -> None:
-    """Raise ``InputError`` for keys of a section that its method does not know."""
+    """Raise ``InputError`` for keys of a section that its method does not take."""
 
     def check(key: Any) -> None:
         if key not in known:
@@ -120,19 +120,19 @@ def check_keys(
 
 
 def _ascii_number(text: str) -> str:
-    """Write the digits of other scripts and the minus sign of typeset text in ASCII."""
+    """Convert digits of other scripts and typographic minus signs to ASCII."""
     digits = (str(unicodedata.decimal(char, char)) for char in text.strip())
     return "".join(digits).replace("\N{MINUS SIGN}", "-")
 
 
 def near(word: object, known: list[str]) -> str:
-    """Return `` (did you mean ...?)`` where a known word is near; two letters are near to none."""
+    """Return `` (did you mean ...?)`` if a known word is similar; ignore words of two letters."""
     match = nearest(word, known)
     return f" (did you mean {match}?)" if match else ""
 
 
 def nearest(word: object, known: Sequence[str]) -> str:
-    """Return the known word that is spelt most like another, '' where none is near."""
+    """Return the known word whose spelling is most similar, '' if none is close."""
     text = str(word)
     if not 2 < len(text) <= _MOST_LETTERS:
         return ""
@@ -143,26 +143,26 @@ def nearest(word: object, known: Sequence[str]) -> str:
 
 
 _MOST_LETTERS = 200
-"""A longer word is like no name, and comparing it takes long."""
+"""Longer words resemble no name, and comparing them is slow."""
 
 
 def some_of(known: Sequence[str], page: str) -> str:
-    """Return ``; known: ...`` of a few names, or five of many and the page that has all."""
+    """Return ``; known: ...`` with up to five names, and the page that lists them if more."""
     if len(known) <= _MOST_NAMES:
         return f"; known: {', '.join(known)}"
-    return f"; known: {', '.join(known[:_MOST_NAMES])} and others (all: page {page!r} of the docs)"
+    return f"; known: {', '.join(known[:_MOST_NAMES])} and others (see page {page!r} of the docs)"
 
 
 _MOST_NAMES = 5
 _GROUPS = re.compile(r"[-+]?[1-9][0-9]{0,2}(,[0-9]{3})+")
-"""Commas between groups of three digits."""
+"""A number with commas between groups of three digits."""
 
 
 def reading(value: object, kind: str = "real", several: str = "") -> str:
-    """Explain why text that is nearly a number is none and how to write it; else return ''.
+    """Return a hint at how to write a value that is almost a number, a list or a flag; else ''.
 
-    ``kind`` is what was expected: a ``real`` or a ``whole`` number, a ``list`` of whole ones or a
-    ``flag``; ``several`` the key of a list of values to try, '' where there can be one value only.
+    ``kind`` is what was expected: a ``real`` or ``whole`` number, a ``list`` of whole numbers or a
+    ``flag``; ``several`` is the key for a list of values to try, '' if only one value is allowed.
     """
     if isinstance(value, list):
         of_item = "whole" if kind == "list" else kind
@@ -191,7 +191,7 @@ def _reading(text: str, kind: str, several: str) -> str:
     except ValueError:
         number = math.nan
     if kind == "whole" and math.isfinite(number) and number != int(number):
-        return ""  # 1.5 and 1e-1: a number, and no whole one
+        return ""  # 1.5 and 1e-1 are numbers, but not whole ones
     forms = _forms_of(text, kind)
     parts = [part.strip() for part in re.split("[,;]", text)]
     is_list = len(parts) > 1 and all(re.fullmatch(_NUMBER, part) for part in parts)
@@ -209,7 +209,7 @@ _FACTORS = {"k": 1_000, "K": 1_000, "M": 1_000_000, "%": 0.01}
 
 
 def _forms_of(text: str, kind: str) -> list[str]:
-    """Return how what may be meant by a text is written: 10000 for ``10,000`` and ``10k``."""
+    """Return the valid forms of numbers that a text may mean: 10000 for ``10,000`` and ``10k``."""
     forms = []
     spaced = re.sub(r"(?<=[0-9])['_ \u00a0\u202f](?=[0-9]{3}(?![0-9]))", ",", text)
     if _GROUPS.fullmatch(spaced):
@@ -237,11 +237,15 @@ def _reading_of_digits(text: str) -> str:
     if re.fullmatch(r"0[0-9]+", digits):
         octal = int(digits, 8) if set(digits) <= set("01234567") else int(digits)
         both = f"{octal} in YAML 1.1 and " if octal != int(digits) else ""
-        return f" ({both}{int(digits)} in 1.2); write which" if both else f"; write {int(digits)}"
+        return (
+            f" ({both}{int(digits)} in 1.2); write the one you mean"
+            if both
+            else f"; write {int(digits)}"
+        )
     if re.fullmatch(r"0(x[0-9a-fA-F]+|o[0-7]+|b[01]+)", digits):
         return f"; write {int(digits, 0)}"
     if re.fullmatch(r"[0-9]+(:[0-5]?[0-9])+", digits):
-        return " (of base 60 in YAML 1.1); write it in decimal"
+        return " (base 60 in YAML 1.1); write it in decimal"
     return ""
 
 
@@ -249,15 +253,15 @@ _N_SHOWN = 80
 
 
 def show(value: object) -> str:
-    """Show a user's value in a message, shortened; not what may be a secret."""
+    """Return a user's value for a message, shortened, hiding possible secrets."""
     if value is None:
         return "null"
     if isinstance(value, float) and (math.isnan(value) or math.isinf(value)):
         return "NaN" if math.isnan(value) else ("infinity" if value > 0 else "-infinity")
     text = repr(value)
     if secret_within(text[: 2 * _N_SHOWN]):
-        return "what may be a secret (not shown)"
-    # What looks like ASCII and is not (no-break spaces, typographic quotes) can't be seen.
+        return "a possible secret (not shown)"
+    # Name characters that only look like ASCII, such as no-break spaces and typographic quotes.
     chars = str(value)[:_N_SHOWN] if isinstance(value, str) else ""
     odd = next((char for char in chars if ord(char) > 127), "")
     named = f" with U+{ord(odd):04X} {unicodedata.name(odd, '')}".rstrip() if odd else ""
@@ -265,15 +269,15 @@ def show(value: object) -> str:
 
 
 def is_null(value: object) -> bool:
-    """Return whether a value of a table is null: None, NaN, or what pandas has for it."""
+    """Return whether a table value is null: None, NaN, or pandas' NA or NaT."""
     is_nan = isinstance(value, float) and math.isnan(value)
     return value is None or is_nan or type(value).__name__ in ("NAType", "NaTType")
 
 
 def show_value(value: object) -> str:
-    """Write a value of a table for people: 0.001 and not 0.0010000000000000002, a dash for null.
+    """Return a table value for people: 0.001 for 0.0010000000000000002, a dash for null.
 
-    Whole numbers are floats in pandas where others of their column are null: 1000.0 is 1000.
+    pandas stores whole numbers as floats in columns that have nulls, so 1000.0 is shown as 1000.
     """
     if is_null(value):
         return NULL_TEXT
@@ -285,10 +289,10 @@ def show_value(value: object) -> str:
 
 
 def printable(text: str, stream: TextIO | None = None) -> str:
-    """Return a text as a stream, standard output if none is given, can print it.
+    """Return text in a form that a stream (by default stdout) can print.
 
-    Where that knows no dash, such as ASCII, null is a hyphen, and what else can't be printed is
-    a question mark.
+    In encodings without a dash, such as ASCII, null becomes a hyphen and other unsupported
+    characters become question marks.
     """
     encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
     try:
@@ -299,7 +303,7 @@ def printable(text: str, stream: TextIO | None = None) -> str:
 
 
 def one_line(text: str) -> str:
-    """Escape what would break a line or not print: line ends, control and bidi characters."""
+    """Escape characters that break a line or do not print: line ends, control and bidi ones."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )

@@ -45,7 +45,7 @@ def test_links_lead_somewhere(file: Path) -> None:
 
 
 def test_lists_within_lists_are_indented_for_the_site() -> None:
-    # GitHub takes two or three spaces, Python-Markdown puts such a list into the one around it.
+    # GitHub accepts two or three spaces, but Python-Markdown merges such a list into its parent.
     for file in (ROOT / "docs").glob("*.md"):
         text = sub(r"^```.*?^```$", "", file.read_text(), flags=MULTILINE | DOTALL)
         assert not findall(r"^ {1,3}(?:[-*]|\d+\.) .*", text, MULTILINE), file.name
@@ -53,7 +53,7 @@ def test_lists_within_lists_are_indented_for_the_site() -> None:
 
 def test_docs_link_to_docs_only() -> None:
     for file in (ROOT / "docs").glob("*.md"):
-        # The site has no other files of the repository: name them in code font.
+        # The site has no other files of the repository, so they are named as code.
         assert not findall(r"\]\(\.\./", file.read_text()), file.name
 
 
@@ -80,7 +80,7 @@ def test_the_first_search_space_is_short_and_its_forms_are_accepted() -> None:
 
 
 def n_configs_of(form: str) -> int:
-    """Count what a form gives, put into a small search space."""
+    """Count the configurations that a form gives in a small search space."""
     content: dict[str, Any] = {"data": {"n_tasks": 3}, "space": {"beta_1": -0.1, "replay": "none"}}
     if form.startswith("raysweep run "):
         words = shlex.split(form)[3:]

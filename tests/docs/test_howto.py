@@ -1,4 +1,4 @@
-"""docs/own-data.md and docs/extending.md do what they say: on copies of the package."""
+"""Follow docs/own-data.md and docs/extending.md on copies of the package."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ METRICS = ["average_accuracy", "forgetting", "first_task_accuracy_final", "loss"
 
 
 def copy_of_package(folder: Path) -> Path:
-    """Copy what the pages change into a folder."""
+    """Copy the files that the pages change into a folder."""
     for name in ("raysweep", "docs", "search_spaces"):
         ignore = shutil.ignore_patterns("__pycache__", "images")
         shutil.copytree(ROOT / name, folder / name, ignore=ignore)
@@ -27,7 +27,7 @@ def copy_of_package(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Carry out the page on data; what it shows of outputs is compared on the way."""
+    """Run the page on data, and compare the outputs that it shows."""
     folder = copy_of_package(tmp_path_factory.mktemp("data"))
     assert carry_out(DATA, folder, package=folder) == 5
     return folder
@@ -35,14 +35,14 @@ def data_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Carry out the page on extensions, all in one copy."""
+    """Run the page on extensions, all in one copy."""
     folder = copy_of_package(tmp_path_factory.mktemp("extended"))
     assert carry_out(EXTENDING, folder, package=folder) == 9
     return folder
 
 
 def trials_of(folder: Path, name: str, n: int) -> pd.DataFrame:
-    """Read the ``n`` trials of a page's sweep, with the ``loss`` of each one's last epoch."""
+    """Read the ``n`` trials of a page's sweep, each with the ``loss`` of its last epoch."""
     trials = read_trials(folder / "results" / name)
     assert (trials["status"] == "finished").all() and len(trials) == n
     epochs = read_epochs(folder / "results" / name).sort_values(["task", "stage", "epoch"])

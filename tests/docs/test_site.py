@@ -1,4 +1,4 @@
-"""The docs as a site: it builds, links lead somewhere, nothing is fetched, search works."""
+"""The docs as a site: it builds, links resolve, nothing is fetched, search works."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ needs_browser = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the site, strictly: a broken link or anchor between its pages is an error."""
+    """Build the site in strict mode: a broken link or anchor between its pages is an error."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "-d", str(folder)]
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
@@ -45,7 +45,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class _Page(HTMLParser):
-    """What a page links to, what it loads, and the anchors that it has."""
+    """A page's links, loaded resources and anchors."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
         page = _Page(file.read_text())
         loads = [target for target in page.loads if "://" in target or target.startswith("//")]
         assert loads == [], file.name
-        # Its script comes from elsewhere, and only where a page has one.
+        # Mermaid's script would come from another site, only on pages with a diagram.
         assert 'class="mermaid"' not in file.read_text()
     for file in site.rglob("*.css"):
         assert not findall(r"(?:url\(|@import)[\"' ]*(?:https?:)?//", file.read_text()), file.name
@@ -110,7 +110,7 @@ def driver() -> Iterator[webdriver.Chrome]:
 
 
 def search(driver: webdriver.Chrome, words: str) -> list[tuple[str, str]]:
-    """Type words into the search of the open page; return titles and addresses of what it finds."""
+    """Search for words on the open page; return the titles and addresses of the results."""
     driver.execute_script("document.querySelector('[data-md-toggle=search]').click()")
     field = driver.find_element(By.CSS_SELECTOR, "input.md-search__input")
     WebDriverWait(driver, 10).until(lambda _: field.is_displayed())

@@ -1,4 +1,4 @@
-"""The tutorial and the notebook are carried out, on one small sweep that the tutorial makes."""
+"""Run the tutorial and the notebook on one small sweep that the tutorial makes."""
 
 import os
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ NOTEBOOK = ROOT / "docs" / "analysis.ipynb"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Carry out the tutorial; what it shows of outputs is compared on the way."""
+    """Run the tutorial, and compare the outputs that it shows."""
     folder = tmp_path_factory.mktemp("tutorial")
     runnable = [block for block in blocks_of(PAGE) if block.language in ("bash", "python")]
     assert carry_out(PAGE, folder) == len(runnable) > 12
@@ -55,7 +55,7 @@ def test_tutorial_leaves_the_pictures_that_it_shows(folder: Path) -> None:
 
 @pytest.fixture
 def kernel_environment() -> Iterator[None]:
-    """Let the notebook's kernel find the packages of this checkout, as in the tutorial."""
+    """Make the notebook's kernel find the packages of this checkout, as in the tutorial."""
     before = dict(os.environ)
     os.environ.update(environment(ROOT))
     yield

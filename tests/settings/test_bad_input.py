@@ -1,4 +1,4 @@
-"""The catalogue of input that is refused, each case with its whole message, and of what is not."""
+"""A catalogue of refused input, each case with its full message, and of accepted input."""
 
 import re
 import time
@@ -79,7 +79,7 @@ def test_every_case_has_a_message_and_every_file_a_case() -> None:
 
 
 def seen_of(sweep: Sweep, key: str) -> Any:
-    """Return what an expectation of an accepted case is about."""
+    """Return the part of a sweep that an accepted case has an expectation for."""
     if key in Config.model_fields:
         values = [getattr(config, key) for config in sweep.configs]
         return [list(value) if isinstance(value, tuple) else value for value in values]
@@ -104,7 +104,7 @@ def test_accepted_as_this(name: str, tmp_path: Path) -> None:
         assert seen_of(sweep, key) == value, key
 
 
-# Each rule that holds settings against each other has a case
+# Each rule on combinations of settings has a case
 
 
 def test_every_rule_has_a_case() -> None:
@@ -135,14 +135,14 @@ def test_every_rule_has_a_case() -> None:
         "(no such limit) or a number > 1",
     ]
     assert [part for part in wanted if part not in messages] == []
-    # A rule that is added to the module asks for a case here.
+    # A new rule in the module needs a case here.
     assert source.count("raise InputError(") == 16
 
 
 def test_what_the_data_do_not_have_is_one_line_too() -> None:
     shape = SOURCES["mnist_5k"]
     labels = np.repeat(np.arange(10, dtype=np.uint8), 400)
-    labels[:390] = 9  # ten samples of class 0 are left
+    labels[:390] = 9  # leaves ten samples of class 0
     images = np.zeros((len(labels), 1), dtype=np.uint8)
     source = Source("mnist_5k", images, labels, images, labels, 0.0, 1.0)
     assert shape.n_train == len(labels)
@@ -193,7 +193,7 @@ def test_an_override_that_is_too_long_is_refused_unread(tmp_path: Path) -> None:
 
 def test_as_many_values_as_the_limit_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raysweep.settings.yaml_nodes.MAX_NODES", 1000)
-    n = 1000 - 2  # the list and the first value count, too
+    n = 1000 - 2  # the list and the first value also count
     assert len(parse_yaml(f"[x{', x' * n}]")) == n + 1
     with pytest.raises(InputError, match="expected at most 1,000 values"):
         parse_yaml(f"[x{', x' * (n + 1)}]")
@@ -315,14 +315,14 @@ def test_a_comment_on_a_secret_does_not_hide_another_mistake(tmp_path: Path) -> 
         ("space: {lr: &a -1, any_of: [{beta_1: *a}]}", [], "line 1, column 13"),
         ("space: {lr: &a 1e400, any_of: [{beta_2: *a}]}", ["space.lr=1"], "line 1, column 41"),
         ("space: {lr: 1, lr.x: 2}", [], "line 1, column 16"),
-        # an override has no place in the file, what stands beside it has
+        # an override has no place in the file, but the settings next to it do
         ("space: {lr: 1, beta_2: -1}", ["space.lr=2"], "line 1, column 24"),
         ("space: {lr: -1}", ["space.lr=-2"], None),
         ("space: {lr: -1}", ["space={lr: -2}"], None),
         ("space: {any_of: [{lr: -1}]}", ["space.any_of.0.lr=-2"], None),
         ("space: {any_of: [{lr: 1}]}", ["space.lrx.y=-2"], None),
         ("space: {lr: 1}", ["space.any_of.x=-2", "space.any_of.x.y=1"], None),
-        # rules: where the setting they name stands
+        # rules: the place of the setting they name
         ("training: {epochs: 3}\nspace: {batch_size: 4001}", [], "line 2, column 21"),
         ("space: {batch_size: {grid_search: [1, 4001]}}", [], "line 1, column 39"),
         ("data: {task_samples: 99}", [], None),  # names a default

@@ -179,5 +179,5 @@ def test_a_missing_file_is_looked_for_one_folder_below(
     assert hint("vib") == "; did you mean search_spaces/vib.yaml, a/vib.yaml?"
     assert hint("other") == "; did you mean other.yaml?"
     assert hint("othr.yaml") == " (did you mean other.yaml?)"
-    assert hint("q.yml") == "; there are other.yaml"
+    assert hint("q.yml") == "; available: other.yaml"
     assert hint("nowhere/vib.yaml") == ""

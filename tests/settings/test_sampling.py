@@ -1,4 +1,4 @@
-"""Search spaces with distributions: what is drawn, and that it is drawn again."""
+"""Search spaces with distributions: drawn values and their reproducibility."""
 
 import itertools
 import math
@@ -190,7 +190,7 @@ def test_an_override_may_be_a_distribution(tmp_path: Path) -> None:
         ("[100, 500, 100]", "[100, 500, 0]", "space.n_replay.qrandint[2]: expected a step > 0"),
         ("[100, 500, 100]", "[100, 500, 1.5]", "space.n_replay.qrandint: expected whole numbers"),
         ("method: random", "method: rnadom", "search.method: expected grid or random"),
-        (", n_samples: 5", "", "search.n_samples: expected how many samples"),
+        (", n_samples: 5", "", "search.n_samples: expected the number of samples"),
         ("n_samples: 5", "n_samples: 0", "search.n_samples: expected a whole number from 1"),
         ("n_samples: 5", "n_samples: 5, sequence: halton", "search.sequence: expected random or"),
         ("n_samples: 5", "n_samples: 5, sed: 1", "did you mean seed?"),

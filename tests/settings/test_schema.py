@@ -1,4 +1,4 @@
-"""The JSON Schema of search spaces says what ``load_sweep`` says, as far as a schema can."""
+"""The JSON Schema of search spaces agrees with ``load_sweep``, as far as a schema can."""
 
 import json
 import re
@@ -24,7 +24,7 @@ DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def problems(text: str) -> list[str]:
-    """List what the schema has against a search space."""
+    """List the schema's complaints about a search space."""
     errors = VALIDATOR.iter_errors(parse_yaml(text))
     return [f"{error.json_path}: {error.message}" for error in errors]
 
@@ -57,11 +57,11 @@ def test_shipped_search_spaces_meet_the_schema_that_their_first_line_names(file:
 
 
 ADDED_BY_PAGES = ("lr_floor", "logistic", "latest", "k_center", "rot_mnist", "[digits,")
-"""Words that docs/extending.md and docs/own-data.md show how to add."""
+"""Words that docs/extending.md and docs/own-data.md add as examples."""
 
 
 def examples() -> list[tuple[str, str]]:
-    """Find the search spaces in the docs: blocks of YAML whose first key is one of theirs."""
+    """Find the search spaces in the docs: YAML blocks that start with one of their keys."""
     found = []
     for file in DOCS:
         for block in re.findall(r"```ya?ml[^\n]*\n(.*?)```", file.read_text(), re.DOTALL):
@@ -74,7 +74,7 @@ def examples() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "block"), examples())
 def test_search_spaces_in_the_docs_load_and_meet_the_schema(name: str, block: str) -> None:
-    own = re.sub(r"source: [\w./-]+\.npz", "source: mnist_5k", block)  # the reader's own file
+    own = re.sub(r"source: [\w./-]+\.npz", "source: mnist_5k", block)  # the reader's
     assert sweep_from(name, own.encode()).configs
     assert problems(block) == []
 
@@ -91,7 +91,7 @@ def test_what_looks_wrong_and_is_accepted_meets_the_schema(case: Case) -> None:
 
 
 def refused(*patterns: str) -> list[Case]:
-    """Find the cases without arguments whose names match one of some patterns."""
+    """Find the cases without arguments whose names match one of several patterns."""
     return [
         case
         for name, case in sorted(refused_cases().items())
@@ -99,7 +99,7 @@ def refused(*patterns: str) -> list[Case]:
     ]
 
 
-# What is wrong with each of these stands in one place, so a schema can see it.
+# The mistake in each of these is in a single place, so a schema can detect it.
 VISIBLE = [
     "word_experiment*",
     "word_misspelt",
@@ -214,7 +214,7 @@ def test_both_accept_what_has_one_reading(text: str) -> None:
 
 
 def values_at_the_limits() -> list[tuple[str, Any]]:
-    """Return for each number setting its limits, and what is just beyond them."""
+    """Return the limits of each number setting, and values just beyond them."""
     found: list[tuple[str, Any]] = []
     for name, field in Config.model_fields.items():
         for part in field.metadata:

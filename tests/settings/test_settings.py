@@ -1,4 +1,4 @@
-"""From the text of a search space to configurations; every mistake is one line that helps."""
+"""From the text of a search space to configurations; each mistake gives one helpful line."""
 
 import math
 import os
@@ -50,7 +50,7 @@ Fail = Callable[..., str]
 
 @pytest.fixture
 def load(tmp_path: Path) -> Load:
-    """Return a function from the text of vib.yaml, and overrides, to the sweep."""
+    """Return a function that loads the text of vib.yaml, with overrides, as a sweep."""
 
     def load(text: str, *overrides: str) -> Sweep:
         file = tmp_path / "vib.yaml"
@@ -62,7 +62,7 @@ def load(tmp_path: Path) -> Load:
 
 @pytest.fixture
 def fail(fail_at: Fail) -> Fail:
-    """Return a function from the text of vib.yaml, and overrides, to the one line of its error.
+    """Return a function that loads vib.yaml, with overrides, and returns the error's one line.
 
     Without its place in the file, such as `` (line 7, column 12)``.
     """
@@ -75,7 +75,7 @@ def fail(fail_at: Fail) -> Fail:
 
 @pytest.fixture
 def fail_at(load: Load) -> Fail:
-    """Return a function as ``fail``, whose message ends with the place in the file."""
+    """Return a function like ``fail`` for messages that end with the place in the file."""
 
     def fail_at(text: str, *overrides: str) -> str:
         with pytest.raises(InputError) as caught:
@@ -325,7 +325,7 @@ def test_a_key_given_twice_is_refused_with_both_places(
         ("space: {? [a] : 1}", ("line 1", "expected a word as a key")),
         ("space: {lr: !!python/name:os.system x}", ("line 1", "tag")),
         ("space: {lr: \x00}", ("expected YAML", "#x0000")),
-        ("space: {lr: 1}\n---\nspace: {lr: 2}\n", ("line 2", "single document")),
+        ("space: {lr: 1}\n---\nspace: {lr: 2}\n", ("line 2", "single YAML document")),
         ("space: {freeze_encoder: !!bool maybe}", ("expected YAML", "maybe")),
         ("space: {lr: !!timestamp soon}", ("expected YAML",)),
         ("space: {lr: !!int soon}", ("expected YAML", "soon")),
@@ -455,7 +455,7 @@ def test_a_bad_override_is_one_line_that_names_its_path(
 
 @pytest.mark.parametrize("override", ["space.lr=[1,", "space.lr=a: b: c", 'space.lr="x'])
 def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None:
-    # Not `line 1, column 4`, which reads as a place in the file.
+    # A bare `line 1, column 4` would look like a place in the file.
     message = fail(BASE, override)
     assert "space.lr" in message
     assert "expected YAML" in message
@@ -468,18 +468,18 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
     ("text", "message"),
     [
         # the file as a whole
-        ("", "expected `experiment:`, `space:` and so on as keys, got an empty file"),
-        ("# nothing", "expected `experiment:`, `space:` and so on as keys, got an empty file"),
-        ("7", "expected `experiment:`, `space:` and so on as keys, got 7"),
-        ("space", "expected `experiment:`, `space:` and so on as keys, got 'space'"),
-        ("[space]", "expected `experiment:`, `space:` and so on as keys, got ['space']"),
+        ("", "expected keys such as `experiment:` and `space:`, got an empty file"),
+        ("# nothing", "expected keys such as `experiment:` and `space:`, got an empty file"),
+        ("7", "expected keys such as `experiment:` and `space:`, got 7"),
+        ("space", "expected keys such as `experiment:` and `space:`, got 'space'"),
+        ("[space]", "expected keys such as `experiment:` and `space:`, got ['space']"),
         ("spcae: {}", "expected a known key, got 'spcae' (did you mean space?)"),
         ("n_tasks: 2", "expected a known key, got 'n_tasks'; write it under `data:`"),
         ("lr: 2", "expected a known key, got 'lr'; write it under `space:`"),
         (
             "zzz: 1",
             "expected a known key, got 'zzz'; known: experiment, data, training, space, seeds "
-            "and others (all: page 'Search spaces' of the docs)",
+            "and others (see page 'Search spaces' of the docs)",
         ),
         (
             "experiment: reply",
@@ -537,7 +537,7 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
             "space.replay: expected one of generative, none, simple, got 'generativ' "
             "(did you mean generative?)",
         ),
-        # `on` asks for replay; `none` is the opposite of what it means
+        # `on` asks for replay, so `none` would be the opposite
         ("space: {replay: on}", "space.replay: expected one of generative, none, simple, got 'on'"),
         (
             "data: {source: mnist5k}",
@@ -625,7 +625,7 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
         ),
         (
             "space: {exclude: [{model: vib}]}",
-            "space.exclude: expected to leave some configurations, got none left",
+            "space.exclude: expected to leave some configurations, got none; exclude less",
         ),
         # places
         (
@@ -703,7 +703,7 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
             "resources.gpus: expected cpu or gpu, got 'gpus' (did you mean gpu?)",
         ),
         ("resources: 2", "resources: expected settings such as `name: value`, got 2"),
-        # settings held against each other and against the data
+        # combinations of settings, and settings that do not fit the data
         (
             "data: {tasks: split_mnist, n_tasks: 6}\nspace: {replay: none}",
             "data.n_tasks: expected at most 5 tasks of two classes with split_mnist, got 6",
@@ -760,7 +760,7 @@ def test_a_name_offered_as_known_is_accepted_there(fail: Fail, section: str) -> 
     listed = fail(f"{section}: {{zzzzzz: 1}}").partition("; known: ")[2].partition(" and ")[0]
     assert 1 < len(listed.split(", ")) <= 5
     for name in listed.split(", "):
-        # An empty mapping is no value of any setting: the complaint must be about the value.
+        # An empty mapping is not a value of any setting, so the complaint must be about the value.
         assert fail(f"{section}: {{{name}: {{}}}}").startswith(f"vib.yaml: {section}.{name}: ")
 
 
@@ -954,7 +954,7 @@ APPLIES_WITH: dict[str, dict[str, Any]] = {
     "generator_lr": {"model": "comparison"},
     "generator_replay_weight": {"model": "comparison", "generator": "continual", "n_tasks": 3},
 }
-"""Settings that the default configuration has no use for, with what makes them apply."""
+"""Settings that do not apply to the default configuration, with what makes them apply."""
 
 
 def test_ids_differ_for_each_changed_setting() -> None:
@@ -971,7 +971,7 @@ def test_ids_differ_for_each_changed_setting() -> None:
 @pytest.mark.parametrize(
     ("setting", "config_id"),
     [
-        # a promise since version 0.2.0: changing one of these trains finished sweeps anew
+        # a promise since version 0.2.0: changing one of these retrains finished sweeps
         ({}, "44136fa355b3678a"),
         ({"lr": 2.5, "replay": "none"}, "7f0f8811c25a9b11"),
         ({"model": "comparison"}, "7b5e7f7b11a020f6"),
@@ -1050,7 +1050,7 @@ DEFAULTS_OF_0_2_0: dict[str, Any] = {
 
 
 def test_a_default_that_was_released_stays() -> None:
-    # Ids leave defaults out: another default would give finished sweeps another meaning.
+    # Ids leave out defaults: a changed default would change the meaning of finished sweeps.
     defaults = {name: field.default for name, field in Config.model_fields.items()}
     assert {name: defaults[name] for name in DEFAULTS_OF_0_2_0} == DEFAULTS_OF_0_2_0
 
@@ -1058,7 +1058,7 @@ def test_a_default_that_was_released_stays() -> None:
 def test_only_settings_that_are_not_at_their_defaults_make_an_id() -> None:
     assert Config().canonical == "{}"
     assert Config(lr=2.5, replay="none").canonical == '{"lr":2.5,"replay":"none"}'
-    # What auto stands for is no other setting than auto.
+    # The value that auto stands for gives the same setting as auto.
     assert Config(model="comparison", reduction="sum").canonical == '{"model":"comparison"}'
     assert Config(reduction="mean").canonical == '{"reduction":"mean"}'
 

@@ -1,4 +1,4 @@
-"""Settings held against each other: experiments, what stands for auto, what is refused."""
+"""Combinations of settings: experiments, what auto stands for, what is refused."""
 
 import re
 from pathlib import Path
@@ -214,7 +214,7 @@ NO_CANDIDATES = "space.retrieval: expected cycle, as"
             "space.n_candidates: expected from 10 (mir chooses a batch from them) to "
             "300 (the buffer after task 1), got 301",
         ),
-        (  # rings have the size that they have after the last task
+        (  # rings already have their final size
             f"{MIR}replay: simple, selection: ring, n_replay: 300, n_replay_scope: total, "
             f"n_candidates: 76}}",
             "space.n_candidates: expected from 10 (mir chooses a batch from them) to "
@@ -279,7 +279,7 @@ def test_settings_that_do_not_go_together_are_refused_in_one_line(
         f"{RING}n_replay: 8, n_replay_scope: total}}",
         f"{RING}n_replay: 2}}",
         f"{MLP}space: {{n_replay: 4, n_replay_scope: total}}",
-        f"{MLP}space: {{n_replay: 1, generator: continual}}",  # one generator, drawn anew
+        f"{MLP}space: {{n_replay: 1, generator: continual}}",  # one generator, drawn again
         f"{MLP}space: {{n_replay: 4, generator: continual, labeler: at_generation}}",
         f"{MLP}space: {{n_replay: 1, labeler: at_generation}}",
         f"{MLP}space: {{n_replay: 1, labeler: per_task}}",

@@ -198,8 +198,8 @@ def generator() -> Any:
         ),
         (
             {"space": {"n_replay": optuna.distributions.IntDistribution(1, 9, step=2)}},
-            "space.n_replay: expected steps that begin at a multiple of 2, got Optuna's from 1; "
-            "write {choice: [...]} with the values",
+            "space.n_replay: expected steps that begin at a multiple of 2, got Optuna's "
+            "with lower end 1; write {choice: [...]} with the values",
         ),
         ([1], "expected a dict such as {'space': {'lr': 1e-3}}, got a list"),
         ("vib.yaml", "expected a dict such as {'space': {'lr': 1e-3}}, got 'vib.yaml'"),
@@ -248,7 +248,7 @@ def test_a_refused_file_is_refused_as_a_dict_with_the_same_words() -> None:
     for case in refused_cases().values():
         if case.table not in ("word", "rule", "key") or case.arguments:
             continue
-        if re.match(r"\w+\.yaml: line", case.message):  # no YAML, or a key twice
+        if re.match(r"\w+\.yaml: line", case.message):  # invalid YAML, or a duplicate key
             continue
         raw = parse_yaml(case.content.decode())
         if not isinstance(raw, dict) or "(line" not in case.message:

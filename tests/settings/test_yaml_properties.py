@@ -1,4 +1,4 @@
-"""Whatever a search space holds, loading it ends with a sweep or with one line, and soon."""
+"""Loading any search space quickly gives either a sweep or a one-line error."""
 
 import copy
 import math
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 MAX_CONFIGS = 24
 
-# The same cases in every run: a failure here is found again, and CI does not fail by chance.
+# The same cases in every run, so that failures are reproducible and CI does not fail by chance.
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.load_profile("fixed")
 
@@ -46,7 +46,7 @@ values = st.recursive(
 def outcome(
     content: bytes | str, *overrides: str, max_configs: int = MAX_CONFIGS
 ) -> Sweep | InputError:
-    """Load, and check what every end of loading promises."""
+    """Load a search space, and check the guarantees for success and failure."""
     content = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     try:
         sweep = sweep_from("vib.yaml", content, overrides, max_configs=max_configs)
@@ -107,7 +107,7 @@ NAMES = [name for name in Config.model_fields if name != "seed"]
 
 
 def values_of(name: str) -> st.SearchStrategy[Any]:
-    """Draw values that a setting might take, some of them beyond its limits, and grids."""
+    """Draw possible values of a setting, some of them beyond its limits, and grids."""
     words = words_of(Config.model_fields[name])
     default = Config.model_fields[name].default
     value: st.SearchStrategy[Any] = st.sampled_from([0, 0.5, 1, "1e-4", -1, 1e-3, ".inf"])
@@ -128,14 +128,14 @@ VALUES = {name: values_of(name) for name in NAMES}
 
 @st.composite
 def settings_of(draw: st.DrawFn, names: list[str]) -> dict[str, Any]:
-    """Draw settings, grids among them."""
+    """Draw settings, including grids."""
     chosen = draw(st.lists(st.sampled_from(names), max_size=4, unique=True))
     return {name: draw(VALUES[name]) for name in chosen}
 
 
 @st.composite
 def spaces(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a search space of the right form."""
+    """Draw a search space with the correct structure."""
     raw: dict[str, Any] = {}
     for section in ("data", "training", "divergence"):
         names = [name for name in NAMES if section_of(name) == section]
@@ -160,7 +160,7 @@ def spaces(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def places_in(value: Any) -> list[tuple[Any, Any]]:
-    """List every container of a structure with each of its keys or indices."""
+    """List every container in a structure with each of its keys or indices."""
     keys: list[Any] = []
     if isinstance(value, dict):
         keys = list(value)
@@ -171,7 +171,7 @@ def places_in(value: Any) -> list[tuple[Any, Any]]:
 
 @st.composite
 def mutated(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a search space and drop, rename, retype, copy or splice in it."""
+    """Draw a search space, then drop, rename, retype, copy or splice parts of it."""
     raw = draw(spaces())
     for _ in range(draw(st.integers(1, 3))):
         places = places_in(raw)
@@ -214,7 +214,7 @@ def test_a_search_space_and_its_resolved_form_are_one_sweep() -> None:
         assert [config.id for config in again.configs] == [config.id for config in sweep.configs]
         assert again.resolved == sweep.resolved
         assert (again.max_seconds, again.resources) == (sweep.max_seconds, sweep.resources)
-        # Neither the limit of time nor resources are settings.
+        # Time limits and resources are not settings.
         for key in ("max_seconds", "resources"):
             raw.pop(key, None)
         without = outcome(dump_yaml(raw))
