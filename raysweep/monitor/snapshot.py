@@ -81,7 +81,7 @@ class SweepStatus:
         is_all = snapshot.n_total is not None and snapshot.n_ended >= snapshot.n_total
         is_left = not is_all or snapshot.counts.get(Status.FAILED)
         if is_left and not driver.is_running and last_run.get("command"):
-            notes.append(f"go on with: {resume_command(last_run['command'])}")
+            notes.append(f"continue with: {resume_command(last_run['command'])}")
         return replace(snapshot, notes=notes)
 
     def _load_sweep(self) -> None:

@@ -82,7 +82,7 @@ def tune(
     budget, 4 nothing could run; 130 or 143 after a second ctrl-c or SIGTERM.
     """
     command = (*shlex.split(os.environ.get(COMMAND, _MODULE)), *sys.argv[1:])
-    resume = f"go on with: {resume_command(command)}"
+    resume = f"continue with: {resume_command(command)}"
     signal.signal(signal.SIGTERM, _interrupt)
     code: int
     try:

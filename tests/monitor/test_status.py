@@ -60,21 +60,21 @@ def test_a_running_a_killed_and_a_finished_sweep_are_told_apart(tmp_path: Path) 
         assert f"process {process.pid} on {socket.gethostname()} runs it" in running.stdout
         assert "train_task_1" in running.stdout
         assert "0 of 12 configurations" in running.stdout
-        assert "go on with" not in running.stdout
+        assert "continue with" not in running.stdout
     finally:
         process.kill()
         process.wait()
     killed = status(folder)
     assert f"no driver is running: process {process.pid} on" in killed.stdout
     assert "train_task_1" not in killed.stdout  # what the dead driver's file says is not of now
-    assert "go on with: " in killed.stdout
+    assert "continue with: " in killed.stdout
     assert "raysweep.tune" in killed.stdout
     done = run(write(tmp_path), "--fresh")
     assert done.returncode == 0
     over = status(folder)
     assert "12 of 12 configurations" in over.stdout
     assert "no driver is running; the last one ended" in over.stdout
-    assert "go on with" not in over.stdout
+    assert "continue with" not in over.stdout
     assert not (folder / STATUS_FILE).exists()
 
 

@@ -129,12 +129,12 @@ def test_a_used_up_budget_ends_a_run_in_order_and_the_next_goes_on(tmp_path: Pat
     file = write(tmp_path, SPACE)
     first = run(file, "max_configs=6")
     assert first.returncode == 3, first.stderr + first.stdout
-    assert "max_configs 6 reached: 18 configurations are missing; go on with: " in first.stdout
+    assert "max_configs 6 reached: 18 configurations are missing; continue with: " in first.stdout
     assert len(read_trials(tmp_path / "results" / "small")) == 6
     second = run(file, "time_budget=0.1s")
     assert second.returncode == 3, second.stderr + second.stdout
     assert "time_budget of 0 s used up before a configuration ended; give more" in second.stdout
-    assert "set a smaller pack: 18 configurations are missing; go on with: " in second.stdout
+    assert "set a smaller pack: 18 configurations are missing; continue with: " in second.stdout
     assert len(read_trials(tmp_path / "results" / "small")) == 6
 
 
