@@ -257,7 +257,7 @@ def test_a_cell_that_is_interrupted_continues_when_it_is_run_again(tmp_path: Pat
         client.execute_cell(last, 2)
     assert [o.output_type for o in rerun.outputs] == ["display_data", "execute_result"]
     progress, result = rerun.outputs
-    assert "of them go on where the last run stopped" in progress["data"]["text/plain"]
+    assert "of them continue where the last run stopped" in progress["data"]["text/plain"]
     assert (
         "12/12 done" in progress["data"]["text/plain"] and "<pre" in progress["data"]["text/html"]
     )

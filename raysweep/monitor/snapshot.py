@@ -75,7 +75,7 @@ class SweepStatus:
         snapshot = self._counted(trials, driver, last_run)
         notes = [_who(driver, last_run), *_errors(trials), *self._doubts]
         if n_others:
-            notes.append(f"{n_others} more rows are of earlier versions of the search space")
+            notes.append(f"{n_others} more rows are from earlier versions of the search space")
         if driver.is_running and driver.report and driver.report.dashboard:
             notes.append(f"Ray's dashboard: {driver.report.dashboard}")
         is_all = snapshot.n_total is not None and snapshot.n_ended >= snapshot.n_total

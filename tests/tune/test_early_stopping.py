@@ -144,6 +144,6 @@ def test_a_dry_run_names_the_rule_and_the_budget(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rule = "asha: metric average_accuracy, grace_period 2, reduction_factor 2"
     assert f"early stopping  {rule}\n" in done.stdout
-    limits = "of a run: 1 h 30 min of wall time, 7 configurations, 2 GPU-hours"
+    limits = "per run: 1 h 30 min of wall time, 7 configurations, 2 GPU-hours"
     assert f"budget          {limits}\n" in done.stdout
-    assert "rows to come: 7 of trials" in done.stdout
+    assert "expected rows: 7 of trials" in done.stdout
