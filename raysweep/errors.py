@@ -1,16 +1,16 @@
-"""Errors that a user can mend: each says in one line what is wrong and what to do."""
+"""Errors that a user can fix: each message is one line on what is wrong and what to do."""
 
 
 class RaysweepError(Exception):
-    """The base class of all errors that raysweep raises on purpose."""
+    """Base class of all errors that raysweep raises on purpose."""
 
 
 class InputError(RaysweepError):
-    """Say in one line what a user got wrong and what to do; the command line exits with 2.
+    """A user's mistake: one line on what is wrong and what to do; the command exits with 2.
 
-    ``place`` is the path of what is wrong in a search space (``space.lr.grid_search[2]``), by
-    which ``load_sweep`` finds its line and column; where none is given it is what stands before
-    the message's first colon. ``is_key`` tells that the key is wrong there, not its value.
+    ``place`` is the path of the mistake in a search space (``space.lr.grid_search[2]``), from which
+    ``load_sweep`` finds its line and column; by default it is the text before the message's first
+    colon. ``is_key`` means that the key is wrong there, not its value.
     """
 
     def __init__(self, message: str, place: str = "", *, is_key: bool = False) -> None:
@@ -20,11 +20,11 @@ class InputError(RaysweepError):
 
 
 class NothingRunsError(RaysweepError):
-    """Say in one line why no configuration can run; the command line exits with 4."""
+    """No configuration can run: one line on why; the command exits with 4."""
 
 
 class SweepStoppedError(RaysweepError):
-    """Say in one line what stopped a sweep early; rows that were written are kept.
+    """Something stopped a sweep early: one line on what it was; rows already written are kept.
 
-    The command line exits with 1 or 3 instead, see its exit codes.
+    The command exits with 1 or 3 instead, see its exit codes.
     """

@@ -3,7 +3,7 @@
     from raysweep.results import read_trials
     trials = read_trials("results/vib")
 
-The readers see every row that was acknowledged, each key once.
+The readers return every acknowledged row, each key once.
 """
 
 from raysweep.errors import InputError

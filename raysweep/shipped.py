@@ -1,4 +1,4 @@
-"""The search spaces that raysweep ships: what there is, and how a command finds one by its name."""
+"""The search spaces that come with raysweep: list them, and find or copy one by its name."""
 
 import re
 import sys
@@ -10,17 +10,17 @@ from raysweep.user_text.values import near
 _PACKAGE = Path(__file__).parent
 _SUFFIX = ".yaml"
 _SCHEMA = "schema.json"
-"""Lies beside the search spaces: their first line names it, and editors check them by it."""
+"""Schema beside the search spaces: their first line names it, and editors check them with it."""
 
 
 def shipped_folder() -> Path:
-    """Return the folder of the search spaces: in an installed package, or at a checkout's root."""
+    """Return the folder of the search spaces, in an installed package or at a checkout's root."""
     inside = _PACKAGE / "search_spaces"
     return inside if inside.is_dir() else _PACKAGE.parent / "search_spaces"
 
 
 def shipped_names() -> list[str]:
-    """Return the names of the search spaces that are shipped, in alphabetical order."""
+    """Return the names of the shipped search spaces in alphabetical order."""
     return sorted(file.stem for file in shipped_folder().glob(f"*{_SUFFIX}"))
 
 
@@ -37,7 +37,7 @@ def summary_of(name: str) -> str:
 
 
 def shipped_file(name: str) -> Path:
-    """Return the file of a shipped search space; raise ``InputError`` for a name that is none."""
+    """Return the file of a shipped search space; raise ``InputError`` for an unknown name."""
     names = shipped_names()
     if name.removesuffix(_SUFFIX) not in names:
         raise InputError(
@@ -50,8 +50,8 @@ def shipped_file(name: str) -> Path:
 def copy_space(name: str, target: Path | None = None) -> list[Path]:
     """Copy a shipped search space to a file or into a folder; return the files that were written.
 
-    The schema that the search space's first line names is put beside it unless it is there. No file
-    is overwritten: raises ``InputError`` if the target exists.
+    The schema named in the search space's first line is copied with it unless it is already there.
+    No file is overwritten: raises ``InputError`` if the target exists.
     """
     source = shipped_file(name)
     target = target or Path(source.name)
@@ -62,8 +62,8 @@ def copy_space(name: str, target: Path | None = None) -> list[Path]:
             file.write(source.read_bytes())
     except FileExistsError:
         raise InputError(
-            f"{target}: expected the name of a new file, found one there, which stays as it is; "
-            f"name another: raysweep spaces {source.stem} FILE"
+            f"{target}: expected the name of a new file, got an existing file, which is unchanged; "
+            f"choose another name: raysweep spaces {source.stem} FILE"
         ) from None
     schema = target.with_name(_SCHEMA)
     if schema.exists():
@@ -73,12 +73,12 @@ def copy_space(name: str, target: Path | None = None) -> list[Path]:
 
 
 def find_space(file: Path, *, is_quiet: bool = False) -> Path:
-    """Return the search-space file that a command means by FILE.
+    """Return the search-space file that a command's FILE stands for.
 
-    ``vib`` is the file of that name, else ``vib.yaml``, else the search space ``vib`` that raysweep
-    ships, which is said in one line on stderr unless ``is_quiet``. Anything that is not a bare name
+    ``vib`` is the file of that name, else ``vib.yaml``, else the shipped search space ``vib``,
+    which is noted in one line on stderr unless ``is_quiet``. Anything that is not a bare name
     (``vib.yaml``, ``spaces/vib``) is returned as it is, whether it exists or not. Raises
-    ``InputError`` for a bare name that is none of these.
+    ``InputError`` for a bare name that matches none of these.
     """
     if file.is_file() or file.name != str(file) or file.suffix:
         return file
@@ -89,12 +89,12 @@ def find_space(file: Path, *, is_quiet: bool = False) -> Path:
     if file.name not in names:
         here = sorted(path.stem for path in Path().glob(f"*{_SUFFIX}"))
         raise InputError(
-            f"{file}: expected a search-space file, or the name of one that is shipped, found "
-            f"neither{near(file.name, [*names, *here])}; `raysweep spaces` lists those"
+            f"{file}: expected a search-space file or the name of a shipped one, found "
+            f"neither{near(file.name, [*names, *here])}; `raysweep spaces` lists the shipped ones"
         )
     if not is_quiet:
         print(
-            f"{file}: the search space that raysweep ships (to change it, copy it here: "
+            f"{file}: using the search space shipped with raysweep (to change it, copy it here: "
             f"raysweep spaces {file})",
             file=sys.stderr,
         )

@@ -54,7 +54,7 @@ def test_importing_the_package_imports_nothing_large() -> None:
         (SPACE, {"refuse_above": 5}, "cut the grid or raise refuse_above"),
         (SMALL.replace("lr: 1e-3", "lr: fast"), {}, "line 10, column 7"),
         ("no_such.yaml", {}, "no_such.yaml: expected a search-space file, found none"),
-        ("no_such_space", {}, "no_such_space: expected a search-space file, or the name"),
+        ("no_such_space", {}, "no_such_space: expected a search-space file or the name"),
         (3, {}, "search space: expected a file, the name of a shipped search space, YAML text"),
     ],
 )
