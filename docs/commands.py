@@ -29,10 +29,10 @@ COMMANDS = {
 _EXIT_CODES = {
     ExitCode.ENDED: "Every configuration has ended; diverged and stopped early count.",
     ExitCode.SOME_FAILED: "Some configurations failed.",
-    ExitCode.BAD_INPUT: "The file or the command line is wrong: one line says what to mend.",
-    ExitCode.INTERRUPTED: "Interrupted, or a budget is used up: the message has the command that "
-    "goes on.",
-    ExitCode.NOTHING_RAN: "Nothing could run: one line says why.",
+    ExitCode.BAD_INPUT: "The file or the command line is wrong: one line explains what to fix.",
+    ExitCode.INTERRUPTED: "Interrupted, or a budget is used up: the message has the command to "
+    "continue with.",
+    ExitCode.NOTHING_RAN: "Nothing could run: one line explains why.",
 }
 _PLACEHOLDERS = {int: "N", float: "X", str: "TEXT", "Path": "PATH"}
 _SCRIPTS_BEGIN = "raysweep.analysis."
