@@ -1,4 +1,4 @@
-"""Running search spaces from Python: what ``import raysweep`` gives."""
+"""Run search spaces from Python: the functions of ``import raysweep``."""
 
 import re
 import warnings
@@ -28,7 +28,7 @@ _OPTIONS = [
     *("without_token", "refuse_above", "data_folder", "verbose", "quiet"),
 ]
 _NAMES = {"data": "data_folder", "max-configs": "refuse_above"}
-"""Options of the command that are called otherwise here: these are keys of a search space."""
+"""Options of the command with another name here, where theirs are keys of a search space."""
 _SAME_CALL = "run the same call again to continue"
 
 
@@ -49,24 +49,24 @@ def run(
     quiet: bool = False,
     **changes: Any,
 ) -> SweepResults:
-    """Train what is missing of a search space on Ray, and return its results.
+    """Train what a search space still lacks on Ray, and return its results.
 
     Every configuration is trained exactly once: the same call again trains only what is missing,
-    and continues packs that were interrupted. Progress is shown in the notebook's cell or on
+    and resumes packs that were interrupted. Progress is shown in the notebook's cell or on
     stderr. Ray is shut down at the end, unless this process was already using it.
 
     Args:
         search_space: A YAML file, the name of a shipped search space such as ``"vib"``, YAML text
             (with line breaks), or a dict of the same form.
-        results: Folder of all sweeps, or an address in an object store (``s3://BUCKET/sweeps``).
+        results: Folder of all sweeps, or a URL in an object store (``s3://BUCKET/sweeps``).
         name: Name of this sweep's folder; by default the file's name, ``"sweep"`` for a dict.
         fresh: Start over. Earlier results are moved aside, not deleted.
         limit: Train at most this many configurations now.
         address: Ray cluster to join (``HOST:PORT`` or ``"auto"``); by default ``RAY_ADDRESS``,
-            else the Ray that this process uses, else one is started on this machine.
+            else the Ray that this process already uses, else a new one on this machine.
         wait_for_nodes: Start once this many nodes can run a pack.
-        wait_s: Seconds to wait for them.
-        without_token: Allow a Ray cluster on which anyone may run code.
+        wait_s: Wait at most this many seconds for them.
+        without_token: Allow a Ray cluster on which anyone can run code.
         refuse_above: Refuse search spaces with more configurations than this.
         data_folder: Folder of the data sets; by default ``RAYSWEEP_DATA``, else ``"data"``.
         verbose: Show more.
@@ -76,12 +76,12 @@ def run(
 
     Returns:
         The results so far. Configurations that diverged or failed are rows
-        (``SweepResults.failed``), not exceptions; a ``UserWarning`` tells that some failed, or
+        (``SweepResults.failed``), not exceptions; a ``UserWarning`` reports that some failed, or
         that ``limit`` or a budget left some for later.
 
     Raises:
         InputError: A mistake that you can correct, in one line.
-        NothingRunsError: No configuration could run, such as a cluster without room for one.
+        NothingRunsError: No configuration could run, for instance because the cluster has no room.
         SweepStoppedError: Something stopped the sweep early. What was written is kept.
         KeyboardInterrupt: You interrupted it (a notebook's stop button, ctrl-c). What was written
             is kept, and the same call continues.
@@ -125,7 +125,7 @@ def plan(
     measure: bool = True,
     **changes: Any,
 ) -> SweepPlan:
-    """Return what ``run`` would do with the same arguments; nothing is trained or written.
+    """Return what ``run`` would do with the same arguments, without doing it.
 
     Args:
         search_space: As for ``run``.
@@ -135,7 +135,7 @@ def plan(
         limit: As for ``run``.
         refuse_above: As for ``run``.
         data_folder: As for ``run``. Nothing is downloaded.
-        measure: Train a few steps of each shape, a minute at most, to estimate the time.
+        measure: Train a few steps of each shape, for at most a minute, to estimate the time.
         **changes: As for ``run``.
 
     Raises:
@@ -159,10 +159,10 @@ def plan(
 def load(
     folder: str | PathLike[str], *, data_folder: str | PathLike[str] | None = None
 ) -> SweepResults:
-    """Return the results of a sweep by its folder, finished or not, also while it runs.
+    """Return the results of the sweep in a folder: finished, interrupted or running.
 
     Args:
-        folder: The sweep's folder, such as ``"results/vib"``, or its address in an object store.
+        folder: The sweep's folder, such as ``"results/vib"``, or its URL in an object store.
         data_folder: Folder of the data sets, for images in the report.
 
     Raises:
@@ -208,7 +208,7 @@ def _asked(
         is_without_token=without_token,
         data=_path(data_folder),
         verbosity=verbosity,
-        # The search space as resolved: what the call was may not fit on a command line.
+        # The resolved search space: the call itself may not fit on a command line.
         command=("raysweep", "run", str(file), "--name", name, "--results", str(place)),
         resume=_SAME_CALL,
     )
@@ -216,7 +216,7 @@ def _asked(
 
 
 def _read(search_space: SearchSpace, overrides: list[str], refuse_above: int) -> tuple[Sweep, str]:
-    """Return a search space, and the name of its sweep if none is given."""
+    """Return a search space, and the default name of its sweep."""
     if isinstance(search_space, Mapping):
         return sweep_of("search space", search_space, overrides, max_configs=refuse_above), "sweep"
     if isinstance(search_space, str) and "\n" in search_space:
@@ -232,7 +232,7 @@ def _read(search_space: SearchSpace, overrides: list[str], refuse_above: int) ->
 
 
 def _overrides(changes: Mapping[str, Any]) -> list[str]:
-    """Write changes of a search space as the command line does: ``space.lr=1e-3``."""
+    """Write changes to a search space in the command line's form: ``space.lr=1e-3``."""
     for key, value in changes.items():
         if key not in TOP_KEYS:
             hint = near(key, [*TOP_KEYS, *_OPTIONS])
@@ -266,7 +266,7 @@ def _path(folder: str | PathLike[str] | None) -> Path | None:
 
 @contextmanager
 def _in_python_words() -> Iterator[None]:
-    """Name arguments where a message names options: ``--data`` is ``data_folder`` here."""
+    """Replace options by arguments in messages: ``--data`` is ``data_folder`` here."""
     try:
         yield
     except RaysweepError as error:

@@ -1,7 +1,7 @@
 """The command ``raysweep``: sweeps, their status, the scripts and the shipped search spaces.
 
-Each sub-command is the command line of another module, which is loaded only when it is asked for:
-torch, Ray and pandas take seconds.
+Each sub-command is the command line of another module, imported only when it is used: torch, Ray
+and pandas take seconds to import.
 """
 
 import os
@@ -20,36 +20,36 @@ from raysweep.errors import InputError
 from raysweep.user_text.values import near
 
 SCRIPTS = {
-    "report": "Write one HTML file with all that a sweep found; it needs no network to open.",
+    "report": "Write a report of a sweep: one self-contained HTML file that opens offline.",
     "leaderboard": "Rank the settings of one or several sweeps by a metric, by mean over seeds.",
     "heatmap": "Draw a metric over two settings, faceted by others.",
     "tradeoff": "Draw metrics against each other: with the Pareto front, or with a fitted line.",
     "curves": "Draw learning curves with bands over seeds, or the accuracy matrix.",
-    "importance": "Say which settings matter for a metric: permutation importance of a random "
+    "importance": "Show which settings matter for a metric: permutation importance of a random "
     "forest.",
-    "compare": "Compare two sweeps: settings that differ, and a metric where the other settings "
-    "are the same.",
+    "compare": "Compare two sweeps: settings that differ, and a metric where all other settings "
+    "are equal.",
     "samples": "Show the replayed images of configurations with their labels, and reconstructions.",
     "stability": "Map where training diverges: over the learning rate and the betas, or any other "
     "settings.",
 }
-"""Modules of ``raysweep.analysis`` with the first sentence of each, which a test holds equal."""
+"""Modules of ``raysweep.analysis``, each with its first sentence (a test checks that)."""
 _OTHERS = {
     "run": "Train every configuration of a search space on Ray and write Parquet tables.",
     "status": "Show how far a sweep is, while it runs or afterwards; needs no more than its "
     "folder.",
-    "spaces": "List the search spaces that are shipped, or copy one here.",
+    "spaces": "List the search spaces that come with raysweep, or copy one here.",
 }
 COMMANDS = {
     **{name: _OTHERS[name] for name in ("run", "status")},
     **SCRIPTS,
     "spaces": _OTHERS["spaces"],
 }
-"""Every sub-command with what it does, in the order of the help."""
+"""Every sub-command with its summary, in the order of the help."""
 
 
 def main() -> None:
-    """Run the command that the arguments name; exit with 2 if they name none."""
+    """Run the command named by the arguments; exit with 2 if they name none."""
     name, *rest = sys.argv[1:] or [""]
     if name in ("", "-h", "--help", "help"):
         print(_help())
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def _function_of(name: str, called_as: str) -> Callable[[], None]:
-    """Import what a sub-command needs; return the function that runs it."""
+    """Import a sub-command's module; return the function that runs it."""
     if name == "spaces":
         return lambda: _run_spaces(called_as)
     if name == "run":
@@ -86,7 +86,7 @@ def _function_of(name: str, called_as: str) -> Callable[[], None]:
 
 
 def _called_as() -> str:
-    """Return how a shell finds this command: messages name commands that can be pasted."""
+    """Return this command as a shell finds it, so that messages name commands to paste."""
     if getattr(sys.modules["__main__"], "__package__", None) == "raysweep":
         return "python -m raysweep"
     found = shutil.which("raysweep")
@@ -106,7 +106,7 @@ def _help() -> str:
             "",
             *lines,
             "",
-            "raysweep COMMAND --help explains a command; raysweep --version says which this is.",
+            "raysweep COMMAND --help explains a command; raysweep --version prints the version.",
         )
     )
 
@@ -128,9 +128,9 @@ def spaces(
         typer.Argument(metavar="[FILE]", help="File or folder to copy it to (default: here)."),
     ] = None,
 ) -> None:
-    """List the search spaces that are shipped, or copy one here.
+    """List the search spaces that come with raysweep, or copy one here.
 
-    ``raysweep run NAME`` runs one as it is. A file that exists is never overwritten.
+    ``raysweep run NAME`` runs one as it is. Existing files are never overwritten.
     """
     if name is None:
         names = shipped.shipped_names()

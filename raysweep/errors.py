@@ -5,14 +5,14 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 MOST_SHOWN = 10
-"""So many mistakes of one input are shown at most."""
+"""At most this many mistakes of one input are shown."""
 _MOST_KEPT = 100
-"""A list of 200,000 wrong numbers is not checked to its end: looking for words near each of them
-takes minutes."""
+"""Checking stops after this many: the search for similar words would take minutes for a list of
+200,000 wrong numbers."""
 
 
 class RaysweepError(Exception):
-    """The base class of all errors that raysweep raises on purpose."""
+    """Base class of all errors that raysweep raises on purpose."""
 
 
 class InputError(RaysweepError):
@@ -30,15 +30,15 @@ class InputError(RaysweepError):
 
     @property
     def mistakes(self) -> tuple["InputError", ...]:
-        """What is wrong, each in one line: this error, or the several that it stands for."""
+        """The mistakes, each with a message of one line: this error, or those it combines."""
         return (self,)
 
 
 class CombinedInputError(InputError):
-    """Several mistakes of one input: a line that counts them and an indented line for each.
+    """Several mistakes of one input: a line with their number, and an indented line for each.
 
-    ``source`` is the name of the input. Those after the first ten are counted only; ``has_more``
-    tells that nobody looked for all.
+    ``source`` is the name of the input. The first ten are shown, the others counted; ``has_more``
+    means that checking stopped before the end.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class CombinedInputError(InputError):
     ) -> None:
         least = "at least " if has_more else ""
         head = f"{source}: " if source else ""
-        # Under the name of the input no line repeats it.
+        # The first line names the input; the others do not repeat it.
         lines = [str(mistake).removeprefix(head) for mistake in mistakes[:MOST_SHOWN]]
         if len(mistakes) > MOST_SHOWN:
             lines.append(f"and {least}{len(mistakes) - MOST_SHOWN} more")
@@ -54,25 +54,25 @@ class CombinedInputError(InputError):
         self._mistakes, self._source, self.has_more = tuple(mistakes), source, has_more
 
     def __reduce__(self) -> tuple[type, tuple[tuple[InputError, ...], str, bool]]:
-        """Return what makes an equal error in another process."""
+        """Support pickling."""
         return (CombinedInputError, (self._mistakes, self._source, self.has_more))
 
     @property
     def mistakes(self) -> tuple[InputError, ...]:
-        """What is wrong, each in one line."""
+        """The mistakes, each with a message of one line."""
         return self._mistakes
 
 
 def together(
     mistakes: Sequence[InputError], source: str = "", has_more: bool = False
 ) -> InputError:
-    """Return one error for all mistakes, each named once; a single one stays as it is."""
+    """Combine mistakes into one error, without duplicates; a single one is returned unchanged."""
     distinct = tuple({str(mistake): mistake for mistake in mistakes}.values())
     return distinct[0] if len(distinct) == 1 else CombinedInputError(distinct, source, has_more)
 
 
 def all_of(checks: Iterable[Callable[[], _T]]) -> list[_T]:
-    """Return what each check returns; raise the mistakes of all of them as one ``InputError``."""
+    """Run all checks and return their results; raise all their mistakes as one ``InputError``."""
     results: list[_T] = []
     mistakes: list[InputError] = []
     has_more = False
@@ -91,7 +91,7 @@ def all_of(checks: Iterable[Callable[[], _T]]) -> list[_T]:
 
 
 def checked(checks: Mapping[str, Callable[[], Any]]) -> dict[str, Any]:
-    """Return what each of some named checks returns; as ``all_of``."""
+    """Run named checks like ``all_of``, and return their results by name."""
     return dict(zip(checks, all_of(checks.values()), strict=True))
 
 
@@ -100,7 +100,7 @@ class NothingRunsError(RaysweepError):
 
 
 class SweepStoppedError(RaysweepError):
-    """Say in one line what stopped a sweep early; rows that were written are kept.
+    """Something stopped a sweep early: one line on what it was; rows already written are kept.
 
-    The command line exits with 1 or 3 instead, see its exit codes.
+    The command exits with 1 or 3 instead, see its exit codes.
     """

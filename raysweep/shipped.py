@@ -62,8 +62,8 @@ def copy_space(name: str, target: Path | None = None) -> list[Path]:
             file.write(source.read_bytes())
     except FileExistsError:
         raise InputError(
-            f"{target}: expected the name of a new file, found one there, which stays as it is; "
-            f"name another: raysweep spaces {source.stem} FILE"
+            f"{target}: expected the name of a new file, got an existing file, which is unchanged; "
+            f"choose another name: raysweep spaces {source.stem} FILE"
         ) from None
     schema = target.with_name(_SCHEMA)
     if schema.exists():
@@ -89,12 +89,12 @@ def find_space(file: Path, *, is_quiet: bool = False) -> Path:
     if file.name not in names:
         here = sorted(path.stem for path in Path().glob(f"*{_SUFFIX}"))
         raise InputError(
-            f"{file}: expected a search-space file, or the name of one that is shipped, found "
-            f"neither{near(file.name, [*names, *here])}; `raysweep spaces` lists those"
+            f"{file}: expected a search-space file or the name of a shipped one, found "
+            f"neither{near(file.name, [*names, *here])}; `raysweep spaces` lists the shipped ones"
         )
     if not is_quiet:
         print(
-            f"{file}: the search space that raysweep ships (to change it, copy it here: "
+            f"{file}: using the search space shipped with raysweep (to change it, copy it here: "
             f"raysweep spaces {file})",
             file=sys.stderr,
         )

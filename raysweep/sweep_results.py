@@ -24,12 +24,11 @@ _SHOWN = 5
 
 
 class SweepResults:
-    """The results of a sweep: finished, interrupted, or running at this moment.
+    """The results of a sweep: finished, interrupted or running.
 
-    Tables are read from the folder whenever they are asked for, so they grow while the sweep runs;
-    keep one in a variable to work on it. They hold the configurations of the search space as it
-    was last run: rows of earlier versions of it are left out (``raysweep.results.read_trials``
-    returns all).
+    Each access to a table reads it from the folder, so tables grow while the sweep runs; keep one
+    in a variable to work on it. They hold the configurations of the search space as it was last
+    run, without rows from earlier versions (``raysweep.results.read_trials`` returns all).
 
     Examples:
         >>> sweep = raysweep.load("results/small")
@@ -49,7 +48,7 @@ class SweepResults:
 
     @property
     def folder(self) -> Path | str:
-        """The sweep's folder: a path, or an address in an object store."""
+        """The sweep's folder: a path, or a URL in an object store."""
         return self._location.local or str(self._location)
 
     @property
@@ -71,14 +70,14 @@ class SweepResults:
     def failed(self) -> pd.DataFrame:
         """The rows of ``trials`` that failed, with the reason in ``error``.
 
-        Diverged configurations did not fail; the next run trains failed ones again.
+        Diverged configurations did not fail. The next run retries failed ones.
         """
         trials = self.trials
         return trials[trials["status"] == Status.FAILED].reset_index(drop=True)
 
     @property
     def status(self) -> Snapshot:
-        """How far the sweep is; ``print(sweep.status)`` shows what ``raysweep status`` does."""
+        """The sweep's progress; ``print(sweep.status)`` shows what ``raysweep status`` does."""
         return SweepStatus.at(self._location).snapshot()
 
     def leaderboard(
@@ -89,12 +88,12 @@ class SweepResults:
         mode: str | Sequence[str] | None = None,
         where: str | None = None,
     ) -> pd.DataFrame:
-        """Rank settings by their mean over seeds; of several metrics, return the Pareto front.
+        """Rank settings by their mean over seeds; for several metrics, return the Pareto front.
 
         Args:
             metric: A metric of ``trials``, or several.
-            n: The most rows to return.
-            mode: ``"max"`` or ``"min"`` for each metric; by default as is usual for it.
+            n: Largest number of rows to return.
+            mode: ``"max"`` or ``"min"`` for each metric; by default its usual mode.
             where: Only rows that meet a condition in pandas' query syntax: ``"lr < 0.1"``.
 
         Returns:
@@ -118,12 +117,12 @@ class SweepResults:
         n_samples: int = 3,
         where: str | None = None,
     ) -> Path:
-        """Write a report: one HTML file that needs no network.
+        """Write a report: one self-contained HTML file.
 
         Args:
             file: File to write; by default ``NAME.html`` in the current folder.
-            metric: The metric that it begins with.
-            n_samples: How many of the best configurations to show replayed images of.
+            metric: The metric to show first.
+            n_samples: Show replayed images of this many of the best configurations.
             where: Only rows that meet a condition in pandas' query syntax.
 
         Returns:
@@ -155,7 +154,7 @@ class SweepResults:
         return head + best.to_html(index=False, float_format="{:.4g}".format, na_rep=NULL_TEXT)
 
     def _sweep(self) -> Sweep:
-        """Return the search space that was last run."""
+        """Return the search space as last run."""
         file = self._location / "sweep.yaml"
         try:
             content = file.read_bytes()

@@ -54,7 +54,7 @@ def test_importing_the_package_imports_nothing_large() -> None:
         (SPACE, {"refuse_above": 5}, "cut the grid or raise refuse_above"),
         (SMALL.replace("lr: 1e-3", "lr: fast"), {}, "line 10, column 7"),
         ("no_such.yaml", {}, "no_such.yaml: expected a search-space file, found none"),
-        ("no_such_space", {}, "no_such_space: expected a search-space file, or the name"),
+        ("no_such_space", {}, "no_such_space: expected a search-space file or the name"),
         (3, {}, "search space: expected a file, the name of a shipped search space, YAML text"),
     ],
 )
@@ -257,7 +257,7 @@ def test_a_cell_that_is_interrupted_continues_when_it_is_run_again(tmp_path: Pat
         client.execute_cell(last, 2)
     assert [o.output_type for o in rerun.outputs] == ["display_data", "execute_result"]
     progress, result = rerun.outputs
-    assert "of them go on where the last run stopped" in progress["data"]["text/plain"]
+    assert "of them continue where the last run stopped" in progress["data"]["text/plain"]
     assert (
         "12/12 done" in progress["data"]["text/plain"] and "<pre" in progress["data"]["text/html"]
     )

@@ -81,7 +81,10 @@ def test_version_is_the_package_s_and_the_citation_s(tmp_path: Path) -> None:
         (["vib"], "(did you mean raysweep run vib?)"),
         (["qqq"], f"'qqq'; known: {', '.join(COMMANDS)}"),
         (["spaces", "vip"], "'vip' (did you mean vib?); `raysweep spaces` lists them"),
-        (["run", "vibb"], "found neither (did you mean vib?); `raysweep spaces` lists those"),
+        (
+            ["run", "vibb"],
+            "found neither (did you mean vib?); `raysweep spaces` lists the shipped ones",
+        ),
         (["leaderboard", "nowhere"], "`raysweep run FILE` makes one"),
     ],
 )
@@ -141,7 +144,7 @@ def test_a_copy_overwrites_nothing(tmp_path: Path) -> None:
         (tmp_path / name).write_text("mine")
     done = raysweep_command("spaces", "vib", cwd=tmp_path)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
-    assert "stays as it is; name another: raysweep spaces vib FILE" in done.stderr
+    assert "which is unchanged; choose another name: raysweep spaces vib FILE" in done.stderr
     assert raysweep_command("spaces", "vib", "mine.yaml", cwd=tmp_path).returncode == 0
     (tmp_path / "deeper").mkdir()
     assert shipped.copy_space("vib", tmp_path / "deeper")[0] == tmp_path / "deeper" / "vib.yaml"

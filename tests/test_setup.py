@@ -102,7 +102,7 @@ def test_pip_takes_over_where_uv_is_missing_or_fails_and_says_so(
     done = setup(**environment)
     assert done.returncode == 0
     assert setup.installs[-1] == "python .[dev]"
-    assert sum("pip takes over" in line for line in done.stderr.splitlines()) == 1
+    assert sum("using pip" in line for line in done.stderr.splitlines()) == 1
     assert setup(**environment).returncode == 0 and setup.installs == []
 
 

@@ -225,7 +225,7 @@ def test_a_run_that_is_cut_short_says_how_the_command_goes_on(installed: Install
     words = ["raysweep", "run", "vib", *SMALL, "--name", "cut", "--limit", "1"]
     done = installed(*words)
     assert done.returncode == 3, done.stdout + done.stderr
-    assert "go on with: raysweep run vib " in done.stdout
+    assert "continue with: raysweep run vib " in done.stdout
     by_path = installed(str(installed.bin / "raysweep"), "run", "vib", *SMALL, "--name", "cut")
     assert by_path.returncode == 0, by_path.stderr
     shutil.rmtree(installed.here / "results" / "cut")

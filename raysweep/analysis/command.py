@@ -1,4 +1,4 @@
-"""What the scripts here have in common on the command line."""
+"""Command-line options and functions that the scripts here share."""
 
 import sys
 from collections.abc import Callable
@@ -28,7 +28,7 @@ TableFormat = Annotated[str | None, typer.Option("--format", help=", ".join(TABL
 
 
 def run(script: Callable[..., None], called_as: str | None = None) -> None:
-    """Run a script's function as its command line; a user's mistake is one line and exit code 2.
+    """Run a script's function as a command; a user's mistake gives one line and exit code 2.
 
     ``called_as`` is the name that its help shows.
     """
@@ -46,7 +46,7 @@ def run(script: Callable[..., None], called_as: str | None = None) -> None:
 
 
 def chosen_format(given: str | None, out: Path | None, known: tuple[str, ...]) -> str:
-    """Return the format asked for, else the one that the file's name ends with, else the first."""
+    """Return the given format, else that of the file's extension, else the first known one."""
     name = given or (out.suffix.removeprefix(".") if out and out.suffix else known[0])
     name = {"txt": "text", "md": "markdown"}.get(name, name)
     if name not in known:
@@ -56,7 +56,7 @@ def chosen_format(given: str | None, out: Path | None, known: tuple[str, ...]) -
 
 
 def write(content: str | bytes, out: Path) -> None:
-    """Write a file and say so; its folder is made."""
+    """Write a file, creating its folder if needed, and print its name."""
     out.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(content, str):
         content = content.encode()
@@ -86,7 +86,7 @@ def give_table(
 
 
 def _with_whole_numbers(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give whole settings the type that has nulls: pandas reads them as floats where some are."""
+    """Convert integer settings to a type with nulls: pandas reads those with nulls as floats."""
     columns = {name: setting_of(str(name)) for name in frame if frame[name].dtype.kind == "f"}
     return frame.astype(
         {name: "Int64" for name, column in columns.items() if column and column.is_whole}

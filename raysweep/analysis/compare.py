@@ -1,15 +1,16 @@
-"""Compare two sweeps: settings that differ, and a metric where the other settings are the same.
+"""Compare two sweeps: settings that differ, and a metric where all other settings are equal.
 
     raysweep compare results/first results/second [--metric forgetting] [--by replay]
         [--ignore SETTING] [--where "lr < 0.1"] [--format csv] [--out table.csv]
 
-Rows are paired that have the same settings and seed, but for settings that are constant in each
-sweep and differ between them (and those of --ignore). Differences are the second minus the first,
-of pairs that finished in both; ci95 is the half-width of Student's 95 % interval of their mean. It
-takes pairs as independent: those of one seed share data and first weights. Configurations with one
-id in both sweeps should have the same numbers; where they have not it says so.
+Rows with the same settings and seed are paired, except for settings that are constant in each sweep
+and differ between them (and those of --ignore). Differences are the second minus the first, of
+pairs that finished in both; ci95 is the half-width of Student's 95 % interval of their mean. It
+assumes that pairs are independent, although pairs of one seed share data and initial weights.
+Configurations with the same id in both sweeps should have the same numbers; a warning reports those
+that do not.
 
-As text all is shown; csv, json and markdown have the table of differences only.
+The text format shows everything; csv, json and markdown have the table of differences only.
 """
 
 from collections.abc import Sequence
@@ -32,7 +33,7 @@ from raysweep.user_text.values import show_value
 
 _SEED = f"{SETTING}seed"
 _CIRCUMSTANCES = ("duration_s", "n_stored_stages", "attempt")
-"""Numbers that may differ where a configuration is run again."""
+"""Numbers that may differ when a configuration is run again."""
 _MOST_VALUES = 6
 
 
@@ -42,7 +43,7 @@ class Pairs:
 
     ``rows`` has the settings of the first, ``config_id``, ``status`` and the metric as
     ``first`` and ``second`` (null unless finished), and ``difference``. ``keys`` are the settings
-    that were held the same; ``n_only_first`` and ``n_only_second`` count rows without a partner.
+    that are equal in a pair; ``n_only_first`` and ``n_only_second`` count rows without a partner.
     """
 
     rows: pd.DataFrame
@@ -52,10 +53,10 @@ class Pairs:
 
 
 def settings_that_differ(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """List settings whose values are not the same in two tables ``trials``.
+    """List settings whose values differ between two tables ``trials``.
 
-    Gives ``setting``, the values ``first`` and ``second`` (lists), and ``is_constant``: whether
-    each table has one value.
+    Columns: ``setting``, the values ``first`` and ``second`` (lists), and ``is_constant``: whether
+    each table has only one value.
     """
     rows = []
     for column in first.columns:
@@ -72,8 +73,8 @@ def pair(
 ) -> Pairs:
     """Pair rows of two tables ``trials`` by their settings and seed.
 
-    Left out of the settings are those that are constant in each and differ, and ``ignore``
-    (columns). Raises ``InputError`` where what is left does not tell a table's rows apart.
+    Settings that are constant in each table but differ are ignored, and so are the columns
+    ``ignore``. Raises ``InputError`` if the remaining settings do not identify a table's rows.
     """
     differ = settings_that_differ(first, second)
     constant = {SETTING + name for name in differ.loc[differ["is_constant"], "setting"]}
@@ -83,8 +84,8 @@ def pair(
     for trials in (first, second):
         if trials.duplicated(keys).any():
             raise InputError(
-                f"--ignore: expected settings that do not tell configurations of one sweep apart, "
-                f"got {', '.join(map(short, ignore))}; narrow the sweep with --where"
+                f"--ignore: expected settings without which configurations of one sweep still "
+                f"differ, got {', '.join(map(short, ignore))}; narrow the sweep with --where"
             )
     values = ["config_id", "status", metric]
     ours, theirs = first[[*settings, *values]].copy(), second[[*keys, *values]].copy()
@@ -97,11 +98,11 @@ def pair(
 
 
 def paired_differences(pairs: Pairs, metric: str, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Sum up the differences of a metric in groups of settings, and overall in the last row.
+    """Summarise the differences of a metric by groups of settings, and overall in the last row.
 
-    Gives the columns ``by`` by their short names (null overall), the means ``first`` and
+    Columns: those in ``by`` under their short names (null overall), the means ``first`` and
     ``second`` and their ``difference`` with ``ci95`` (null for one pair), ``n_pairs`` that finished
-    in both, and ``n_better``: in how many of them the second is better.
+    in both, and ``n_better``, the number of them in which the second is better.
     """
     done = pairs.rows.dropna(subset=["difference"]).assign(status=Status.FINISHED, _all=True)
     better = done["difference"] < 0 if is_lower_better(metric) else done["difference"] > 0
@@ -121,7 +122,7 @@ def paired_differences(pairs: Pairs, metric: str, by: Sequence[str] = ()) -> pd.
 
 
 def status_changes(pairs: Pairs) -> pd.DataFrame:
-    """Count pairs by their status in the first and in the second sweep, most frequent first."""
+    """Count pairs by their status in the first and the second sweep, most frequent first."""
     columns = {"status_first": "first", "status_second": "second"}
     counts = pairs.rows[[*columns]].rename(columns=columns).value_counts(sort=False)
     table = counts.rename("n").reset_index()
@@ -129,10 +130,10 @@ def status_changes(pairs: Pairs) -> pd.DataFrame:
 
 
 def unequal(first: pd.DataFrame, second: pd.DataFrame) -> tuple[int, pd.DataFrame]:
-    """Look at configurations with one id in both tables: count them, list what is not identical.
+    """Compare configurations with the same id in both tables: count them and list differences.
 
-    Gives ``config_id``, ``column``, and its value in the ``first`` and the ``second``. Compared
-    are status and numbers, settings and circumstances left out.
+    Columns: ``config_id``, ``column``, and its value in the ``first`` and the ``second``. Status
+    and numbers are compared, but not settings and circumstances.
     """
     columns = ["status", *(name for name in _outcomes(first) if name in second)]
     both = first.merge(second, on="config_id", suffixes=("_first", "_second"))
@@ -177,10 +178,10 @@ def _tell(
         )
         lines += ["settings that differ", _table(shown[["setting", "first", "second"]])]
     ignored = [short(c) for c in first.columns if c.startswith(SETTING) and c not in pairs.keys]
-    but = f" but {', '.join(ignored)}" if ignored else ""
+    but = f" except {', '.join(ignored)}" if ignored else ""
     lines += [
         "",
-        f"pairs with the same settings{but}: {len(pairs.rows)}; without a partner: "
+        f"pairs with equal settings{but}: {len(pairs.rows)}; without a partner: "
         f"{pairs.n_only_first} of the first, {pairs.n_only_second} of the second",
     ]
     for n, before, after in status_changes(pairs)[["n", "first", "second"]].to_numpy().tolist():
@@ -198,9 +199,9 @@ def _identity(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> list[st
     of_metric = found[found["column"] == metric]
     row = (found if of_metric.empty else of_metric).iloc[0]
     return [
-        f"warning: {n} configurations are in both, {n_found} of them with other numbers, such as "
-        f"{row['config_id']}: {row['column']} {show_value(row['first'])}, then "
-        f"{show_value(row['second'])}; was another machine, version or data folder used?"
+        f"warning: {n} configurations are in both, {n_found} of them with different numbers, "
+        f"such as {row['config_id']}: {row['column']} {show_value(row['first'])}, then "
+        f"{show_value(row['second'])}; did the machine, versions or data folder change?"
     ]
 
 
@@ -211,7 +212,7 @@ def _values(values: Sequence[object]) -> str:
 
 
 def _table(frame: pd.DataFrame) -> str:
-    """Lay a table out with its texts at the left, indented by two."""
+    """Format a table with its texts aligned left, indented by two."""
     widths = [max(map(len, [name, *frame[name]])) for name in frame]
     rows = [list(frame.columns), *frame.itertuples(index=False)]
     return "\n".join(
@@ -241,7 +242,7 @@ def show(
     folders: Folders,
     metric: Metric = "average_accuracy",
     by: Annotated[
-        list[str] | None, typer.Option(help="A setting by whose values pairs are grouped.")
+        list[str] | None, typer.Option(help="Group pairs by the values of this setting.")
     ] = None,
     ignore: Annotated[
         list[str] | None, typer.Option(help="A setting that pairs may differ in.")

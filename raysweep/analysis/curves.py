@@ -3,12 +3,12 @@
     raysweep curves results/vib [--metric test_accuracy] [--by replay] [--facet lr]
     raysweep curves results/vib --matrix [--by replay] [--out matrix.pdf]
 
-The metric is a column of ``epochs``: test_accuracy (on the task that is being learned), loss,
-class_loss and so on. Stages follow each other on one axis. A line is the mean of the finished runs
-of a group, its band Student's 95 % interval over seeds, or with --band minmax from the lowest to
-the highest seed; each seed counts with its mean over the settings that are not named. Runs that
-diverge are thin lines that end with a cross; crosses at the bottom count them by epoch.
-Without --out the figure is written to curves.png (matrix.png).
+The metric is a column of ``epochs``: test_accuracy (on the task being learned), loss, class_loss
+and so on. Stages follow each other on one axis. A line is the mean of a group's finished runs, its
+band Student's 95 % interval over seeds, or with --band minmax the range from the lowest to the
+highest seed; each seed counts with its mean over the settings that are not named. Runs that diverge
+are thin lines that end in a cross; crosses at the bottom count them by epoch. Without --out the
+figure is written to curves.png (matrix.png).
 """
 
 import math
@@ -63,20 +63,20 @@ _BANDS = {
 }
 _SEED = SETTING + "seed"
 _ON_NEW_TASK = ("train_accuracy", "test_accuracy")
-"""What tells of the stage's own task only, and not of those before it."""
+"""Metrics of the stage's own task only, not of earlier tasks."""
 _PANEL_IN = 1.6
 _BAND_SHARE, _MARGIN = 0.3, 0.05
-"""How far bands may go beyond the means, and the space around, as shares of the means' span."""
+"""How far bands may extend beyond the means, and the margin, as shares of the means' span."""
 
 
 def curves(
     epochs: pd.DataFrame, trials: pd.DataFrame, metric: str, by: Sequence[str], band: Band = "ci95"
 ) -> pd.DataFrame:
-    """Take the mean of a column of ``epochs`` by group, stage and epoch over the finished runs.
+    """Compute the mean of a column of ``epochs`` over finished runs by group, stage and epoch.
 
-    Each seed counts once, with its mean over what is not in ``by``. Gives the columns ``by``,
-    ``stage``, ``epoch``, ``mean``, ``low`` and ``high`` (the band; null for one seed), ``n_seeds``
-    and ``n`` runs.
+    Each seed counts once, with its mean over everything that is not in ``by``. Columns: those in
+    ``by``, ``stage``, ``epoch``, ``mean``, ``low`` and ``high`` (the band; null for one seed),
+    ``n_seeds``, and the number ``n`` of runs.
     """
     from scipy.stats import t
 
@@ -116,7 +116,7 @@ def figure(
     """Draw learning curves: a line for each group by the settings ``by``, panels by ``facets``.
 
     Raises ``InputError`` for an unknown column or setting, one that is named twice, more groups or
-    panels than can be told apart, and a column without a value.
+    panels than can be told apart, and a column without values.
     """
     _check_metric(epochs, metric)
     groups_by = list(dict.fromkeys(setting(trials, name) for name in by))
@@ -196,7 +196,7 @@ def _draw_line(ax: Axes, table: pd.DataFrame, track: Track, i: int) -> None:
 
 
 def _draw_ends(ax: Axes, runs: pd.DataFrame, metric: str, track: Track, i: int) -> None:
-    """Draw each run that diverged up to its last value, and a cross there."""
+    """Draw each diverged run up to its last value, with a cross there."""
     for _, rows in runs.sort_values("epoch").groupby(["sweep", "config_id"]):
         parts = [part for _, part in rows.groupby("stage")]
         for part in parts:
@@ -215,9 +215,9 @@ def _draw_ends(ax: Axes, runs: pd.DataFrame, metric: str, track: Track, i: int) 
 def _set_limits(
     axes: Sequence[Axes], table: pd.DataFrame, runs: tuple[str, "pd.Series[float]"], room: float
 ) -> None:
-    """Scale the y axis to the means; wide bands are cut off.
+    """Scale the y axis to the means, cutting off wide bands.
 
-    ``runs`` are a metric's name and its values of single runs; ``room`` is the share of the height
+    ``runs`` is a metric's name and its values in single runs; ``room`` is the share of the height
     that is kept free at the bottom, without ticks.
     """
     metric, singles = runs
@@ -261,7 +261,7 @@ def _finish(
         handles.append(Line2D([], [], label=show_keys(keys) + share, **_look(i)))
     has_lost = (trials["status"] == Status.DIVERGED).any()
     if has_lost:
-        label = "diverged; at the bottom: how many runs in that epoch"
+        label = "diverged; at the bottom: number of runs in that epoch"
         handles.append(Line2D([], [], color="#555555", ls="", marker="x", ms=5, label=label))
     drawn.legend(handles=handles, loc="outside lower left", ncols=1 if len(handles) < 5 else 2)
     over = averaged_over(trials, by)
@@ -270,7 +270,7 @@ def _finish(
         drawn,
         words(metric).capitalize()
         + (", on the task being learned" if metric in _ON_NEW_TASK else ""),
-        (f"Finished runs, mean over {over}" if over else "One run a line")
+        (f"Finished runs, mean over {over}" if over else "One run per line")
         + (f"; band: {_BANDS[band]}" if is_over_seeds else "; one seed, no band"),
     )
 
@@ -294,7 +294,7 @@ def show(
 ) -> None:
     """Draw learning curves with bands over seeds, or the accuracy matrix.
 
-    Without --out it goes into curves.png, with --matrix into matrix.png.
+    Without --out it is written to curves.png, with --matrix to matrix.png.
     """
     if band not in _BANDS:
         raise InputError(f"--band: expected one of {', '.join(_BANDS)}, got {band!r}")

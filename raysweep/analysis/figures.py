@@ -1,4 +1,4 @@
-"""How the figures here look, and how they are written: PNG, SVG or PDF."""
+"""The style of all figures, and writing them as PNG, SVG or PDF."""
 
 import io
 import re
@@ -22,13 +22,13 @@ from raysweep.tables.schemas import column_of, label_of, unit_of
 FORMATS = ("png", "svg", "pdf")
 FigureFormat = Annotated[str | None, typer.Option("--format", help=", ".join(FORMATS) + ".")]
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000", "#999999")
-"""Okabe and Ito's colours (jfly.uni-koeln.de/color), told apart by colour-blind readers."""
+"""Okabe and Ito's colours (jfly.uni-koeln.de/color), which colour-blind readers can tell apart."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", "--", "-.", ":")
 COLOR_MAP = "cividis"
-"""Rises in lightness, also in grey and for colour-blind readers."""
+"""Increases in lightness, also in grey and for colour-blind readers."""
 LOG_SPAN = 100.0
-"""From this ratio of the largest to the least value on an axis is logarithmic."""
+"""Ratio of the largest to the smallest value from which an axis is logarithmic."""
 _STYLE: dict[Any, Any] = {
     "figure.dpi": 110,
     "savefig.dpi": 200,
@@ -50,7 +50,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw in the style of this package; figures made inside are closed by ``give_figure``."""
+    """Draw in the style of this package; ``give_figure`` closes the figures made inside."""
     with mpl.rc_context(_STYLE):
         yield
 
@@ -59,54 +59,54 @@ _SYMBOLS = {"beta_1": "β₁", "beta_2": "β₂", "lr": "learning rate"}
 
 
 def setting_words(name: str) -> str:
-    """Write the name of a setting for an axis or a title: ``β₁``, ``replay weight``."""
+    """Return the name of a setting for an axis or a title: ``β₁``, ``replay weight``."""
     return _SYMBOLS.get(name.removeprefix("config/"), words(name))
 
 
 def metric_label(name: str) -> str:
-    """Write the name of a measure with its unit, as its column declares it."""
+    """Return the name of a measure with the unit that its column declares."""
     unit = unit_of(name)
     return f"{words(name)} ({unit})" if unit else words(name)
 
 
 def with_minus(text: str) -> str:
-    """Write a number's sign as the axes of matplotlib do."""
+    """Replace a number's minus sign by the one on matplotlib's axes."""
     return "\N{MINUS SIGN}" + text[1:] if re.match(r"-\d", text) else text
 
 
 def is_log(name: str, low: float, high: float) -> bool:
     """Return whether a measure from ``low`` to ``high`` is drawn on a logarithmic axis.
 
-    It is if its column declares it and the values, all positive, span two decades.
+    It is if its column declares so and the values are all positive and span two decades.
     """
     column = column_of(name)
     return column is not None and column.is_log and 0 < LOG_SPAN * low < high
 
 
 def is_log_setting(values: "pd.Series[float]") -> bool:
-    """Return whether a setting of numbers is drawn on a logarithmic axis: by their span alone.
+    """Return whether a numeric setting is drawn on a logarithmic axis, judged by its span alone.
 
-    The magnitudes of the values other than 0 count.
+    Only the magnitudes of non-zero values count.
     """
     sizes = values.abs()
     return bool(sizes.max() / sizes[sizes != 0].min() >= LOG_SPAN)
 
 
 def words(name: str) -> str:
-    """Write the name of a column for an axis: ``average accuracy``."""
+    """Return the name of a column for an axis: ``average accuracy``."""
     return label_of(name)
 
 
 def give_figure(figure: Figure, out: Path | None, given_format: str | None, default: str) -> None:
-    """Write a figure to ``out``, else to ``default`` with the format as its ending; close it."""
+    """Write a figure to ``out``, else to ``default`` with the format's extension; close it."""
     name = chosen_format(given_format, out, FORMATS)
     write(rendered(figure, name), out or Path(f"{default}.{name}"))
 
 
 def rendered(figure: Figure, name: str, dpi: int | None = None) -> bytes:
-    """Return a figure in one of ``FORMATS``; close it. ``dpi`` is the style's unless given."""
+    """Return a figure in one of ``FORMATS``, and close it. ``dpi`` defaults to the style's."""
     buffer = io.BytesIO()
-    # No date: the same tables give the same file.
+    # No date, so that the same tables give the same file.
     stamp = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}[name]
     with style():
         figure.savefig(buffer, format=name, metadata=stamp, dpi=dpi)

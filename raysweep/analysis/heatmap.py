@@ -3,10 +3,10 @@
     raysweep heatmap results/vib [--metric forgetting] [--x beta_1] [--y beta_2]
         [--facet replay --facet lr] [--where "model == 'vib'"] [--out map.pdf]
 
-A cell has the mean over seeds, and over settings that are not named: the title says which. Where
-all runs diverged it says in which stage and epoch the first did, where some did how many of all.
-The first facet goes from left to right, further ones from top to bottom. Without --out the figure
-is written to heatmap.png.
+A cell shows the mean over seeds and over the settings that are not named; the title lists these. If
+all runs diverged, it shows the stage and epoch of the first divergence; if some did, how many out
+of all. The first facet runs from left to right, further ones from top to bottom. Without --out the
+figure is written to heatmap.png.
 """
 
 import math
@@ -47,10 +47,10 @@ _MEANINGS: dict[State, str] = {
 
 
 def means(trials: pd.DataFrame, metric: str, by: Sequence[str]) -> pd.DataFrame:
-    """Take the mean of a metric in each cell, and say where what diverged did.
+    """Compute the mean of a metric in each cell, and where runs diverged.
 
-    Gives the columns of ``raysweep.results.mean_over_seeds`` and ``mark``, such as
-    ``task 2, ep. 3`` (see ``raysweep.analysis.stability.mark``), null where none diverged.
+    Columns: those of ``raysweep.results.mean_over_seeds`` and ``mark``, such as ``task 2, ep. 3``
+    (see ``raysweep.analysis.stability.mark``), null if none diverged.
     """
     cells = mean_over_seeds(trials, metric, by)
     places = divergence(trials, by)
@@ -67,8 +67,8 @@ def figure(
 ) -> Figure:
     """Draw the mean of a metric over two settings, faceted by others, on one colour scale.
 
-    Raises ``InputError`` for an unknown metric or setting, one that is named twice, more panels
-    than can be seen, and a metric that no finished run has.
+    Raises ``InputError`` for an unknown metric or setting, one that is named twice, too many panels
+    to see, and a metric that no finished run has.
     """
     known_metric(trials, metric)
     x, y, columns = grid_columns(trials, x, y, facets)
@@ -90,7 +90,7 @@ def figure(
     over = averaged_over(trials, by)
     direction = "lower is better" if is_lower_better(metric) else ""
     title = words(metric).capitalize() + (f" ({direction})" if direction else "")
-    note = f"Mean over {over}" if over else "One run in each cell"
+    note = f"Mean over {over}" if over else "One run per cell"
     return draw_grid(
         plan,
         cells,
@@ -126,9 +126,9 @@ def _cell_of(
 def number_format(
     values: Sequence[float], colors: ScalarMappable | None
 ) -> Callable[[float, int], str]:
-    """Return a function that writes a value with as many decimals as its neighbours can be told by.
+    """Return a function that formats a value with enough decimals to tell neighbours apart.
 
-    Its second argument adds decimals, or takes them away.
+    Its second argument adds or removes decimals.
     """
     if colors is None or isinstance(colors.norm, LogNorm) or max(map(abs, values)) >= 1e5:
         return lambda value, more: f"{value:.{3 + more}g}"
@@ -154,7 +154,7 @@ def show(
     out: Out = None,
     given_format: FigureFormat = None,
 ) -> None:
-    """Draw a metric over two settings; without --out into heatmap.png."""
+    """Draw a metric over two settings; without --out, write it to heatmap.png."""
     drawn = figure(Sweeps(folders, where).trials, metric, x, y, facet or ())
     give_figure(drawn, out, given_format, "heatmap")
 

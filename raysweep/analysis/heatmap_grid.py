@@ -1,7 +1,7 @@
-"""Grids of cells with a colour, a text and a state, as heatmaps and maps of divergence draw them.
+"""Grids of cells with a colour, a text and a state, for heatmaps and maps of divergence.
 
-Four states are told apart, in grey, too: a value; a value of those runs that did not diverge
-(a corner is cut off); no value (hatched if runs diverged, dotted if not); and no run (empty).
+Four states can be told apart, also in grey: a value; a value of only those runs that did not
+diverge (a corner is cut off); no value (hatched if runs diverged, dotted if not); no run (empty).
 """
 
 import itertools
@@ -28,12 +28,12 @@ from raysweep.user_text.values import NULL_TEXT, show_value
 State = Literal["value", "partial", "diverged", "null", "absent"]
 LARGEST_PT, SMALLEST_PT = 8.0, 5.0
 CHARACTER_EM = 0.62
-"""Width of a character, rather too wide than too narrow."""
+"""Width of a character, a high estimate."""
 _GREY, _PALE = "#8c8c8c", "#e4e4e4"
 _CELL_IN = 0.62, 0.5
-"""Width and height that cells are planned with."""
+"""Planned width and height of a cell."""
 _MOST_IN = 14.0, 18.0
-"""Width and height that all panels together may take, where they are not tiny then."""
+"""Largest width and height of all panels together, unless that makes them tiny."""
 _TICK_IN = 0.16
 _BAR_IN = 0.14
 """Width of the colour bar."""
@@ -41,7 +41,7 @@ _BAR_IN = 0.14
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its place from the lower left, its state and value, and texts from long to short."""
+    """A cell: position from the lower left, state, value, and texts from long to short."""
 
     column: int
     row: int
@@ -52,7 +52,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Axis:
-    """What stands along a side of a grid: a label, and a text for each column or row."""
+    """A side of a grid: its label, and a text for each column or row."""
 
     label: str
     ticks: Sequence[str]
@@ -68,8 +68,8 @@ def draw_grid(
 ) -> Figure:
     """Draw the cells of each panel of ``plan`` on one colour scale, with one colour bar.
 
-    ``sides`` are the x and the y axis; ``words`` title, note and the colour bar's label;
-    ``meanings`` what the states mean, of which those are explained that occur. Without ``colors``
+    ``sides`` are the x and the y axis; ``words`` are the title, a note and the colour bar's label;
+    ``meanings`` explains the states, of which the legend shows those that occur. Without ``colors``
     (no cell has a value) there is no colour bar.
     """
     shape = len(sides[0].ticks), len(sides[1].ticks)
@@ -99,7 +99,7 @@ def draw_grid(
 def grid_columns(
     trials: pd.DataFrame, x: str, y: str, facets: Sequence[str]
 ) -> tuple[str, str, list[str]]:
-    """Find the columns of x, y and the facets of a grid; each setting has one place in it."""
+    """Find the columns of x, y and the facets of a grid; each setting may occur once."""
     x, y = setting(trials, x), setting(trials, y)
     if x == y:
         raise InputError(f"--x, --y: expected two settings, got {short(x)} twice")
@@ -118,9 +118,9 @@ def place_cells(
     xy: tuple[str, str],
     cell_of: Callable[["pd.Series[Any]"], tuple[State, float, tuple[str, ...]]],
 ) -> list[Cell]:
-    """Make a cell of each combination of two settings' values: of its row, else ``absent``.
+    """Make a cell for each combination of two settings' values, ``absent`` if it has no row.
 
-    ``cell_of`` gives state, value and texts of a row of ``table``; ``trials`` has all values.
+    ``cell_of`` returns state, value and texts for a row of ``table``; ``trials`` has all values.
     """
     columns, rows = ({value: i for i, value in enumerate(levels(trials, column))} for column in xy)
     cells: list[Cell] = []
@@ -150,7 +150,7 @@ def _label(
 
 
 def _written(ticks: Sequence[str], every: int) -> list[int]:
-    """Choose the ticks to write: null stands at the end, and is no number between others."""
+    """Choose the ticks to label; null comes at the end, apart from the numbers."""
     last = len(ticks) - 1
     if ticks[last] != NULL_TEXT:
         return list(range(0, len(ticks), every))
@@ -160,7 +160,7 @@ def _written(ticks: Sequence[str], every: int) -> list[int]:
 def color_scale(
     values: Sequence[float], color_map: str = COLOR_MAP, metric: str = ""
 ) -> ScalarMappable:
-    """Scale colours to finite values of a metric, logarithmically if ``is_log`` says so."""
+    """Scale colours to finite values of a metric, logarithmically if ``is_log`` returns true."""
     low, high = min(values), max(values)
     if is_log(metric, low, high):
         return ScalarMappable(LogNorm(low, high), color_map)
@@ -170,7 +170,7 @@ def color_scale(
 
 
 def text_color(value: float, colors: ScalarMappable) -> str:
-    """Choose black or white for a text on a value's colour: what has more contrast (WCAG 2.1)."""
+    """Choose black or white for text on a value's colour, by contrast (WCAG 2.1)."""
     shade = colors.cmap(float(cast("Normalize", colors.norm)(value)))
     channels = np.array([float(channel) for channel in shade[:3]])
     linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
@@ -221,7 +221,7 @@ def _cut(x: float, y: float, width: float = 1, height: float = 1, part: float = 
 
 
 class _CutCorner(HandlerPatch):
-    """Draws the legend's patch of a partial cell as the cell looks."""
+    """Draws a partial cell's patch in the legend like the cell."""
 
     def create_artists(self, legend, orig_handle, x, y, width, height, size, trans):  # type: ignore[no-untyped-def]
         box = Rectangle((x, y), width, height, fc="#b9ad78", ec="none")
@@ -232,7 +232,7 @@ class _CutCorner(HandlerPatch):
 
 
 def explain(figure: Figure, meanings: dict[State, str]) -> None:
-    """Put a legend of states under a figure."""
+    """Add a legend of states under a figure."""
     handles = [
         Patch(label=text, gid=state, **_LOOK.get(state, {"fc": "#b9ad78"}))
         for state, text in meanings.items()
@@ -250,9 +250,9 @@ def explain(figure: Figure, meanings: dict[State, str]) -> None:
 def write_texts(
     figure: Figure, axes: Sequence[Axes], cells: Sequence[Sequence[Cell]], colors: ScalarMappable
 ) -> None:
-    """Write the texts of cells, the longest of each state that all its cells have room for.
+    """Write texts into cells: for each state, the longest that fits into all its cells.
 
-    Call this when nothing else changes the layout any more. Where no text has room there is none.
+    Call this last, when the layout is final. If no text fits, cells have none.
     """
     figure.draw_without_rendering()
     width, height = min(_cell_size_pt(ax) for ax in axes)

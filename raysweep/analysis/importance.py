@@ -1,18 +1,18 @@
-"""Say which settings matter for a metric: permutation importance of a random forest.
+"""Show which settings matter for a metric: permutation importance of a random forest.
 
     raysweep importance results/vib [--metric forgetting] [--where "replay != 'none'"]
         [--format csv] [--out table.csv] [--figure importance.png]
 
-A forest learns the metric from the settings that differ, on four fifths of them, and predicts it
-for the others, all seeds of a setting on one side. The importance of a setting is how much the
-squared error of these predictions rises when its values are shuffled (Breiman 2001; here as a
-share of the metric's variance, so 0 is none). R2 is the share of the variance that is predicted:
-where it is low, importances mean little. The row ``seed`` shows what noise looks like. ci95 is the
-half-width of Student's 95 % interval over repeats, each with other splits, forests and shuffles: it
-tells how sure the number is for these rows, not for others.
+A forest learns the metric from the settings that differ, on four fifths of their combinations, and
+predicts it for the rest; all seeds of a combination are on the same side. The importance of a
+setting is how much the squared error of these predictions rises when its values are shuffled
+(Breiman 2001; here as a share of the metric's variance, so 0 is none). R2 is the share of the
+variance that is predicted: if it is low, importances mean little. The row ``seed`` shows the size
+of noise. ci95 is the half-width of Student's 95 % interval over repeats, each with different
+splits, forests and shuffles: it shows how certain the number is for these rows, not for others.
 
-Settings that change together share their importance; one that only renames another's values is
-left out. Rows that finished count; ``--metric diverged`` asks which settings decide whether a
+Settings that change together share their importance; one that only renames another's values is left
+out. Only finished rows count; ``--metric diverged`` shows which settings decide whether a
 configuration diverges. The same tables give the same numbers.
 """
 
@@ -52,22 +52,22 @@ from raysweep.tables.columns import SETTING
 from raysweep.tables.ranking import in_texts, summarise, varied_settings
 
 DIVERGED = Status.DIVERGED.value
-"""Stands for a metric: 1 for rows that diverged, 0 for those that finished."""
+"""Used like a metric: 1 for rows that diverged, 0 for those that finished."""
 LOW_R2 = 0.5
-"""Below this held-out R2 importances are called doubtful."""
+"""Below this held-out R2, a warning says that importances mean little."""
 _SEED = f"{SETTING}seed"
 _N_FOLDS, _N_REPEATS, _N_SHUFFLES, _N_TREES = 5, 5, 5, 100
 _MOST_SAMPLES = 2000
-"""Rows that a tree sees at most: thousands of configurations would take minutes."""
+"""Most rows that a tree sees: thousands of configurations would take minutes."""
 
 
 @dataclass(frozen=True)
 class Importance:
-    """Importances and what stands behind them.
+    """Importances and what they are based on.
 
     ``table`` has ``setting`` (short), ``importance``, ``ci95``, ``n_values``, ``n_rows`` and
-    ``r2``, the most important first. ``noise`` is the share of the variance that lies between the
-    seeds of a setting, None with one seed: no forest can predict it.
+    ``r2``, the most important first. ``noise`` is the share of the variance between the seeds of a
+    setting, which no forest can predict; None with one seed.
     """
 
     table: pd.DataFrame
@@ -80,7 +80,7 @@ class Importance:
 def importance(trials: pd.DataFrame, metric: str, n_repeats: int = _N_REPEATS) -> Importance:
     """Measure how much each setting that differs matters for a metric, or for ``diverged``.
 
-    Rows with one ``config_id`` count once. Raises ``InputError`` where rows, settings or values
+    Rows with the same ``config_id`` count once. Raises ``InputError`` if rows, settings or values
     are too few or all the same.
     """
     rows = trials.drop_duplicates("config_id").reset_index(drop=True)
@@ -120,7 +120,7 @@ def importance(trials: pd.DataFrame, metric: str, n_repeats: int = _N_REPEATS) -
 
 
 def figure(found: Importance, metric: str) -> Figure:
-    """Draw importances as bars with their intervals; the seed, which is noise, in grey."""
+    """Draw importances as bars with their intervals, the seed (which is noise) in grey."""
     table = found.table.iloc[::-1]
     with style():
         drawing, axes = plt.subplots(figsize=(6.2, 1.3 + 0.3 * len(table)))
@@ -164,7 +164,7 @@ def _behind(found: Importance) -> str:
 def _warning(found: Importance) -> str:
     if found.r2 >= LOW_R2:
         return ""
-    return f"warning: the forest predicts little (R² below {LOW_R2}): importances mean little"
+    return f"warning: the forest predicts poorly (R² below {LOW_R2}): importances mean little"
 
 
 def _target(rows: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, NDArray[np.float64]]:
@@ -183,13 +183,13 @@ def _target(rows: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, NDArray[np.f
 
 
 def _features(rows: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    """Return numbers as they are (null as NaN, which trees split on), all else as texts."""
+    """Keep numbers as they are (null as NaN, which trees split on); convert all else to texts."""
     features = {}
     for column in columns:
         is_number = rows[column].dtype.kind in "if"
         if is_number and not (column == _SEED and rows[column].nunique() <= 50):
             features[column] = rows[column].astype(float)
-        else:  # a seed's size means nothing
+        else:  # the magnitude of a seed means nothing
             features[column] = rows[column].map(str, na_action="ignore").fillna("").astype(object)
     return pd.DataFrame(features)
 
@@ -200,7 +200,7 @@ def _repeat(
     groups: NDArray[np.integer[Any]],
     repeat: int,
 ) -> tuple[NDArray[np.float64], float]:
-    """Cross-validate once; give the mean rise of the squared error (features,) and that error."""
+    """Cross-validate once; return the mean rise of the squared error (features,) and the error."""
     stream = np.random.default_rng([2001, repeat])
     folds = stream.permutation(int(groups.max()) + 1) % _N_FOLDS
     rises = np.zeros(features.shape[1])
@@ -238,7 +238,7 @@ def _forest(features: pd.DataFrame, n_rows: int, seed: int) -> Pipeline:
 
 
 def _noise(target: NDArray[np.float64], groups: NDArray[np.integer[Any]]) -> float | None:
-    """Return the variance between seeds of one setting as a share of that of all rows."""
+    """Return the variance between seeds of one setting as a share of the total variance."""
     frame = pd.DataFrame({"value": target, "group": groups})
     by_group = frame.groupby("group")["value"]
     n_free = len(frame) - by_group.ngroups
@@ -259,14 +259,14 @@ def show(
     ] = None,
 ) -> None:
     """Show which settings matter for a metric (or for divergence: --metric diverged)."""
-    chosen_format(None, figure_file, FORMATS)  # nothing is written if it is wrong
+    chosen_format(None, figure_file, FORMATS)  # check it before anything is written
     chosen_format(table_format, out, TABLE_FORMATS)
     found = importance(Sweeps(folders, where).trials, metric)
 
     def as_text(table: pd.DataFrame) -> str:
         lines = [f"{metric}: {_behind(found)}", _warning(found)]
         if found.noise is None:
-            lines.append("one seed a setting: how large noise is can't be seen")
+            lines.append("one seed per setting: the size of noise is unknown")
         shown = table[["setting", "importance", "ci95", "n_values"]]
         layout = in_texts(shown, ["importance", "ci95"]).to_string(index=False)
         return "\n".join([*filter(None, lines), "", layout])

@@ -4,12 +4,12 @@
         [--where "lr < 0.1 and replay == 'simple'"] [--format markdown] [--out best.csv]
     raysweep leaderboard results/vib --metric average_accuracy --metric forgetting
 
-sd is over the finished seeds, ci95 the half-width of Student's 95 % interval of the mean, seeds
-how many finished of how many there are. Settings with fewer finished seeds than others come after
-these. Shown are the settings that differ among the rows, and ``sweep`` where there are several.
-Several metrics give the Pareto front: the settings that no other one beats in all of them, of those
-that finished in all of their seeds, sorted by the first metric. --mode says for each metric whether
-to maximise or to minimise it, if not as is usual for it.
+sd is over the finished seeds, ci95 the half-width of Student's 95 % interval of the mean, and seeds
+the number of finished seeds out of all. Settings with fewer finished seeds come after the others.
+The table shows the settings that differ among the rows, and ``sweep`` if there are several.
+Several metrics give the Pareto front: the settings that no other one beats in all metrics, among
+those that finished in all of their seeds, sorted by the first metric. --mode sets for each metric
+whether to maximise or to minimise it, by default its usual mode.
 ``raysweep.results`` has ``leaderboard`` and ``pareto_leaderboard`` as functions of DataFrames.
 """
 
@@ -37,20 +37,20 @@ def show(
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            help="A metric of the table (repeatable: of several, the Pareto front).",
+            help="A metric of the table (repeatable: several give the Pareto front).",
             show_default="average_accuracy",
         ),
     ] = None,
     mode: Annotated[
         list[str] | None,
-        typer.Option(help="max or min, for each --metric.", show_default="as is usual"),
+        typer.Option(help="max or min, for each --metric.", show_default="the metric's usual mode"),
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="How many rows.")] = 10,
+    n: Annotated[int, typer.Option("-n", min=1, help="Number of rows.")] = 10,
     where: Where = None,
     table_format: TableFormat = None,
     out: Out = None,
 ) -> None:
-    """Rank the settings of sweeps by a metric, by mean over seeds; also while they run.
+    """Rank the settings of sweeps, finished or running, by a metric's mean over seeds.
 
     Several metrics give the Pareto front.
     """
@@ -70,8 +70,8 @@ def rank(
 ) -> pd.DataFrame:
     """Rank settings by one metric, or return the Pareto front of several: up to ``n`` rows.
 
-    ``modes`` has ``max`` or ``min`` for each metric (None: as is usual for it). How many settings
-    of a front were left out is in ``attrs["n_more"]``. Raises ``InputError`` for metrics that
+    ``modes`` has ``max`` or ``min`` for each metric (None: its usual mode). ``attrs["n_more"]`` is
+    the number of settings of a front that were left out. Raises ``InputError`` for metrics that
     are unknown or were not measured.
     """
     metrics = [known_metric(trials, name) for name in metrics]

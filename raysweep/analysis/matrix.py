@@ -1,4 +1,4 @@
-"""The accuracy matrix as a picture: test accuracy on each task after each task."""
+"""Draw the accuracy matrix: test accuracy on each task after each task."""
 
 from collections.abc import Sequence
 
@@ -15,9 +15,9 @@ _MEANINGS: dict[State, str] = {"diverged": "all runs diverged", "absent": "not m
 
 
 def matrix(accuracy: pd.DataFrame, trials: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Take the mean accuracy of the finished runs of each group, by task learned and task tested.
+    """Compute the mean accuracy of each group's finished runs, by task learned and task tested.
 
-    Gives the columns ``by`` (of ``trials``), ``after_task``, ``on_task``, ``accuracy`` and ``n``.
+    Columns: those in ``by`` (of ``trials``), ``after_task``, ``on_task``, ``accuracy`` and ``n``.
     """
     finished = trials.loc[trials["status"] == Status.FINISHED, _unique("sweep", "config_id", *by)]
     rows = accuracy.merge(finished, on=["sweep", "config_id"])
@@ -35,8 +35,8 @@ def _unique(*names: str) -> list[str]:
 def figure(accuracy: pd.DataFrame, trials: pd.DataFrame, by: Sequence[str]) -> Figure:
     """Draw the accuracy matrix of each group: a row after each task, a column for each task tested.
 
-    Frames mark the accuracy on a task right after it. Raises ``InputError`` for more groups than
-    can be seen, and where no run has finished.
+    Frames mark the accuracy on a task right after learning it. Raises ``InputError`` for too many
+    groups to see, and if no run has finished.
     """
     table = matrix(accuracy, trials, by)
     values = table["accuracy"].dropna().tolist()
@@ -55,14 +55,14 @@ def figure(accuracy: pd.DataFrame, trials: pd.DataFrame, by: Sequence[str]) -> F
         color_scale(values),
         (
             "Accuracy by task; frames: right after learning it",
-            f"Finished runs, mean over {over}" if over else "One run a panel",
+            f"Finished runs, mean over {over}" if over else "One run per panel",
             "test accuracy",
         ),
         _MEANINGS,
     )
     for panel, ax in zip(plan.panels, drawn.axes, strict=False):
         measured = set(panel.of(table).dropna(subset=["accuracy"])["after_task"])
-        # Joint training has rows before and after all tasks only, and learns none of them last.
+        # Joint training has rows only before and after all tasks, and learns none of them last.
         if not measured.issuperset(task for task in after if task > 0):
             continue
         for task in measured & set(tested):

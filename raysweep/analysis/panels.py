@@ -1,7 +1,7 @@
-"""Figures of several panels, one for each value of some settings, and words for what they average.
+"""Figures of several panels, one for each value of some settings, and what they average over.
 
-The first facet goes from left to right, the others from top to bottom. A single one is wrapped, and
-so are several of which few combinations occur.
+The first facet runs from left to right, the others from top to bottom. A single facet is wrapped,
+and so are several if few of their combinations occur.
 """
 
 import math
@@ -30,7 +30,7 @@ _SEED = SETTING + "seed"
 
 @dataclass(frozen=True)
 class Panel:
-    """Where a panel stands, what stands above it and right of it, and which rows it shows."""
+    """A panel: its position, the texts above and right of it, and the rows that it shows."""
 
     row: int
     column: int
@@ -56,15 +56,15 @@ class Layout:
 
 
 def facet_columns(trials: pd.DataFrame, names: Sequence[str], taken: Sequence[str]) -> list[str]:
-    """Find the columns of facets by their names; ``sweep`` joins them where there are several.
+    """Find the columns of facets by their names, adding ``sweep`` if there are several.
 
-    ``taken`` are columns that the figure uses otherwise: naming one again is an ``InputError``.
+    ``taken`` are columns that the figure uses elsewhere: naming one again is an ``InputError``.
     """
     columns = [setting(trials, name) for name in names]
     for i, column in enumerate(columns):
         if column in [*taken, *columns[:i]]:
             raise InputError(
-                f"{column.removeprefix(SETTING)}: expected each setting in one place of the figure,"
+                f"{column.removeprefix(SETTING)}: expected each setting once in the figure,"
                 " got it twice; leave one out"
             )
     if "sweep" not in [*taken, *columns] and trials["sweep"].nunique() > 1:
@@ -73,7 +73,7 @@ def facet_columns(trials: pd.DataFrame, names: Sequence[str], taken: Sequence[st
 
 
 def has_value(values: "pd.Series[Any]", value: object) -> "pd.Series[bool]":
-    """Tell where a column has a value of ``levels``: None is null."""
+    """Return where a column has a value from ``levels``, in which None is null."""
     return values.isna() if value is None else values == value
 
 
@@ -125,7 +125,7 @@ def combinations(frame: pd.DataFrame, columns: Sequence[str]) -> list[dict[str, 
 
 
 def show_keys(keys: dict[str, Any]) -> str:
-    """Write settings for a title: ``replay simple, learning rate 0.001``."""
+    """Format settings for a title: ``replay simple, learning rate 0.001``."""
     texts = {column: with_minus(show_value(value)) for column, value in keys.items()}
     return ", ".join(
         text if column == "sweep" else f"{setting_words(column)} {text}"
@@ -138,9 +138,9 @@ def _names(columns: Sequence[str]) -> str:
 
 
 def averaged_over(trials: pd.DataFrame, named: Sequence[str]) -> str:
-    """Describe what a mean of groups by ``named`` goes over: ``replay (3 values) and 3 seeds``.
+    """Describe what means of groups by ``named`` are over: ``replay (3 values) and 3 seeds``.
 
-    A setting counts if it takes several values within a group. Empty where each group is of one
+    A setting counts if it takes several values within a group. Empty if each group has one
     configuration.
     """
     columns = [name for name in [*varied_settings(trials), _SEED] if name not in named]
@@ -163,9 +163,9 @@ def averaged_over(trials: pd.DataFrame, named: Sequence[str]) -> str:
 def new_figure(
     plan: Layout, panel_size: tuple[float, float], margins: tuple[float, float], **subplots: Any
 ) -> tuple[Figure, list[Axes]]:
-    """Make a figure of ``plan`` with panels of a size (width, height, inches), titled and labelled.
+    """Make a figure of ``plan`` with panels of a size (width, height, in inches) and their titles.
 
-    Gives the axes in the order of ``plan.panels``; places without a panel are left empty.
+    Returns the axes in the order of ``plan.panels``; positions without a panel stay empty.
     """
     import matplotlib.pyplot as plt
 
@@ -194,12 +194,12 @@ def new_figure(
 
 
 def is_lowest(plan: Layout, panel: Panel) -> bool:
-    """Return whether no panel stands below this one."""
+    """Return whether there is no panel below this one."""
     return not any(other.row > panel.row and other.column == panel.column for other in plan.panels)
 
 
 def set_title(figure: Figure, title: str, note: str = "") -> None:
-    """Write a title over a figure, and under it a note, both wrapped to its width."""
+    """Add a title above a figure and a note below the title, both wrapped to its width."""
     width = int(figure.get_figwidth() * 72 / (9 * 0.53))
     lines = [*textwrap.wrap(title, width), *textwrap.wrap(note, width)]
     figure.suptitle("\n".join(lines), fontsize=9, x=0.01, ha="left")

@@ -2,13 +2,13 @@
 
     raysweep samples results/vib [--config ID ...] [--n 10] [--out samples.png]
 
-Tables hold no images: each configuration is trained again, which takes as long as training it
+Tables hold no images, so each configuration is trained again. That takes as long as training it
 alone on a CPU (less with stages kept by ``stage_cache: true``); the figure says whether its numbers
-are those of the table. Without ``--config`` the best configurations are taken that have images to
-show: of each model with each kind of replay the best, then the best of the others.
+match those of the table. Without ``--config`` it shows the best configurations that have images:
+the best of each model with each kind of replay, then the best of the others.
 
-Pixels of permuted tasks are put back in place. Under a replayed image stands its label: the
-likeliest class, for soft labels with its probability, and the next if it has 5 % or more.
+Pixels of permuted tasks are put back in place. Below a replayed image is its label: the most likely
+class, for soft labels with its probability, and the next if it has 5 % or more.
 """
 
 import sys
@@ -59,12 +59,12 @@ _TITLE_CHARS = 94
 _NO_BREAK = "\N{NO-BREAK SPACE}"
 _WIDTH_IN, _MOST_IN = 7.6, 0.76
 _GAP = 0.12
-"""Space between images, in widths of one."""
+"""Space between images, as a share of their width."""
 
 
 @dataclass
 class _Strip:
-    """A row of images (n, height, width[, 3]) with what stands beside it and under each."""
+    """A row of images (n, height, width[, 3]), the text beside it and the captions below each."""
 
     beside: str
     images: NDArray[np.float64]
@@ -74,7 +74,7 @@ class _Strip:
 
 @dataclass
 class _Block:
-    """What is shown of one configuration: lines of text, then strips."""
+    """What is shown for one configuration: lines of text, then strips."""
 
     title: str
     lines: list[str]
@@ -84,19 +84,19 @@ class _Block:
 def choose(
     trials: pd.DataFrame, ids: Sequence[str], n_configs: int, metric: str = "average_accuracy"
 ) -> pd.DataFrame:
-    """Choose rows of ``trials`` to show: those of ``ids`` (or their beginnings), else the best.
+    """Choose rows of ``trials`` to show: those with ``ids`` (or prefixes of ids), else the best.
 
-    The best are settings, by the mean of the metric over seeds, with something to show; of each
-    model with each kind of replay the best comes first, then the best of the others. Of each the
-    row of the lowest finished seed is given. Raises ``InputError`` for an id that is none or that
-    is the beginning of several, and where no configuration has images to show.
+    The best are settings with images, ranked by the metric's mean over seeds: first the best of
+    each model with each kind of replay, then the best of the others. Each is represented by the row
+    of its lowest finished seed. Raises ``InputError`` for an unknown id, for a prefix of several,
+    and if no configuration has images to show.
     """
     if ids:
         return trials.loc[list(dict.fromkeys(_row_of(trials, given) for given in ids))]
     shown = trials[(trials["status"] == Status.FINISHED) & _has_images(trials)]
     if shown.empty:
         raise InputError(
-            "samples: expected finished configurations with replay, or that learn to reconstruct "
+            "samples: expected finished configurations with replay or a learned reconstruction "
             "(model vib with beta_1 < 0), found none: there are no images to show"
         )
     kinds = [f"{SETTING}model", f"{SETTING}replay"]
@@ -125,9 +125,9 @@ def sample_figure(
 ) -> "Figure":
     """Draw what the configuration of one row of ``trials`` replays and reconstructs.
 
-    It is trained again. ``n`` images a row; ``data`` is the data folder; ``store_of`` is the
-    sweep, whose stage cache is read; ``settings`` stand in the title. Raises ``InputError`` where
-    there is nothing to show, or the row has no configuration or no data.
+    It is trained again. ``n`` is the number of images in a row; ``data`` is the data folder;
+    ``store_of`` is the sweep whose stage cache is read; ``settings`` go in the title. Raises
+    ``InputError`` if there is nothing to show, or the row has no configuration or no data.
     """
     block = _block(row, n, data, store_of, settings)
     if not block.strips:
@@ -142,22 +142,22 @@ def _row_of(trials: pd.DataFrame, given: str) -> Any:
         return found.index[0]
     if len(known) > 1:
         raise InputError(
-            f"--config: expected the id of one configuration, got {given!r}, the beginning of "
-            f"{len(known)}: {', '.join(known[:3])}; write more of it"
+            f"--config: expected the id of one configuration, got {given!r}, a prefix of "
+            f"{len(known)}: {', '.join(known[:3])}; use a longer one"
         )
-    hint = near(given, trials["config_id"].tolist()) or "; the column config_id of trials has them"
+    hint = near(given, trials["config_id"].tolist()) or "; see the column config_id of trials"
     raise InputError(f"--config: expected the id of a configuration, got {given!r}{hint}")
 
 
 def _has_images(trials: pd.DataFrame) -> "pd.Series[bool]":
-    # The size of a buffer applies where there is one.
+    # The buffer size applies only if there is a buffer.
     return trials[f"{SETTING}n_replay"].notna() | (trials["weight_rec"] > 0)
 
 
 def _nothing(row: "pd.Series[Any]") -> str:
     if row["status"] == Status.DIVERGED:
         return f"expected images, found none: it diverged in {row['diverged_stage']}"
-    return "expected images, found none: it has no replay and nothing learns to reconstruct"
+    return "expected images, found none: it has no replay and learns no reconstruction"
 
 
 def _block(
@@ -195,26 +195,26 @@ def _block(
         strips += _pair(shown, pair)
     generates_itself = config.of_replay.generates and config.of_model.decodes_images
     if shown.replayed is not None and generates_itself and config.loss_weights[0] == 0:
-        lines.append("No weight on reconstruction (β₁ from 0 on): its decoder was never trained.")
+        lines.append("No weight on reconstruction (β₁ at least 0): its decoder was never trained.")
     title = fill(f"{row['config_id']}: {title}", _TITLE_CHARS, break_on_hyphens=False)
     return _Block(title, lines, strips)
 
 
 def _said(row: "pd.Series[Any]", differences: dict[str, tuple[Any, Any]]) -> str:
-    """Describe whether training again gave the numbers of the table."""
+    """Describe whether training again reproduced the numbers of the table."""
     if not differences:
         return "Trained again for this figure; its numbers are those of the table."
     first = next((name for name in _METRICS if name in differences), next(iter(differences)))
     table, here = (f"{v:.6g}" if isinstance(v, float) else str(v) for v in differences[first])
     origin = ", ".join(str(row[name]) for name in ("host", "device") if pd.notna(row.get(name)))
     return (
-        f"Trained again for this figure, with other numbers than in the table: {words(first)} "
-        f"{here}, there {table}" + (f" ({origin})." if origin else ".")
+        f"Trained again for this figure, with different numbers from the table: {words(first)} "
+        f"{here}, in the table {table}" + (f" ({origin})." if origin else ".")
     )
 
 
 def _spread(items: Sequence[_Item]) -> list[_Item]:
-    """Return at most ``_MOST_TASKS`` items, the first and the last among them."""
+    """Return at most ``_MOST_TASKS`` items, including the first and the last."""
     if len(items) <= _MOST_TASKS:
         return list(items)
     return [items[round(i)] for i in np.linspace(0, len(items) - 1, _MOST_TASKS)]
@@ -241,12 +241,12 @@ def _replay_strips(shown: "Examples", replayed: "Replayed", n: int) -> list[_Str
 
 
 def _class_word(shown: "Examples") -> str:
-    """Return the word before labels that are no digits, such as 0 and 1 of split tasks."""
+    """Return the word before labels that are not digits, such as 0 and 1 in split tasks."""
     return "class " * shown.has_own_classes
 
 
 def _captions(labels: NDArray[np.float64], word: str) -> tuple[list[str], list[str]]:
-    """Write label probabilities (n, C): the likeliest class, and the second if it counts."""
+    """Format label probabilities (n, C): the most likely class, and the second if it is shown."""
     if (labels.max(1) == 1).all():
         return [f"{word}{label}" for label in labels.argmax(1)], []
     first, second = np.argsort(-labels, axis=1, kind="stable")[:, :2].T
@@ -272,7 +272,7 @@ def _pair(shown: "Examples", pair: "Reconstructed") -> list[_Strip]:
 
 
 def _draw(blocks: Sequence[_Block]) -> "Figure":
-    """Draw blocks below each other; axes for a strip, not an image: it is quick."""
+    """Draw blocks below each other, with axes for each strip (for each image would be slow)."""
     n = max(len(strip.images) for block in blocks for strip in block.strips)
     size = min(_MOST_IN, (_WIDTH_IN - _LABEL_IN) / (n * (1 + _GAP)))
     width = _LABEL_IN + max(n * size * (1 + _GAP), _WIDTH_IN - _LABEL_IN)
@@ -326,7 +326,7 @@ def _draw_block(
 
 
 def _draw_strip(axes: Any, strip: _Strip) -> None:
-    """Draw images from 0 on, one unit and a gap each; black on white saves ink."""
+    """Draw images from 0 on, each one unit and a gap wide, black on white to save ink."""
     axes.axis("off")
     aspect = strip.images.shape[1] / strip.images.shape[2]
     for i, image in enumerate(strip.images):
@@ -351,22 +351,24 @@ def _draw_strip(axes: Any, strip: _Strip) -> None:
 def show(
     folders: Folders,
     config: Annotated[
-        list[str] | None, typer.Option(help="Id of a configuration, or its beginning.")
+        list[str] | None, typer.Option(help="Id of a configuration, or its first characters.")
     ] = None,
-    n_configs: Annotated[int, typer.Option(min=1, help="Without --config: how many.")] = 3,
-    metric_name: Annotated[str, typer.Option("--metric", help="What the best are best at.")] = (
-        "average_accuracy"
-    ),
-    n: Annotated[int, typer.Option("--n", min=1, max=40, help="Images a row.")] = 10,
+    n_configs: Annotated[
+        int, typer.Option(min=1, help="Number of configurations without --config.")
+    ] = 3,
+    metric_name: Annotated[
+        str, typer.Option("--metric", help="Metric that ranks configurations.")
+    ] = ("average_accuracy"),
+    n: Annotated[int, typer.Option("--n", min=1, max=40, help="Images per row.")] = 10,
     data: Annotated[
-        Path | None, typer.Option(help="Data folder (else RAYSWEEP_DATA, else data).")
+        Path | None, typer.Option(help="Data folder (default: RAYSWEEP_DATA or data).")
     ] = None,
     where: Where = None,
     figure_format: FigureFormat = None,
     out: Out = None,
 ) -> None:
-    """Draw replayed images with their labels, and reconstructions; default samples.png."""
-    chosen_format(figure_format, out, FORMATS)  # a mistake shows before training does
+    """Draw replayed images with their labels, and reconstructions, to samples.png or --out."""
+    chosen_format(figure_format, out, FORMATS)  # report a mistake before training
     sweeps = Sweeps(folders, where)
     chosen = choose(sweeps.trials, config or [], n_configs, metric(sweeps.trials, metric_name))
     varied = [name.removeprefix(SETTING) for name in varied_settings(sweeps.trials)]

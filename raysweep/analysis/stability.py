@@ -3,8 +3,8 @@
     raysweep stability results/vib [--x lr] [--y beta_1] [--facet beta_2] [--out map.pdf]
     raysweep stability results/vib --format text
 
-A cell has the share of runs that diverged, and the stage and epoch in which they did. ``--format``
-text, csv, json or markdown gives the table behind the map (written to --out, else printed); a
+A cell shows the share of runs that diverged, and the stage and epoch in which they did. With
+``--format`` text, csv, json or markdown, print the table behind the map (or write it to --out); a
 figure is written to --out, else to stability.png.
 """
 
@@ -41,12 +41,12 @@ from raysweep.tables.columns import SETTING
 
 
 def divergence(trials: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Count the runs of each group that diverged, and say in which stage and epoch they did.
+    """Count the runs of each group that diverged, with the stages and epochs in which they did.
 
-    Gives the columns ``by`` (columns of ``trials``), sorted; ``n`` runs, ``n_diverged`` of them and
-    their ``share``; ``first_stage`` and ``first_epoch``, ``last_stage`` and ``last_epoch`` of the
-    divergences in the order of training; and ``where``, all of them: ``task 1 ep. 2: 3 runs``.
-    Stages, epochs and ``where`` are null where none diverged.
+    Columns: those in ``by`` (of ``trials``), sorted; the number ``n`` of runs, ``n_diverged`` of
+    them and their ``share``; ``first_stage``, ``first_epoch``, ``last_stage`` and ``last_epoch`` of
+    the divergences in the order of training; and ``where``, all of them: ``task 1 ep. 2: 3 runs``.
+    Stages, epochs and ``where`` are null if none diverged.
     """
     groups = [*by]
     is_diverged = trials["status"] == Status.DIVERGED
@@ -97,9 +97,9 @@ def _places(diverged: pd.DataFrame, groups: list[str]) -> pd.DataFrame:
 
 
 def mark(row: "pd.Series[Any]") -> str:
-    """Write where a group's runs diverged: ``task 2, ep. 3``, ``ep. 1-3``, or ``ep. 1+``.
+    """Format where a group's runs diverged: ``task 2, ep. 3``, ``ep. 1-3``, or ``ep. 1+``.
 
-    ``+`` says that others diverged in a later stage. Empty for a group without a known place.
+    ``+`` means that others diverged in a later stage. Empty if the place is unknown.
     """
     if pd.isna(row["first_stage"]):
         return ""
@@ -112,7 +112,7 @@ def mark(row: "pd.Series[Any]") -> str:
 
 
 def mark_texts(text: str) -> tuple[str, ...]:
-    """Return a mark in two lines, and shorter: ``t2 e3``."""
+    """Return a mark in two lines, and a shorter form: ``t2 e3``."""
     if not text:
         return ("", "")
     stage, _, epoch = text.partition(", ")
@@ -125,8 +125,8 @@ def figure(
 ) -> Figure:
     """Draw the share of runs that diverged over two settings, faceted by others.
 
-    Without ``facets`` beta_2 is one if it varies. Raises ``InputError`` for an unknown setting, one
-    that is named twice, and more panels than can be seen.
+    Without ``facets``, beta_2 is the facet if it varies. Raises ``InputError`` for an unknown
+    setting, one that is named twice, and too many panels to see.
     """
     x, y, columns = grid_columns(trials, x, y, _default_facets(trials, x, y, facets))
     by = [*columns, y, x]
@@ -142,8 +142,7 @@ def figure(
         sides,
         color_scale([0, 1], "Blues"),
         (
-            f"Divergence: {n_diverged} of {n} runs"
-            + (f"; a cell goes over {over}" if over else ""),
+            f"Divergence: {n_diverged} of {n} runs" + (f"; a cell covers {over}" if over else ""),
             "In a cell: diverged/all runs; stage and epoch in which they diverged"
             " (+: others in a later stage)",
             "share of runs that diverged",
@@ -182,7 +181,7 @@ def show(
         str | None, typer.Option("--format", help=", ".join(FORMATS + TABLE_FORMATS) + ".")
     ] = None,
 ) -> None:
-    """Map where training diverges; without --out into stability.png."""
+    """Map where training diverges; without --out, write it to stability.png."""
     name = chosen_format(given_format, out, FORMATS + TABLE_FORMATS)
     trials = Sweeps(folders, where).trials
     if name in FORMATS:

@@ -1,4 +1,4 @@
-"""The axis of learning curves: the stages of a run in sequence, and what is marked along it."""
+"""The axis of learning curves: the stages of a run in sequence, and the marks along it."""
 
 import math
 from collections import Counter
@@ -16,12 +16,12 @@ from raysweep.analysis.stage_names import stage_order, stage_words
 _CHARACTER_IN = 0.068
 """Width of a character in inches."""
 LINE_IN = 0.17
-"""Height of a line of counts."""
+"""Height of a line of counts in inches."""
 
 
 @dataclass(frozen=True)
 class Track:
-    """The axis of stages in sequence: each starts after the longest form of the one before."""
+    """The axis of stages in sequence: each starts after the longest run of the one before."""
 
     starts: dict[str, int]
     lengths: dict[str, int]
@@ -36,12 +36,12 @@ class Track:
         return cls(dict(zip(stages, ends, strict=False)), lengths)
 
     def location(self, rows: pd.DataFrame) -> list[float]:
-        """Return where the epochs (from 1) of some rows' stages stand."""
+        """Return the positions of rows on the axis, by stage and epoch (from 1)."""
         return (rows["stage"].map(self.starts) + rows["epoch"]).tolist()
 
 
 def draw_counts(ax: Axes, lost: Sequence[pd.DataFrame], track: Track, share: float) -> None:
-    """Mark at the bottom how many runs of each group diverged in which epoch.
+    """Mark at the bottom how many runs of each group diverged in each epoch.
 
     ``share`` is the height of a line of counts, as a share of the panel's.
     """
@@ -67,16 +67,16 @@ def draw_counts(ax: Axes, lost: Sequence[pd.DataFrame], track: Track, share: flo
 
 
 def _fitting(name: str, room: float) -> str:
-    """Shorten a stage's name to so many characters, if that can be: ``gen. 1``, ``g1``."""
+    """Shorten a stage's name to fit ``room`` characters if possible: ``gen. 1``, ``g1``."""
     initial = name[0] + name.split(" ")[1] if " " in name else name[0]
     choices = (name, name.replace("generator", "gen."), initial)
     return next((choice for choice in choices if len(choice) <= room), initial)
 
 
 def draw_stages(ax: Axes, track: Track, has_labels: bool, epoch_in: float) -> None:
-    """Part the stages by lines, write their names over them, and number their epochs from 1.
+    """Separate the stages by lines, write their names above, and number their epochs from 1.
 
-    ``epoch_in`` is the width of an epoch in inches: where it is small, names and numbers are fewer.
+    ``epoch_in`` is the width of an epoch in inches: if it is small, fewer names and numbers fit.
     """
     rooms = {stage: n * epoch_in / _CHARACTER_IN - 1 for stage, n in track.lengths.items()}
     names = {stage: _fitting(stage_words(stage), rooms[stage]) for stage in track.starts}

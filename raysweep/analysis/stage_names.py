@@ -1,4 +1,4 @@
-"""Stages in the order they are trained, and in words."""
+"""The order and the readable names of stages."""
 
 import re
 import sys
@@ -8,7 +8,7 @@ _NAME = re.compile(r"(\w+?)_(\d+)")
 
 
 def stage_order(stage: str) -> tuple[int, int, str]:
-    """Return a key that sorts stages as they are trained; joint training comes last."""
+    """Return a key that sorts stages in the order of training; joint training comes last."""
     match = _NAME.fullmatch(stage)
     if match is None:
         return sys.maxsize, 0, stage
@@ -18,7 +18,7 @@ def stage_order(stage: str) -> tuple[int, int, str]:
 
 
 def stage_words(stage: str) -> str:
-    """Write a stage's name for people: ``task 2``, ``generator 1``, ``joint``."""
+    """Return a stage's readable name: ``task 2``, ``generator 1``, ``joint``."""
     match = _NAME.fullmatch(stage)
     if match is None:
         return stage.removeprefix("train_").replace("_", " ")

@@ -1,7 +1,7 @@
-"""The tables of one or several sweeps, as the scripts here take them.
+"""The tables of one or several sweeps, in the form that the scripts here use.
 
-DataFrames have the columns of docs/tables.md and before them ``sweep``, the name of the sweep.
-Settings are the columns ``config/...``; where a user names one, ``lr`` is as good as ``config/lr``.
+DataFrames have the columns of docs/tables.md, preceded by ``sweep``, the name of the sweep.
+Settings are the columns ``config/...``; users may name one ``lr`` or ``config/lr``.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -19,11 +19,11 @@ from raysweep.user_text.values import near
 
 
 class Sweeps:
-    """The tables of sweeps, each read when it is first asked for; ``where`` filters trials.
+    """The tables of sweeps, each read on first access; ``where`` filters trials.
 
-    ``ids`` are the configurations to keep (None: all). Only rows of configurations that have ended
-    are given. Raises ``InputError`` for a folder that is no sweep's, a damaged table, a mistake in
-    ``where``, and where no row is left.
+    ``ids`` are the configurations to keep (None: all). Tables have only rows of configurations that
+    have ended. Raises ``InputError`` for a folder that is not a sweep's, a damaged table, a mistake
+    in ``where``, and if no row is left.
     """
 
     def __init__(
@@ -91,9 +91,7 @@ def _filtered(trials: pd.DataFrame, where: str) -> pd.DataFrame:
             f"\"lr < 0.1 and replay == 'simple'\", got {where!r} ({reason})"
         ) from None
     if kept.empty:
-        raise InputError(
-            f"--where: no row of {len(trials)} meets {where!r}; take a wider condition"
-        )
+        raise InputError(f"--where: no row of {len(trials)} meets {where!r}; use a wider condition")
     return kept.reset_index(drop=True)
 
 
@@ -103,12 +101,12 @@ def with_short_names(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def short(name: str) -> str:
-    """Return the name of a setting as people write it."""
+    """Return the short name of a setting: ``lr``."""
     return name.removeprefix(SETTING)
 
 
 def setting(trials: pd.DataFrame, name: str) -> str:
-    """Find the column of a setting by its name, short or whole; ``sweep`` is one, too."""
+    """Find the column of a setting by its short or full name; ``sweep`` counts as one."""
     known = ["sweep", *(column for column in trials.columns if column.startswith(SETTING))]
     for column in (name, SETTING + name):
         if column in known:
@@ -118,7 +116,7 @@ def setting(trials: pd.DataFrame, name: str) -> str:
 
 
 def metric(trials: pd.DataFrame, name: str) -> str:
-    """Check the name of a metric of ``trials``; give it back."""
+    """Check the name of a metric of ``trials``, and return it."""
     metrics = metrics_of(trials)
     if name not in metrics:
         hint = near(name, metrics) or _known(metrics)

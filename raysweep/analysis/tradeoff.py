@@ -4,10 +4,10 @@
     raysweep tradeoff results/vib --x forgetting --y average_accuracy --y duration_s
     raysweep tradeoff results/vib --x weight_kl --y forgetting --draw line
 
-Without --x and --y: accuracy and reconstruction loss against forgetting with their fronts, and
+Without --x and --y, draw accuracy and reconstruction loss against forgetting with their fronts, and
 forgetting against the entropy of the replay labels with a line. A point is the mean over seeds of
-one setting of everything else; it is hollow, and never on a front, where fewer seeds finished than
-elsewhere. Without --out the figure is written to tradeoff.png.
+one combination of all other settings; if fewer of its seeds finished than elsewhere, it is hollow
+and never on a front. Without --out the figure is written to tradeoff.png.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,7 @@ Draw = Literal["front", "line", "none"]
 """What is drawn over the points."""
 _ENTROPY = "replay_label_entropy"
 _NULL_COLOR, _NULL_MARKER = COLORS[5], "X"
-"""Where a colour bar has the numbers, null has no place on it: a colour that it lacks."""
+"""Colour of null where a colour bar shows the numbers: one that the bar does not have."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ PAIRS = (
     Pair("forgetting", "reconstruction_loss"),
     Pair(_ENTROPY, "forgetting", "line"),
 )
-"""The relations that the reference study looked at."""
+"""The relations that the reference study examined."""
 
 
 class Line(NamedTuple):
@@ -93,7 +93,7 @@ class Line(NamedTuple):
 
 
 def fit_line(x: Sequence[float], y: Sequence[float]) -> Line | None:
-    """Fit a line to points; None for fewer than three, or where all x are equal."""
+    """Fit a line to points; return None for fewer than three, or if all x are equal."""
     from scipy.stats import linregress, t
 
     if len(x) < 3 or min(x) == max(x):
@@ -104,11 +104,11 @@ def fit_line(x: Sequence[float], y: Sequence[float]) -> Line | None:
 
 
 def points(trials: pd.DataFrame, metrics: Sequence[str], also: Sequence[str] = ()) -> pd.DataFrame:
-    """Take the means of metrics over the finished seeds of each setting of everything else.
+    """Compute means of metrics over the finished seeds of each combination of other settings.
 
-    Gives ``sweep``, the settings that vary and those in ``also``; a column for each metric;
-    ``n_finished`` and ``n`` (seeds), and ``is_complete``: whether no other setting has more
-    finished seeds. Settings of which no seed finished have no row.
+    Columns: ``sweep``, the settings that vary and those in ``also``; each metric; ``n_finished``
+    and ``n`` (seeds), and ``is_complete``: whether no other combination has more finished seeds.
+    Combinations without a finished seed have no row.
     """
     by = list(dict.fromkeys(["sweep", *varied_settings(trials), *also]))
     finished = trials[trials["status"] == Status.FINISHED]
@@ -121,11 +121,11 @@ def points(trials: pd.DataFrame, metrics: Sequence[str], also: Sequence[str] = (
 
 
 def figure(trials: pd.DataFrame, pairs: Sequence[Pair] = PAIRS, color: str | None = None) -> Figure:
-    """Draw pairs of metrics side by side, coloured by a setting; a row for each sweep.
+    """Draw pairs of metrics side by side, coloured by a setting, with a row for each sweep.
 
-    Without ``color`` it is replay, model or the first other setting that varies; the sweep, if
-    there are several, which then share a row. A pair without a point is left out. Raises
-    ``InputError`` for an unknown metric or setting, and where no pair has a point.
+    ``color`` defaults to the sweep if there are several (they then share a row), else to replay,
+    model or the first other setting that varies. A pair without points is left out. Raises
+    ``InputError`` for an unknown metric or setting, and if no pair has points.
     """
     for pair in pairs:
         metric(trials, pair.x), metric(trials, pair.y)
@@ -160,7 +160,7 @@ def figure(trials: pd.DataFrame, pairs: Sequence[Pair] = PAIRS, color: str | Non
 
 
 def color_column(trials: pd.DataFrame, name: str | None) -> str:
-    """Find the setting that colours: the one named, else sweep, replay, model, ..."""
+    """Find the setting that sets the colours: the named one, else sweep, replay, model, ..."""
     if name is not None:
         return setting(trials, name)
     varied = varied_settings(trials)
@@ -174,7 +174,7 @@ def color_column(trials: pd.DataFrame, name: str | None) -> str:
 
 @dataclass(frozen=True)
 class _Look:
-    """Colours and markers of a setting's values; a colour bar where there are many numbers."""
+    """Colours and markers of a setting's values, with a colour bar if there are many numbers."""
 
     column: str
     values: list[object]
@@ -188,12 +188,12 @@ class _Look:
         if trials[column].dtype.kind not in "fi":
             raise InputError(
                 f"--color: expected a setting of at most {len(MARKERS)} values, or of numbers, "
-                f"got {column.removeprefix(SETTING)} with {len(values)}; take another one"
+                f"got {column.removeprefix(SETTING)} with {len(values)}; choose another one"
             )
         return cls(column, values, ScalarMappable(_norm(trials[column]), COLOR_MAP))
 
     def groups(self, table: pd.DataFrame) -> list[tuple[pd.DataFrame, str | None, str]]:
-        """Return the rows of each value with colour (None: by the colour bar) and marker."""
+        """Return the rows of each value with its colour (None: by the colour bar) and marker."""
         if self.colors is not None:
             is_null = table[self.column].isna()
             return [(table[~is_null], None, "o"), (table[is_null], _NULL_COLOR, _NULL_MARKER)]
@@ -258,7 +258,7 @@ def _draw_front(ax: Axes, table: pd.DataFrame, pair: Pair) -> None:
 
 
 def _draw_line(ax: Axes, table: pd.DataFrame, pair: Pair) -> None:
-    # One-hot labels have no entropy by definition: they are no part of the relation.
+    # One-hot labels have no entropy by definition, so the relation excludes them.
     is_soft = table[_ENTROPY] > 0 if pair.x == _ENTROPY else table[pair.x].notna()
     fitted = table[is_soft]
     line = fit_line(fitted[pair.x].tolist(), fitted[pair.y].tolist())
@@ -320,27 +320,27 @@ def _finish(
 
 
 def pairs_of(x: Sequence[str], y: Sequence[str], draw: Draw | None) -> list[Pair]:
-    """Pair what --x and --y name, one by one or one with all; without any give ``PAIRS``."""
+    """Pair the metrics of --x and --y one by one or one with all; by default, ``PAIRS``."""
     if not x and not y:
         return [Pair(pair.x, pair.y, draw or pair.draw) for pair in PAIRS]
     x, y = x or ["forgetting"], y or ["average_accuracy"]
     n = max(len(x), len(y))
     if {len(x), len(y)} - {1, n}:
         raise InputError(
-            f"--x, --y: expected as many of each, or one of either, got {len(x)} and {len(y)}"
+            f"--x, --y: expected equal numbers of them, or one of either, got {len(x)} and {len(y)}"
         )
     both = zip(list(x) * (n // len(x)), list(y) * (n // len(y)), strict=True)
     pairs = [Pair(*pair, draw or "front") for pair in both]
     if any(pair.x == pair.y for pair in pairs):
-        raise InputError("--x, --y: expected two metrics, got one twice")
+        raise InputError("--x, --y: expected two different metrics, got one twice")
     return pairs
 
 
 def show(
     folders: Folders,
-    x: Annotated[list[str] | None, typer.Option(help="Metric to the right (repeatable).")] = None,
-    y: Annotated[list[str] | None, typer.Option(help="Metric upwards (repeatable).")] = None,
-    color: Annotated[str | None, typer.Option(help="Setting that gives the colours.")] = None,
+    x: Annotated[list[str] | None, typer.Option(help="Metric on the x axis (repeatable).")] = None,
+    y: Annotated[list[str] | None, typer.Option(help="Metric on the y axis (repeatable).")] = None,
+    color: Annotated[str | None, typer.Option(help="Setting that sets the colours.")] = None,
     draw: Annotated[str | None, typer.Option(help=", ".join(get_args(Draw)) + ".")] = None,
     where: Where = None,
     out: Out = None,
@@ -348,7 +348,7 @@ def show(
 ) -> None:
     """Draw metrics against each other, with the Pareto front or a fitted line.
 
-    Without --out it goes into tradeoff.png.
+    Without --out it is written to tradeoff.png.
     """
     if draw is not None and draw not in get_args(Draw):
         raise InputError(f"--draw: expected one of {', '.join(get_args(Draw))}, got {draw!r}")

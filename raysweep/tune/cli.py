@@ -22,7 +22,7 @@ from raysweep.user_text.values import printable
 
 _MODULE = "python -m raysweep.tune"
 COMMAND = "RAYSWEEP_COMMAND"
-"""Environment variable by which ``bin/sweep`` and ``raysweep run`` say how they were called."""
+"""Environment variable in which ``bin/sweep`` and ``raysweep run`` record how they were called."""
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
@@ -41,30 +41,33 @@ def tune(
         ),
     ] = None,
     results: Annotated[
-        str, typer.Option(help="Folder of all sweeps, or s3://, gs://, file:// and a path.")
+        str,
+        typer.Option(help="Folder of all sweeps: a path, or an s3://, gs:// or file:// URL."),
     ] = "results",
     name: Annotated[str | None, typer.Option(help="Name of the sweep (default: FILE's).")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run, and how long.")
+        bool, typer.Option("--dry-run", help="Print what would run and how long it would take.")
     ] = False,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over; earlier results are moved aside.")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Train at most so many configurations now.")
+        int | None, typer.Option(min=1, metavar="N", help="Train at most N configurations now.")
     ] = None,
     address: Annotated[
         str | None,
-        typer.Option(help="Ray cluster to use (default: one is started on this machine)."),
+        typer.Option(help="Ray cluster to use (default: start one on this machine)."),
     ] = None,
     wait_for_nodes: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Start when so many nodes can run a pack."),
+        typer.Option(min=1, metavar="N", help="Start when N nodes can run a pack."),
     ] = None,
-    wait_s: Annotated[float, typer.Option(min=0, help="Seconds to wait for them at most.")] = 600.0,
+    wait_s: Annotated[
+        float, typer.Option(min=0, help="Wait at most this many seconds for them.")
+    ] = 600.0,
     without_token: Annotated[
         bool,
-        typer.Option("--without-token", help="Allow a Ray cluster that anyone may run code on."),
+        typer.Option("--without-token", help="Allow a Ray cluster on which anyone can run code."),
     ] = False,
     max_configs: Annotated[
         int, typer.Option(min=1, help="Refuse search spaces with more configurations.")
@@ -72,17 +75,17 @@ def tune(
     data: Annotated[
         Path | None, typer.Option(help="Data folder (default: RAYSWEEP_DATA or data).")
     ] = None,
-    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Say more.")] = False,
-    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Say only what ended.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Print more.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Print only the outcome.")] = False,
 ) -> None:
     """Train every configuration of a search space on Ray and write Parquet tables.
 
-    The same command again finishes what is missing and trains nothing twice. Exit codes: 0 every
+    Run the same command again to train only what is missing. Exit codes: 0 every
     configuration ended (diverged ones too), 1 some failed, 2 bad input, 3 interrupted or out of
     budget, 4 nothing could run; 130 or 143 after a second ctrl-c or SIGTERM.
     """
     command = (*shlex.split(os.environ.get(COMMAND, _MODULE)), *sys.argv[1:])
-    resume = f"go on with: {resume_command(command)}"
+    resume = f"continue with: {resume_command(command)}"
     signal.signal(signal.SIGTERM, _interrupt)
     code: int
     try:
@@ -138,10 +141,10 @@ def _print_outcome(outcome: Outcome) -> ExitCode:
 
 
 def _interrupt(signum: int, frame: types.FrameType | None) -> None:
-    # Ray Tune ends cleanly on SIGINT only.
+    # Ray Tune shuts down cleanly on SIGINT only.
     signal.raise_signal(signal.SIGINT)
 
 
 def main(called_as: str | None = None) -> None:
-    """Run the command line, under another name in its help if one is given."""
+    """Run the command line; ``called_as`` is the program name that its help shows."""
     _APP(prog_name=called_as)

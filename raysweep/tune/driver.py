@@ -1,4 +1,4 @@
-"""The driver: from a search space to tables, by way of Ray."""
+"""The driver: turn a search space into tables, using Ray."""
 
 import contextlib
 import time
@@ -51,14 +51,13 @@ if TYPE_CHECKING:
 
 
 ASIDE = "aside"
-"""Folder of the states of packs that lost half of their lanes, among Ray Tune's files."""
+"""Folder, among Ray Tune's files, for the states of packs that lost half of their lanes."""
 
 
 def run_sweep(sweep: Sweep, options: Options) -> tuple[Outcome, Sweep]:
-    """Run what a sweep lacks; return how it ended, and the sweep with all that was suggested.
+    """Run what a sweep lacks; return how it ended, and the sweep with all suggestions.
 
-    Raises ``InputError`` for what the user can mend and ``NothingRunsError`` where nothing could
-    run.
+    Raises ``InputError`` for what the user can fix and ``NothingRunsError`` if nothing could run.
     """
     driver = _Driver(sweep, options)
     try:
@@ -67,7 +66,7 @@ def run_sweep(sweep: Sweep, options: Options) -> tuple[Outcome, Sweep]:
         raise
     except WriteError as error:
         return driver.stop(str(error)), driver.sweep
-    except Exception as error:  # noqa: BLE001 (said in one line, kept in a log)
+    except Exception as error:  # noqa: BLE001 (reported in one line, kept in a log)
         summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         return driver.stop(f"the driver stopped: {summary}", traceback.format_exc()), driver.sweep
     finally:
@@ -81,10 +80,10 @@ def plan_sweep(
     show: Callable[[str], None] = lambda _: None,
     is_measured: bool = True,
 ) -> SweepPlan:
-    """Return what ``run_sweep`` would do, and by a few steps of it how long it would take.
+    """Return what ``run_sweep`` would do, and how long by the time of a few training steps.
 
-    ``show`` is given the lines of the plan as they become known; ``is_measured`` tells whether to
-    measure the time. Raises as ``run_sweep``.
+    ``show`` is called with the lines of the plan as they become known; ``is_measured`` is whether
+    to measure the time. Raises the same errors as ``run_sweep``.
     """
     driver = _Driver(sweep, options)
     try:
@@ -99,7 +98,7 @@ def plan_sweep(
 
 
 class _Driver:
-    """One run of the command: its sweep, its folder, what is done and what is shown."""
+    """One run of the command: its sweep, results folder, progress and output."""
 
     def __init__(self, sweep: Sweep, options: Options) -> None:
         self.options = options
@@ -116,7 +115,7 @@ class _Driver:
         self.screen = Screen(options.verbosity)
         if self.sweep.stage_cache.is_on and self.store is None:
             self.screen.say(
-                "note: stages are kept in a folder only, not in an object store: none are"
+                "note: the stage cache needs a local results folder, got an object store: it is off"
             )
         check_installed(self.sweep.loggers)
         for note in self.sweep.notes:
@@ -129,7 +128,7 @@ class _Driver:
         return StageCache((results.local / STORE).absolute(), int(caching.max_gb * 1e9))
 
     def _log_keeper(self) -> LogWriter:
-        """Start logging into the results folder; beside the command where that is in a store."""
+        """Start logging into the results folder, or the working directory for an object store."""
         folder = Path(FOLDER) / self.options.name
         if self.location.local is not None:
             folder = self.location.local / FOLDER
@@ -144,7 +143,7 @@ class _Driver:
         return Ledger({} if is_new else statuses(self.location))
 
     def stop(self, reason: str, trace: str = "") -> Outcome:
-        """Return in a line why the run ended early and how to resume it; log a traceback."""
+        """Return one line on why the run ended early and how to resume it; log the traceback."""
         self.screen.close()
         if trace:
             with contextlib.suppress(OSError):
@@ -153,12 +152,12 @@ class _Driver:
         return Outcome(ExitCode.INTERRUPTED, message=message, is_error=True)
 
     def close(self) -> None:
-        """Take the display away and give the folder back."""
+        """Remove the display and release the folder."""
         self.screen.close()
         self.folder.close()
 
     def _know(self) -> EarlierSuggestions | None:
-        """Look up what was suggested before, where results decide what is tried next."""
+        """Look up earlier suggestions, in a sweep whose results decide what is tried next."""
         if self.sweep.space is None:
             return None
         modes_of(self.sweep.search)  # for its checks
@@ -168,7 +167,7 @@ class _Driver:
         return known
 
     def dry_run(self, show: Callable[[str], None], is_measured: bool) -> SweepPlan:
-        """Return what would run, and by a few steps of it how long it would take."""
+        """Return what would run, and how long by the time of a few training steps."""
         known, ledger, nodes = self._know(), self._ledger(), [this_machine()]
         wanted = ledger.missing(self.sweep) if known is None else self.sweep.examples
         data = data_folder(self.options.data)
@@ -220,7 +219,7 @@ class _Driver:
 
     def run(self) -> Outcome:
         """Train what is missing."""
-        # Data and settings are held against each other before anything is written.
+        # Data and settings are checked against each other before anything is written.
         self._know()
         sources = self._load_sources([*self._ledger().missing(self.sweep), *self.sweep.examples])
         data_s = time.monotonic() - self.began
@@ -324,7 +323,7 @@ class _Driver:
         return progress
 
     def _counts(self, missing: Sequence[Config]) -> tuple[int, int]:
-        """Return how many configurations are to be trained now, and how many there are in all."""
+        """Return the number of configurations to train now, and their number in all."""
         n_all = len(self.sweep.configs)
         if self.sweep.space is None:
             return len(missing[: self._limit]), n_all
@@ -354,7 +353,7 @@ class _Driver:
             self.screen.say(
                 f"note: not every node sees {self.location}: "
                 f"the pack of a lost worker will start over"
-                + (", and no stages are kept" if self.store else "")
+                + (", and the stage cache is off" if self.store else "")
             )
         return TrialOptions(
             resources=resources,

@@ -1,4 +1,4 @@
-"""How a run is asked for, and what it tells its caller."""
+"""The options of a run, and what it returns to its caller."""
 
 from dataclasses import dataclass
 from enum import IntEnum
@@ -8,7 +8,7 @@ from raysweep.tables.paths import ResultsPath
 
 
 class ExitCode(IntEnum):
-    """What the command tells its caller."""
+    """Exit codes of the command."""
 
     ENDED = 0
     SOME_FAILED = 1
@@ -21,8 +21,8 @@ class ExitCode(IntEnum):
 class Options:
     """How to run a search space; ``verbosity`` is -1 (quiet), 0 or 1.
 
-    ``command`` is kept in the manifest; ``resume`` tells people how to continue, such as ``go on
-    with: COMMAND``.
+    ``command`` is kept in the manifest; ``resume`` is the hint on how to continue, such as
+    ``continue with: COMMAND``.
     """
 
     results: ResultsPath
@@ -43,9 +43,9 @@ class Options:
 class Outcome:
     """How a run ended.
 
-    ``summary`` has the best settings, counts and tables; ``message`` one line on what is missing
-    or failed and how to continue, empty if all is done. ``is_error`` says that the run stopped
-    because of an error, ``is_interrupted`` that the user stopped it.
+    ``summary`` has the best settings, counts and tables; ``message`` has one line on what is
+    missing or failed and how to continue, empty if all is done. ``is_error`` means that the run
+    stopped because of an error, ``is_interrupted`` that the user stopped it.
     """
 
     code: ExitCode

@@ -1,4 +1,4 @@
-"""The data of a run: loaded once, and held against the settings before anything starts."""
+"""The data of a run: loaded once, and checked against the settings before anything starts."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +13,8 @@ def load_sources(
 ) -> dict[str, Source]:
     """Load the sources of configurations, by name; those not in ``folder`` are downloaded into it.
 
-    Raises ``InputError`` for data that is not to be had, and for settings of the search space
-    ``file`` that its samples cannot meet.
+    Raises ``InputError`` for data that can't be loaded, and for settings of the search space
+    ``file`` that do not fit its samples.
     """
     names: list[str] = sorted({config.source for config in configs})
     for name in names:

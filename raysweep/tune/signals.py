@@ -1,4 +1,4 @@
-"""Signals that end a run: a first one in order, a second one at once."""
+"""Signals that end a run: the first cleanly, the second at once."""
 
 import signal
 import threading
@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class StopRun(Exception):  # noqa: N818 (no error: the user's wish)
-    """A first signal: Ray Tune is to hand out nothing more and wait for nothing."""
+class StopRun(Exception):  # noqa: N818 (not an error: the user asked for it)
+    """A first signal: Ray Tune should start no more trials and wait for none."""
 
 
 _second_signals: list[int] = []
@@ -17,20 +17,21 @@ _second_signals: list[int] = []
 def end_at_once(signum: int, frame: types.FrameType | None) -> None:
     """Handle a second signal: end without waiting for anything.
 
-    Which it was is kept beside the exception: where Ray waits in C, it raises one of its own.
+    The signal number is kept apart from the exception, since Ray, while it waits in C, raises an
+    exception of its own.
     """
     _second_signals.append(signum)
     raise KeyboardInterrupt
 
 
 def can_handle_signals() -> bool:
-    """Return whether this thread may set signal handlers: Python lets only the main thread."""
+    """Return whether this thread may set signal handlers: in Python only the main thread may."""
     return threading.current_thread() is threading.main_thread()
 
 
 @contextmanager
 def handlers_restored() -> Iterator[None]:
-    """Put the handlers of SIGINT and SIGTERM back afterwards; forget earlier second signals."""
+    """Restore the handlers of SIGINT and SIGTERM afterwards; forget earlier second signals."""
     _second_signals.clear()
     if not can_handle_signals():
         yield
@@ -44,5 +45,5 @@ def handlers_restored() -> Iterator[None]:
 
 
 def second_signal() -> int | None:
-    """Return the signal that ended this process at once, None where there was none."""
+    """Return the signal that ended this process at once, None if there was none."""
     return _second_signals[0] if _second_signals else None

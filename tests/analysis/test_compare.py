@@ -133,7 +133,9 @@ def test_ignored_settings_are_paired_across() -> None:
     assert pair(first, second, ACCURACY).rows.empty
     pairs = pair(first, second, ACCURACY, ["config/lr"])
     assert sorted(pairs.rows["difference"]) == pytest.approx([0.2, 0.3])
-    with pytest.raises(InputError, match="tell configurations of one sweep apart, got lr, beta_2"):
+    with pytest.raises(
+        InputError, match="configurations of one sweep still differ, got lr, beta_2"
+    ):
         pair(first, second, ACCURACY, ["config/lr", "config/beta_2"])
 
 
@@ -185,7 +187,7 @@ def test_rows_that_should_be_equal_are_named_if_they_are_not(
     frame.to_parquet(other / "trials.parquet")
     compare.show([folders[0], str(other)])
     said = capsys.readouterr().out
-    assert "4 configurations are in both, 1 of them with other numbers" in said
+    assert "4 configurations are in both, 1 of them with different numbers" in said
     assert f"{frame['config_id'][0]}: average_accuracy 0.1, then 0.75" in said
 
 

@@ -160,7 +160,7 @@ def test_mistakes_are_named(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
         figure(*tables, "los")
     with pytest.raises(InputError, match="class_loss: expected epochs with a value"):
         figure(*tables, "class_loss")
-    with pytest.raises(InputError, match="lr: expected each setting in one place"):
+    with pytest.raises(InputError, match="lr: expected each setting once in the figure"):
         figure(*tables, by=["lr"], facets=["lr"])
     many = [row(lr=i / 10) for i in range(1, 12)]
     epochs = [e for of in many for e in epoch_rows(of, "train_task_1", [0.5])]

@@ -179,7 +179,7 @@ def test_each_setting_has_one_place() -> None:
     trials = table("trials", ROWS)
     with pytest.raises(InputError, match="beta_1 twice"):
         heatmap.figure(trials, x="beta_1", y="beta_1")
-    with pytest.raises(InputError, match="beta_2: expected each setting in one place"):
+    with pytest.raises(InputError, match="beta_2: expected each setting once in the figure"):
         heatmap.figure(trials, facets=["beta_2"])
     with pytest.raises(InputError, match="at most 48 panels, got 49"):
         layout(table("trials", [row(seed=i) for i in range(49)]), ["config/seed"])
@@ -372,7 +372,7 @@ def test_stability_prints_its_table(folder: Path) -> None:
         ("heatmap", ["--x", "beta_3"], "expected a setting, got 'beta_3'"),
         ("stability", ["--where", "lr > 5"], "--where: no row of 9 meets"),
         ("tradeoff", ["--draw", "curve"], "--draw: expected one of front, line, none"),
-        ("tradeoff", ["--x", "forgetting", "--y", "forgetting"], "expected two metrics"),
+        ("tradeoff", ["--x", "forgetting", "--y", "forgetting"], "expected two different metrics"),
         ("curves", ["--band", "sd"], "--band: expected one of ci95, minmax"),
         ("curves", [], "test_accuracy: expected epochs with a value, found none"),
         ("curves", ["--matrix"], "expected finished configurations with accuracies by task"),

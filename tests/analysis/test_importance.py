@@ -87,7 +87,7 @@ def test_noise_alone_gives_a_low_r2_and_a_warning(
     (tmp_path / "parts").mkdir()
     frame.to_parquet(tmp_path / "trials.parquet")
     script.show([str(tmp_path)])
-    assert "warning: the forest predicts little" in capsys.readouterr().out
+    assert "warning: the forest predicts poorly" in capsys.readouterr().out
 
 
 def test_noise_is_the_variance_between_seeds_and_counted_by_hand() -> None:

@@ -235,7 +235,7 @@ def test_filters_hold_for_table_and_charts(page: Page, file: Path, sweep: Path) 
     assert page.one("#shown").text == "1 of 96 configurations in 1 setting"
     page.one("#text").send_keys(" nowhere")
     assert page.one("#shown").text == "0 of 96 configurations in 0 settings"
-    assert page.one("#curves").text == "No setting is chosen."
+    assert page.one("#curves").text == "No setting selected."
     assert page.errors() == []
 
 

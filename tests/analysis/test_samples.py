@@ -384,7 +384,7 @@ def test_ids_are_found_by_their_beginnings() -> None:
     assert choose(frame, [whole[:7], other, whole], 1).index.tolist() == [5, 1]
     with pytest.raises(InputError, match="expected the id of a configuration, got 'zz'"):
         choose(frame, ["zz"], 1)
-    with pytest.raises(InputError, match="the beginning of 2"):
+    with pytest.raises(InputError, match="a prefix of 2"):
         choose(frame.assign(config_id=["ab1", "ab2", *frame["config_id"][2:]]), ["ab"], 1)
 
 
@@ -420,8 +420,8 @@ def test_the_figure_shows_labels_and_whether_the_numbers_are_the_tables(
     assert len(images) == 12
     np.testing.assert_array_equal(images[0].ravel(), shown.replayed.images[chosen[0]])
     other = sample_figure(frame.assign(average_accuracy=0.125).iloc[0], n=4)
-    assert any("with other numbers than in the table" in text for text in texts(other))
-    assert any("there 0.125 (far, cpu)." in text for text in texts(other))
+    assert any("with different numbers from the table" in text for text in texts(other))
+    assert any("in the table 0.125 (far, cpu)." in text for text in texts(other))
     samples.plt.close("all")
 
 
@@ -429,7 +429,7 @@ def test_what_has_no_images_is_an_error_of_one_line(
     outcome: Callable[..., dict[str, Any]],
 ) -> None:
     plain = configure(replay="none", beta_1=0.1, epochs=1)
-    with pytest.raises(InputError, match="it has no replay and nothing learns to reconstruct"):
+    with pytest.raises(InputError, match="it has no replay and learns no reconstruction"):
         sample_figure(table({**config_columns(plain), **outcome(plain)}).iloc[0])
     lost = configure(replay="generative", loss_above=1e-3)
     with pytest.raises(InputError, match="it diverged in train_task_1"):

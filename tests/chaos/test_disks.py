@@ -34,7 +34,7 @@ def _end_in_one_line(run: Run, reason: str) -> None:
     assert_no_traceback(run)
     (line,) = run.error_lines
     assert reason in line, line
-    assert "go on with: python -m raysweep.tune" in line
+    assert "continue with: python -m raysweep.tune" in line
 
 
 @pytest.mark.parametrize("epochs", [2, 20], ids=["short", "with_checkpoints"])

@@ -37,7 +37,7 @@ def test_every_signal_ends_a_run_in_order_and_the_next_run_goes_on(
         assert run.wait() == code, f"{name}: {run.output}"
         note(name, load, "time to end, s", time.monotonic() - sent, 10)
         assert_no_traceback(run)
-        assert "go on with: python -m raysweep.tune" in run.output, run.output
+        assert "continue with: python -m raysweep.tune" in run.output, run.output
         assert_kept(before, run.folder)
         assert_true_so_far(run.folder, reference)
         if code == 3:

@@ -60,7 +60,7 @@ def test_a_running_a_killed_and_a_finished_sweep_are_told_apart(tmp_path: Path) 
         assert f"running in process {process.pid} on {socket.gethostname()}" in running.stdout
         assert "train_task_1" in running.stdout
         assert "0 of 12 configurations" in running.stdout
-        assert "go on with" not in running.stdout
+        assert "continue with" not in running.stdout
     finally:
         process.kill()
         process.wait()
@@ -74,7 +74,7 @@ def test_a_running_a_killed_and_a_finished_sweep_are_told_apart(tmp_path: Path) 
     over = status(folder)
     assert "12 of 12 configurations" in over.stdout
     assert "no driver is running; the last one ended" in over.stdout
-    assert "go on with" not in over.stdout
+    assert "continue with" not in over.stdout
     assert not (folder / STATUS_FILE).exists()
 
 

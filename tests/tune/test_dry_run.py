@@ -205,7 +205,7 @@ def test_hours_and_time_on_slots_are_said(
     assert "1 of 2 shapes, one pack at a time, on NVIDIA H100; packs that share a GPU" in text
     assert "not taken off" not in text
     stored = {packs[2].groups[0][0].fingerprint}
-    assert "from the stage cache is not taken off" in said(packs, stored=stored)
+    assert "stages from the stage cache are not subtracted" in said(packs, stored=stored)
 
 
 def test_an_error_in_training_takes_the_place_of_the_time(
@@ -216,7 +216,7 @@ def test_an_error_in_training_takes_the_place_of_the_time(
 
     monkeypatch.setattr(dry_run, "measure", fail)
     time, tables = said(packs_of({})).splitlines()
-    reason = "no estimate: the steps that were to tell failed: RuntimeError: out of memory"
+    reason = "no estimate: the measured steps failed: RuntimeError: out of memory"
     assert time.removeprefix("time").strip() == reason
     assert said_rows(tables)["trials"] == 1
 

@@ -129,12 +129,12 @@ def test_a_used_up_budget_ends_a_run_in_order_and_the_next_goes_on(tmp_path: Pat
     file = write(tmp_path, SPACE)
     first = run(file, "max_configs=6")
     assert first.returncode == 3, first.stderr + first.stdout
-    assert "max_configs 6 reached: 18 configurations are missing; go on with: " in first.stdout
+    assert "max_configs 6 reached: 18 configurations are missing; continue with: " in first.stdout
     assert len(read_trials(tmp_path / "results" / "small")) == 6
     second = run(file, "time_budget=0.1s")
     assert second.returncode == 3, second.stderr + second.stdout
     assert "time_budget of 0 s used up before a configuration ended; give more" in second.stdout
-    assert "set a smaller pack: 18 configurations are missing; go on with: " in second.stdout
+    assert "set a smaller pack: 18 configurations are missing; continue with: " in second.stdout
     assert len(read_trials(tmp_path / "results" / "small")) == 6
 
 
@@ -144,6 +144,6 @@ def test_a_dry_run_names_the_rule_and_the_budget(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     rule = "asha: metric average_accuracy, grace_period 2, reduction_factor 2"
     assert f"early stopping  {rule}\n" in done.stdout
-    limits = "of a run: 1 h 30 min of wall time, 7 configurations, 2 GPU-hours"
+    limits = "per run: 1 h 30 min of wall time, 7 configurations, 2 GPU-hours"
     assert f"budget          {limits}\n" in done.stdout
-    assert "rows to come: 7 of trials" in done.stdout
+    assert "expected rows: 7 of trials" in done.stdout

@@ -21,11 +21,11 @@ GB = 10**9
 @pytest.mark.parametrize(
     ("node", "n_sharing", "why"),
     [
-        (Node(16, 1, gpu_memory=80 * GB), 4, "4 packs at most on one"),
-        (Node(3, 1, gpu_memory=80 * GB), 3, "3 CPUs for each"),
-        (Node(8, 4, gpu_memory=80 * GB), 2, "2 CPUs for each"),
-        (Node(16, 1, gpu_memory=int(2.9 * GB)), 2, "2 fit into its memory"),
-        (Node(1, 1, gpu_memory=1 * GB), 1, "1 CPUs for each"),
+        (Node(16, 1, gpu_memory=80 * GB), 4, "raysweep's maximum of 4"),
+        (Node(3, 1, gpu_memory=80 * GB), 3, "limited by the number of CPUs"),
+        (Node(8, 4, gpu_memory=80 * GB), 2, "limited by the number of CPUs"),
+        (Node(16, 1, gpu_memory=int(2.9 * GB)), 2, "limited by its memory"),
+        (Node(1, 1, gpu_memory=1 * GB), 1, "limited by the number of CPUs"),
         (Node(16, 1), 4, "of unknown memory"),
     ],
 )
@@ -34,13 +34,13 @@ def test_packs_share_a_gpu_as_far_as_memory_and_processors_go(
 ) -> None:
     resources, said = choose_share(AUTO, CONFIGS, [Node(4, 0), node])
     assert slots_on(resources, node.n_cpus, node.n_gpus) == n_sharing * node.n_gpus
-    assert why in said and f"chose {n_sharing} packs" in said
+    assert why in said and f"chose {n_sharing} pack" in said
     assert not resources.is_gpu_auto
 
 
 def test_no_more_packs_share_a_gpu_than_there_are() -> None:
     resources, said = choose_share(AUTO, CONFIGS[:1], [Node(16, 1, gpu_memory=80 * GB)])
-    assert resources.gpu == 1 and "1 packs for each GPU" in said
+    assert resources.gpu == 1 and "limited by the number of packs" in said
 
 
 def test_the_smallest_card_and_the_fewest_processors_decide() -> None:

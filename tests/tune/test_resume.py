@@ -59,7 +59,7 @@ def test_an_interrupted_sweep_goes_on_with_the_epochs_that_it_had(
     done = run(file)
     assert done.returncode == 0, done.stdout + done.stderr
     n_configs = sum(len(entry["configs"]) for entry in entries)
-    assert f"{n_configs} of them go on where the last run stopped" in done.stderr
+    assert f"{n_configs} of them continue where the last run stopped" in done.stderr
     after = read_epochs(folder)
     keys = ["config_id", "stage", "epoch"]
     first = before[before["config_id"] == entries[0]["configs"][0]].sort_values(keys).head(1)

@@ -130,7 +130,7 @@ def test_planted_pickles_run_nothing_and_secrets_stay_out_of_the_results(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     done = run(file, *overrides)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 of them go on where the last run stopped" in done.stderr  # it was tried
+    assert "1 of them continue where the last run stopped" in done.stderr  # it was tried
     assert not mark.exists()
     for path in (p for p in (tmp_path / "results").rglob("*") if p.is_file()):
         found = path.read_bytes()

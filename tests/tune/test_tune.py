@@ -147,7 +147,7 @@ def test_editing_trains_only_what_is_new_and_limit_stops(tmp_path: Path) -> None
     assert edited.returncode == 0
     trials = read_trials(folder)
     n_old = len(trials) - 8
-    assert f"{n_old} more rows are of earlier versions" in edited.stdout
+    assert f"{n_old} more rows are from earlier versions" in edited.stdout
     again = trials.set_index("config_id")["started_at"]
     pd.testing.assert_series_equal(again[started.index], started)
     fresh = run(file, "--fresh", "--limit", "1")

@@ -127,7 +127,7 @@ def test_results_that_cannot_be_written_stop_with_one_line(tmp_path: Path) -> No
     out = process.communicate(timeout=120)[0]
     assert process.returncode == 3, out
     (line,) = [line for line in out.splitlines() if line.startswith("error:")]
-    assert "expected to write results" in line and "go on with: python -m raysweep.tune" in line
+    assert "expected to write results" in line and "continue with: python -m raysweep.tune" in line
     (folder / "parts" / "epochs").unlink()
     (folder / "parts" / "away").rename(folder / "parts" / "epochs")
     assert n_rows(folder) >= kept

@@ -1,1 +1,1 @@
-"""One HTML file with all that a sweep found: see ``raysweep report --help``."""
+"""The report of a sweep, as one HTML file: see ``raysweep report --help``."""

@@ -1,9 +1,9 @@
-"""Write one HTML file with all that a sweep found; it needs no network to open.
+"""Write a report of a sweep: one self-contained HTML file that opens offline.
 
     raysweep report results/vib [results/other ...] [--out vib.html]
 
-The file is named after the (first) sweep in the current folder unless ``--out`` names another.
-Images of the best configurations need the data; where it is missing the report says so.
+Without ``--out`` the file is named after the (first) sweep, in the current folder. Images of the
+best configurations need the data; if it is missing, the report says so.
 """
 
 from pathlib import Path
@@ -20,19 +20,19 @@ def report(
     folders: Folders,
     where: Where = None,
     out: Annotated[
-        Path | None, typer.Option(help="File to write (default: NAME.html, here).")
+        Path | None, typer.Option(help="File to write (default: NAME.html in this folder).")
     ] = None,
     metric_name: Annotated[
-        str, typer.Option("--metric", help="The metric to begin with.")
+        str, typer.Option("--metric", help="The metric to show first.")
     ] = "average_accuracy",
     samples: Annotated[
-        int, typer.Option(min=0, help="Show images of so many of the best; 0 for none.")
+        int, typer.Option(min=0, help="Show images of this many of the best; 0 for none.")
     ] = 3,
     data: Annotated[
         Path | None, typer.Option(help="Data folder, for images (default: RAYSWEEP_DATA or data).")
     ] = None,
 ) -> None:
-    """Write one HTML file with all that sweeps found; also while they run."""
+    """Write a report of sweeps, finished or running, as one self-contained HTML file."""
     sweeps = Sweeps(folders, where)
     text = report_page(sweeps, metric_name, samples, data)
     write(text, out or Path(f"{sweeps.places[0].name}.html"))

@@ -1,6 +1,6 @@
 "use strict";
-// The charts, drawn with Plotly when they come near the screen, and again when filters change.
-const LAZY = new Map();  // draws a chart, by the id of its place
+// The charts, drawn with Plotly when they are scrolled near, and again when filters change.
+const LAZY = new Map();  // functions that draw a chart, by the id of its element
 const DRAWN = new Set();
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
@@ -23,7 +23,7 @@ const config = () => ({
 
 function draw(id, traces, more, clicked = null) {
   const place = $(id);
-  if (!traces.length) { empty(id, "Nothing to draw: no configuration that is shown has finished."); return; }
+  if (!traces.length) { empty(id, "Nothing to draw: no configuration shown here has finished."); return; }
   if (place.firstChild && !place.classList.contains("js-plotly-plot")) place.replaceChildren();
   place.classList.remove("empty");
   Plotly.react(place, traces, layout(more), config());
@@ -47,9 +47,9 @@ function drawCurves() {
   const rows = chosenRows();
   const column = D.curve_columns[state.curve];
   const part = 2 + Object.keys(D.curve_columns).indexOf(state.curve);
-  if (!rows.length) { $("curves-note").textContent = ""; empty("curves", "No setting is chosen."); return; }
+  if (!rows.length) { $("curves-note").textContent = ""; empty("curves", "No setting selected."); return; }
   $("curves-title").textContent = `Learning curves: ${textOf(rows[0])}`;
-  const stages = new Map();  // where each stage begins on the axis, by the longest run of it
+  const stages = new Map();  // where each stage begins on the axis, by its longest run
   for (const row of rows) {
     const curve = D.curves.rows[row];
     if (!curve) continue;
@@ -173,8 +173,8 @@ function drawHeatmap() {
   const rest = NAMES.filter((name) => name !== x && name !== y && !(name in state.only));
   $("heatmap-note").textContent = "Mean of finished configurations" +
     (rest.length ? `, over ${[...rest, "seed"].join(", ")}` : "") +
-    ". ✕ marks divergence: how many, and in which epoch; grey cells have nothing else; " +
-    "empty ones were not run.";
+    ". ✕ marks divergence: how many runs, and in which epoch; grey cells have no value; " +
+      "empty cells were not run.";
 }
 
 function epochsOf(rows, isLong = false) {
@@ -189,7 +189,7 @@ function epochsOf(rows, isLong = false) {
 }
 
 // Trade-off.
-function front(points, xLower, yLower) {  // those that no other beats in both
+function front(points, xLower, yLower) {  // the points that no other beats in both metrics
   const sign = (isLower) => (isLower ? 1 : -1);
   const sorted = [...points].sort((a, b) =>
     sign(xLower) * (a.x - b.x) || sign(yLower) * (a.y - b.y));
@@ -204,7 +204,7 @@ function front(points, xLower, yLower) {  // those that no other beats in both
   return kept;
 }
 
-function scale(metric, values) {  // as the figures of raysweep.analysis have it
+function scale(metric, values) {  // as in the figures of raysweep.analysis
   const [low, high] = [Math.min(...values), Math.max(...values)];
   return D.columns[metric]?.is_log && low > 0 && D.log_span * low < high ? "log" : "linear";
 }
@@ -284,9 +284,9 @@ function drawTime() {
   const { stages, hosts, total_s: total, longest_s: longest } = D.time;
   const seconds = (s) => (s >= 3600 ? `${show(s / 3600, 3)} h` : s >= 60 ? `${show(s / 60, 3)} min` : `${show(s, 3)} s`);
   $("time-note").textContent = total === null ? "" :
-    `Training took ${seconds(total)} of workers' time in all, ${seconds(total / N)} for each ` +
-    `configuration in the mean and ${seconds(longest ?? 0)} at most. A stage that several share is ` +
-    "divided among them; waiting and Ray's own time are not in it.";
+    `Training took ${seconds(total)} of worker time in total: ${seconds(total / N)} per ` +
+      `configuration on average and ${seconds(longest ?? 0)} at most. The time of a shared stage is ` +
+      "divided among its configurations; waiting and Ray's own time are not included.";
   const rows = hosts.map(([host, n, s]) => element("tr", {},
     element("td", {}, host), element("td", { class: "number" }, String(n)),
     element("td", { class: "number" }, s === null ? D.null_text : seconds(s))));
@@ -294,7 +294,7 @@ function drawTime() {
     element("th", { scope: "col", class: i ? "number" : false }, text));
   $("hosts").replaceChildren(element("thead", {}, element("tr", {}, ...heads)), element("tbody", {}, ...rows));
   const known = stages.filter(([, s]) => s);
-  if (!known.length) { empty("time-chart", "No stage was trained: all came from the store."); return; }
+  if (!known.length) { empty("time-chart", "No stage was trained: all came from the cache."); return; }
   draw("time-chart", [{
     type: "bar", orientation: "h", y: known.map(([stage]) => plain(words(stage))),
     x: known.map(([, s]) => s), marker: { color: COLORS[0] },

@@ -1,6 +1,6 @@
-"""What a report shows, as plain values that become compact JSON.
+"""Collect what a report shows, as plain values for compact JSON.
 
-Columns are arrays over the rows of ``trials``; texts are numbered (``levels`` and ``codes``).
+Columns are arrays over the rows of ``trials``; texts are encoded (``levels`` and ``codes``).
 """
 
 import base64
@@ -31,13 +31,13 @@ from raysweep.user_text.values import NULL_TEXT, is_null, show_value
 
 _DIGITS = 5
 _CURVES = {"accuracy": "test_accuracy", "loss": "loss"}
-"""The learning curves of a page: columns of ``epochs``."""
+"""The learning curves of a report: columns of ``epochs``."""
 _MOST_CURVES = 1_000_000
-"""Numbers of learning curves that fit: of more, every second epoch is left out, and so on."""
+"""Most numbers of learning curves: with more, every second epoch is left out, and so on."""
 
 
 def collect(sweeps: Sweeps, metric: str, n_samples: int = 0, data: Path | None = None) -> Any:
-    """Gather what the page needs; ``n_samples`` is the number of configurations with images."""
+    """Collect the page's data; ``n_samples`` is the number of configurations with images."""
     trials = sweeps.trials
     settings = _settings(trials)
     measured = [name for name in metrics_of(trials) if trials[name].notna().any()]
@@ -73,7 +73,7 @@ def collect(sweeps: Sweeps, metric: str, n_samples: int = 0, data: Path | None =
 
 
 def _settings(trials: pd.DataFrame) -> list[str]:
-    """List what sets rows apart, the sweep and settings; the experiment alone if nothing does."""
+    """List what differs between rows, sweep and settings; if nothing does, the experiment."""
     several = ["sweep"] if trials["sweep"].nunique() > 1 else []
     return [*several, *varied_settings(trials)] or [SETTING + "experiment"]
 
@@ -83,7 +83,7 @@ def _most_seeds(trials: pd.DataFrame) -> int:
 
 
 def _declared(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return what columns declare, by their short names; nothing of those not of the tables."""
+    """Return what columns declare, by their short names, without columns not in the tables."""
     columns = {name: column_of(name) for name in names}
     return {
         short(name): {
@@ -99,13 +99,13 @@ def _declared(names: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _coded(trials: pd.DataFrame, name: str) -> dict[str, Any]:
-    """Return a setting's values in their order, as shown, and each row's place among them.
+    """Return a setting's values in order, as shown, and each row's index into them.
 
-    ``null`` is the place of null, the last, if any row has it; ``is_number`` is of the others.
+    ``null`` is the index of null, the last, if any row has it; ``is_number`` is about the others.
     """
     found = levels(trials, name)
     texts = [show_value(value) for value in found]
-    if len(set(texts)) < len(texts):  # alike in six digits
+    if len(set(texts)) < len(texts):  # equal to six digits
         texts = [f"{v:.15g}" if isinstance(v, float) else show_value(v) for v in found]
     location = {value: i for i, value in enumerate(found)}
     return {
@@ -180,7 +180,7 @@ def _time(sweeps: Sweeps) -> dict[str, Any]:
 
 
 def _sweep(location: ResultsPath, name: str, trials: pd.DataFrame) -> dict[str, Any]:
-    """Return where a sweep is, when it ran, how, and with what."""
+    """Return a sweep's folder, and when, how and with what it ran."""
     try:
         resolved = (location / "sweep.yaml").read_bytes().decode(errors="replace")
     except OSError:
@@ -198,7 +198,7 @@ def _sweep(location: ResultsPath, name: str, trials: pd.DataFrame) -> dict[str, 
 
 
 def _run(run: dict[str, Any]) -> dict[str, Any]:
-    """Keep of a run what is shown, and the command that does it again."""
+    """Return what is shown of a run, and the command that repeats it."""
     shown = ("start", "end", "driver", "hosts", "versions", "git", "counts", "train_s")
     kept = {name: run.get(name) for name in shown}
     command = [str(word) for word in run.get("command") or ()]
@@ -208,9 +208,9 @@ def _run(run: dict[str, Any]) -> dict[str, Any]:
 def _samples(
     sweeps: Sweeps, metric: str, n: int, data: Path | None, settings: Sequence[str]
 ) -> dict[str, Any]:
-    """Draw images of the ``n`` best configurations; say why there are none."""
+    """Draw images of the ``n`` best configurations, or return why there are none."""
     if n == 0:
-        return {"images": [], "why_not": "none were asked for (--samples)"}
+        return {"images": [], "why_not": "none were requested (--samples)"}
     images: list[dict[str, Any]] = []
     try:
         chosen = choose(sweeps.trials, (), n, metric)

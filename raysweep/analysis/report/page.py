@@ -1,4 +1,4 @@
-"""From what was collected to one HTML file that needs nothing else."""
+"""Make one self-contained HTML file from the collected data."""
 
 import html
 import json
@@ -14,20 +14,20 @@ from raysweep.analysis.sweeps import metric as known_metric
 
 
 def report_page(sweeps: Sweeps, metric: str, n_samples: int = 3, data: Path | None = None) -> str:
-    """Write the whole report of sweeps: HTML that needs no network.
+    """Return the whole report of sweeps as HTML that opens offline.
 
-    It begins with ``metric`` and shows images of the ``n_samples`` best configurations, for which
-    it needs the data (``data``: its folder, None: as usual). Raises ``InputError`` for an unknown
+    It shows ``metric`` first, and images of the ``n_samples`` best configurations, which need the
+    data (``data`` is its folder, None for the default). Raises ``InputError`` for an unknown
     metric.
     """
     return page(collect(sweeps, known_metric(sweeps.trials, metric), n_samples, data))
 
 
 def page(collected: Any) -> str:
-    """Write the page around what ``collect`` gave; its text can't become markup."""
+    """Build the page around the result of ``collect``, whose text can't become markup."""
     folder = files("raysweep.analysis.report")
     data = json.dumps(collected, separators=(",", ":"), allow_nan=False)
-    # Inside a script element only these begin markup.
+    # Inside a script element, only these begin markup.
     data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     parts = {
         "TITLE": html.escape(collected["title"]),
@@ -38,7 +38,7 @@ def page(collected: Any) -> str:
     }
     text = (folder / "page.html").read_text()
     pieces = []
-    for name, content in parts.items():  # in the order of the page, each mark once
+    for name, content in parts.items():  # in the order of the page, each placeholder once
         before, _, text = text.partition(f"@{name}@")
         pieces += [before, content]
     return "".join([*pieces, text])

@@ -1,6 +1,6 @@
 "use strict";
-// What the page holds: rows of `trials` as columns. Text from sweeps only ever becomes text nodes,
-// or goes through `plain` where Plotly would read markup.
+// The page's data: rows of `trials` as columns. Text from sweeps becomes only text nodes, or passes
+// through `plain` where Plotly would interpret markup.
 const D = JSON.parse(document.getElementById("data").textContent);
 const N = D.ids.length;
 const NAMES = Object.keys(D.settings);
@@ -38,20 +38,20 @@ function chooser(title, id, options, chosen, changed, texts = options) {
   return element("label", { for: id }, title, select);
 }
 
-// State, and what is derived from it.
+// State, and what derives from it.
 const state = {
   metric: METRICS.includes(D.metric) ? D.metric : METRICS[0] ?? null,
   only: {}, status: "", text: "", sort: null, descending: false, page: 0, group: null,
   curve: "accuracy", heat: {}, trade: {},
 };
-const KEYS = new Array(N);  // the setting that each row belongs to
+const KEYS = new Array(N);  // the setting of each row
 const TEXTS = new Map();
 for (let row = 0; row < N; row++) {
   KEYS[row] = NAMES.map((name) => D.settings[name].codes[row]).join("/");
 }
 const level = (name, row) => D.settings[name].levels[D.settings[name].codes[row]];
 
-// A row's place in the order of a setting's values; null where the setting does not apply to it.
+// Index of a row's value among a setting's values; null if the setting does not apply to the row.
 const placeOf = (name, row) => {
   const { codes, null: nullAt } = D.settings[name];
   return codes[row] === nullAt ? null : codes[row];
@@ -95,7 +95,7 @@ function finishedValues(rows, metric) {
   return rows.filter((row) => D.status[row] === FINISHED && column[row] !== null).map((row) => column[row]);
 }
 
-function groupsOf(rows) {  // settings with their rows, best first as raysweep's leaderboard has it
+function groupsOf(rows) {  // settings with their rows, best first, as in raysweep's leaderboard
   const byKey = new Map();
   for (const row of rows) {
     if (!byKey.has(KEYS[row])) byKey.set(KEYS[row], []);
@@ -243,7 +243,7 @@ function buildHead() {
   const parts = [`${N} configurations`];
   if (times.length) parts.push(`trained ${times[0].slice(0, 16).replace("T", " ")} to ` +
     `${times[times.length - 1].slice(0, 16).replace("T", " ")} UTC`);
-  parts.push(`report of ${D.made}`);
+  parts.push(`report made ${D.made}`);
   $("subtitle").textContent = parts.join(" · ");
   D.statuses.forEach((status, i) => {
     const n = D.status.filter((other) => other === i).length;
@@ -269,7 +269,7 @@ function buildOrigins() {
     origins.append(element("h3", {}, sweep.name));
     const last = sweep.runs[sweep.runs.length - 1];
     if (last) {
-      origins.append(element("p", {}, "Run it again with:"),
+      origins.append(element("p", {}, "Run it again:"),
         element("pre", { tabindex: "0", class: "command" }, last.command));
     }
     const list = element("dl");
@@ -278,7 +278,7 @@ function buildOrigins() {
     add("configurations", counts.join(", "));
     add("devices", sweep.devices.join(", "));
     sweep.runs.forEach((run, i) => {
-      const end = run.end ? `to ${run.end}` : "without an end: it still runs, or was killed";
+      const end = run.end ? `to ${run.end}` : "with no end recorded: still running, or killed";
       const ended = Object.entries(run.counts ?? {}).map(([s, n]) => `${n} ${s}`).join(", ");
       add(`run ${i + 1}`, `${run.start} ${end}${ended ? ` · ${ended}` : ""} · on ${run.driver}`);
     });
@@ -293,7 +293,7 @@ function buildOrigins() {
         element("pre", { tabindex: "0" }, sweep.resolved)));
     }
   }
-  $("footer").textContent = `Made by raysweep on ${D.made}. This file needs no network.`;
+  $("footer").textContent = `Made by raysweep on ${D.made}. This file works offline.`;
 }
 
 function start() {

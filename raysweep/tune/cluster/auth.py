@@ -1,4 +1,4 @@
-"""Who may join: Ray's token, and the ends of a run that are no fault of the search space."""
+"""Access to a Ray cluster: its token, and refusing clusters without one."""
 
 import contextlib
 import os
@@ -13,10 +13,10 @@ _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105
 
 
 def prepare_token(is_local: bool, is_without: bool) -> None:
-    """Make Ray authenticate by token, in this process and those it starts.
+    """Make Ray authenticate by token, in this process and its child processes.
 
-    Call it before Ray is imported. A cluster that starts here makes a token of its own where there
-    is none. ``is_without`` leaves everything as the environment says. Raises ``InputError`` where
+    Call it before Ray is imported. A cluster started here creates a token if there is none.
+    ``is_without`` leaves everything as set in the environment. Raises ``InputError`` if
     authentication is switched off, or there is no token for a running cluster.
     """
     if is_without:
@@ -24,19 +24,19 @@ def prepare_token(is_local: bool, is_without: bool) -> None:
     mode = os.environ.get(_MODE)
     if mode is not None and mode.lower() != "token":
         raise InputError(
-            f"{_MODE}: expected token or nothing, got {mode!r}: without tokens whoever reaches "
-            f"Ray's ports can run code here; unset it, or say --without-token"
+            f"{_MODE}: expected token or nothing, got {mode!r}: without tokens anyone who "
+            f"reaches Ray's ports can run code here; unset it, or pass --without-token"
         )
     _protect(_token_file())
     if is_local and not _has_token():
-        # Ray would write a new one where only its own clusters look for it. One that no file holds
-        # also works where the home folder can't be written.
+        # Ray would write a new one to a file that only its own clusters read. One that is not in a
+        # file also works if the home folder is read-only.
         os.environ[_TOKEN] = secrets.token_hex(32)
     if not is_local and not _has_token():
         raise InputError(
             f"--address (or RAY_ADDRESS): expected the cluster's token in {_token_file()} or "
             f"{_TOKEN}, found none; copy it from the cluster's head (`ray get-auth-token` prints "
-            f"it there), or say --without-token if the cluster has none"
+            f"it there), or pass --without-token if the cluster has none"
         )
     os.environ[_MODE] = "token"
 
@@ -48,7 +48,7 @@ def refuse_open(modes: dict[str, bool], address: str) -> None:
             raise InputError(
                 f"--address (or RAY_ADDRESS): expected a cluster that asks for a token, but "
                 f"{host} of {address} lets anyone run code; start its nodes with {_MODE}=token "
-                f"(docs/clusters.md), or say --without-token"
+                f"(docs/clusters.md), or pass --without-token"
             )
 
 
@@ -70,7 +70,7 @@ def _has_token() -> bool:
 
 
 def _protect(token: Path) -> None:
-    """Make a token readable by its owner only; ``ray get-auth-token`` writes it readable by all."""
+    """Make a token readable by its owner only; ``ray get-auth-token`` leaves it world-readable."""
     with contextlib.suppress(OSError):
         if token.stat().st_mode & 0o077:
             token.chmod(0o600)

@@ -1,4 +1,4 @@
-"""What the nodes of a cluster have, and whether they can work for this driver."""
+"""The nodes of a cluster: their resources, and whether they can work for this driver."""
 
 import contextlib
 import os
@@ -21,11 +21,11 @@ _ANSWER_S = 60.0
 _LOOK_EVERY_S = 1.0
 _TORCH_BYTES = 7 * 10**8
 CUDA_BYTES = 10**9
-"""What a worker takes before it holds a pack: torch in main memory, CUDA's context on the GPU."""
+"""Memory of a worker without a pack: torch in main memory, the CUDA context on the GPU."""
 
 
 class Node(NamedTuple):
-    """What one node offers; its memory and that of each GPU in bytes, None if unknown."""
+    """Resources of one node; its memory and that of each GPU in bytes, None if unknown."""
 
     n_cpus: float
     n_gpus: float
@@ -34,7 +34,7 @@ class Node(NamedTuple):
 
 
 class NodeReport(NamedTuple):
-    """What a node says of itself: ``sees`` whether it sees the driver's folder."""
+    """A node's report on itself; ``sees`` is whether it sees the driver's folder."""
 
     host: str
     versions: dict[str, str]
@@ -44,7 +44,7 @@ class NodeReport(NamedTuple):
 
 
 def this_machine() -> Node:
-    """Return what Ray would find here, without starting it: CPUs allowed and visible GPUs."""
+    """Return what Ray would find here, without starting it: allowed CPUs and visible GPUs."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         n_gpus = len([device for device in visible.split(",") if device.strip()])
@@ -60,7 +60,7 @@ def this_machine() -> Node:
 
 @cache
 def _gpu_memory() -> int | None:
-    """Return the memory of this machine's smallest GPU in bytes, None where it can't be asked."""
+    """Return the memory of this machine's smallest GPU in bytes, None if it can't be queried."""
     words = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
     try:
         answer = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True)
@@ -70,7 +70,7 @@ def _gpu_memory() -> int | None:
 
 
 def memory_a_pack(resources: Resources, nodes: Sequence[Node]) -> int | None:
-    """Return the bytes that a pack may take on the smallest node that runs any; None if unknown.
+    """Return the bytes that a pack may use on the smallest node that can run one; None if unknown.
 
     On a GPU that is its share of the card, else its share of the node's memory.
     """
@@ -85,7 +85,7 @@ def memory_a_pack(resources: Resources, nodes: Sequence[Node]) -> int | None:
 
 
 def n_slots_of(resources: Resources, nodes: Sequence[Node]) -> int:
-    """Count the packs that run at once."""
+    """Return the number of packs that run at once."""
     return sum(slots_on(resources, node.n_cpus, node.n_gpus) for node in nodes)
 
 
@@ -98,7 +98,7 @@ def alive_nodes() -> list[dict[str, Any]]:
 
 
 def nodes_up() -> list[Node]:
-    """Return what the nodes have; of another machine's GPUs Ray tells the number only."""
+    """Return the nodes' resources; Ray reports only the number of another machine's GPUs."""
     amounts = [node["Resources"] for node in alive_nodes()]
     return [
         Node(r.get("CPU", 0.0), r.get("GPU", 0.0), int(r.get("memory", 0)) or None) for r in amounts
@@ -108,14 +108,14 @@ def nodes_up() -> list[Node]:
 def wait_for_nodes(
     n_wanted: int, resources: Resources, limit_s: float, say: Callable[[str], None]
 ) -> None:
-    """Wait until so many nodes can run a pack; an autoscaler sees that they are wanted.
+    """Wait until ``n_wanted`` nodes can run a pack; an autoscaler sees the demand.
 
     Raises ``NothingRunsError`` after ``limit_s`` seconds.
     """
     from ray.util.placement_group import placement_group, remove_placement_group
 
-    # One bundle on each: a plain request for several would be met by one large node. It ends here
-    # or with the driver, so nodes may go when they are idle.
+    # One bundle per node: one large node would satisfy a plain request for several. The request
+    # ends here or with the driver, so idle nodes may be removed later.
     bundle = {"CPU": resources.cpu, "GPU": resources.gpu}
     bundles = [{name: n for name, n in bundle.items() if n} for _ in range(n_wanted)]
     wish = placement_group(bundles, strategy="STRICT_SPREAD")
@@ -128,12 +128,12 @@ def wait_for_nodes(
                 return
             if n_able != shown:
                 shown = n_able
-                say(f"waiting for nodes: {n_able} of {n_wanted} are there")
+                say(f"waiting for nodes: {n_able} of {n_wanted} are ready")
             if time.monotonic() >= end:
                 raise NothingRunsError(
                     f"--wait-for-nodes: expected {n_wanted} nodes that can run a pack "
                     f"(cpu {resources.cpu:g}, gpu {resources.gpu:g}) within {limit_s:g} s, got "
-                    f"{n_able}; see why the others do not come, or lower --wait-for-nodes"
+                    f"{n_able}; check why the others did not start, or lower --wait-for-nodes"
                 )
             time.sleep(_LOOK_EVERY_S)
     finally:
@@ -141,7 +141,7 @@ def wait_for_nodes(
 
 
 def describe_node(marker: ResultsPath) -> NodeReport:
-    """Describe the node that this runs on, and whether it sees a file of the driver's."""
+    """Describe the node that this runs on, and whether it sees a file that the driver wrote."""
     return NodeReport(
         platform.node(),
         versions_of(),
@@ -159,10 +159,10 @@ def _sees(location: ResultsPath) -> bool:
 
 
 def ask_nodes(scratch: ResultsPath) -> list[NodeReport]:
-    """Ask each node to describe itself, and whether it sees this folder of the driver's.
+    """Collect a report from each node, including whether it sees the driver's folder ``scratch``.
 
-    A node that does not answer in a minute is left out. Raises ``NothingRunsError`` for one that
-    can't load this package.
+    A node that does not answer within a minute is left out. Raises ``NothingRunsError`` for one
+    that can't load this package.
     """
     if scratch.local is not None:
         scratch.local.mkdir(exist_ok=True)
@@ -192,8 +192,8 @@ def _answers(marker: ResultsPath) -> list[NodeReport]:
         except (ray.exceptions.RayTaskError, ray.exceptions.RuntimeEnvSetupError) as error:
             reason = " ".join(str(error).split())[-200:]
             raise NothingRunsError(
-                f"expected {host} to load raysweep and what it needs, got: {reason}; install the "
-                f"same on all nodes (in a checkout bin/setup does)"
+                f"expected {host} to load raysweep and its dependencies, got: {reason}; install "
+                f"the same packages on all nodes (in a checkout, bin/setup does)"
             ) from None
         except ray.exceptions.RayError:
             continue
@@ -201,7 +201,7 @@ def _answers(marker: ResultsPath) -> list[NodeReport]:
 
 
 def refuse_other_versions(answers: Sequence[NodeReport]) -> None:
-    """Raise ``NothingRunsError`` for a node that has other versions than the driver."""
+    """Raise ``NothingRunsError`` for a node whose versions differ from the driver's."""
     for answer in answers:
         if differs := difference(versions_of(), answer.versions, answer.host):
             raise NothingRunsError(differs)

@@ -39,7 +39,7 @@ _QUIET = {
     "TUNE_ONLY_STORE_CHECKPOINT_SCORE_ATTRIBUTE": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_THRESHOLD_S": "60",
-    # Packs that Ray may be asked to place at once; a searcher would get one by one.
+    # Packs that Tune may request at once; with a searcher its default is one.
     "TUNE_MAX_PENDING_TRIALS_PG": "200",
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
@@ -53,9 +53,9 @@ _HTTP2_OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS
 
 
 class Cluster(NamedTuple):
-    """What a cluster has: its nodes, and whether all of them see the driver's scratch folder.
+    """A cluster: its nodes, and whether all of them see the driver's scratch folder.
 
-    ``dashboard`` is the address of Ray's, None without one: those that start here have none.
+    ``dashboard`` is the URL of Ray's dashboard, None if there is none, as in clusters started here.
     """
 
     nodes: list[Node]
@@ -65,11 +65,11 @@ class Cluster(NamedTuple):
 
 @dataclass(frozen=True)
 class ClusterOptions:
-    """How to come by a cluster: one that starts here, or a running one at ``address``.
+    """Which cluster to use: start one here, or join a running one at ``address``.
 
-    ``scratch`` is the driver's folder that nodes may see. ``n_nodes`` of those that can run a pack
-    of these ``resources`` are waited for, for at most ``wait_s`` seconds. ``is_without_token``
-    allows a cluster that asks for none.
+    ``scratch`` is a folder of the driver that nodes may see. Wait for ``n_nodes`` nodes that can
+    run a pack with these ``resources``, for at most ``wait_s`` seconds. ``is_without_token``
+    allows a cluster that requires no token.
     """
 
     address: str | None
@@ -83,7 +83,7 @@ class ClusterOptions:
 
 
 def _refuse_silence(address: str) -> None:
-    """Raise ``OSError`` where nothing answers as Ray's server would: Ray would ask on for ever.
+    """Raise ``OSError`` if nothing answers as Ray's server would: Ray would retry endlessly.
 
     A gRPC server opens each connection with a settings frame (RFC 9113, sections 3.4 and 6.5).
     """
@@ -101,19 +101,19 @@ def _refuse_silence(address: str) -> None:
                 break
             answer += received
     if len(answer) < _FRAME_HEADER or answer[3] != _SETTINGS:
-        raise ConnectionError("something else listens there")
+        raise ConnectionError("something other than Ray listens there")
 
 
 def _note_small_memory(n_bytes: int, say: Callable[[str], None]) -> None:
-    """Print that Ray will put its object store on disk, as it does where memory is short."""
+    """Print that Ray will put its object store on disk, as it does when shared memory is short."""
     try:
         free = shutil.disk_usage("/dev/shm").free  # noqa: S108 (the shared memory)
     except OSError:
         return
     if free < n_bytes:
         say(
-            f"note: /dev/shm has {free / 1e6:.0f} MB free, and Ray wants {n_bytes / 1e6:.0f} MB: "
-            f"it keeps the data on disk, which is slower (in a container: --shm-size=1g)"
+            f"note: /dev/shm has {free / 1e6:.0f} MB free, Ray needs {n_bytes / 1e6:.0f} MB: "
+            f"it keeps the data on disk, which is slower (in a container, use --shm-size=1g)"
         )
 
 
@@ -141,12 +141,12 @@ def _options(joining: ClusterOptions) -> dict[str, Any]:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     address = joining.address or os.environ.get("RAY_ADDRESS")
     if address is None:
-        # Not whatever `ray start` has left on this machine.
+        # Ignore any cluster that `ray start` left on this machine.
         options["address"] = "local"
         options["include_dashboard"] = False
         options["object_store_memory"] = 2 * joining.n_data_bytes + _OBJECT_STORE_SPARE
         n_allowed = int(this_machine().n_cpus)
-        if n_allowed < (os.cpu_count() or 1):  # Ray counts those that are not allowed, too
+        if n_allowed < (os.cpu_count() or 1):  # Ray counts all, allowed or not
             options["num_cpus"] = n_allowed
         return options
     options["address"] = address
@@ -155,13 +155,13 @@ def _options(joining: ClusterOptions) -> dict[str, Any]:
             f"--address: expected HOST:PORT or auto, got {address!r}; run the "
             f"command on the cluster (ray job submit, or on its head with --address auto)"
         )
-    # Other nodes run this very code.
+    # Other nodes run this copy of the code.
     options["runtime_env"] = {"py_modules": [str(_PACKAGE)]}
     return options
 
 
 def _start(joining: ClusterOptions, options: dict[str, Any], is_local: bool) -> str | None:
-    """Start or join Ray; give the address of its dashboard, if it has one."""
+    """Start or join Ray; return the URL of its dashboard, if it has one."""
     with _without_advice():
         import ray
 
@@ -172,15 +172,15 @@ def _start(joining: ClusterOptions, options: dict[str, Any], is_local: bool) -> 
         _refuse_silence(options["address"])
         context = ray.init(**options)
         if can_handle_signals():
-            signal.signal(signal.SIGTERM, handler)  # Ray puts its own in place, which aborts
+            signal.signal(signal.SIGTERM, handler)  # Ray installs its own, which aborts
     except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
         reason = " ".join(str(error).split())[:200]
         if is_local:
             raise NothingRunsError(
                 f"expected Ray to start on this machine, got: {reason}"
             ) from None
-        if "Failed to connect" in reason:  # it listens, but does not let us in
-            reason += "; if it is one, its token may be another than ours"
+        if "Failed to connect" in reason:  # it listens, but rejects us
+            reason += "; if one runs there, its token may differ from ours"
         raise InputError(
             f"--address (or RAY_ADDRESS): expected a running Ray cluster at "
             f"{options['address']}, got: {reason}"
@@ -190,11 +190,11 @@ def _start(joining: ClusterOptions, options: dict[str, Any], is_local: bool) -> 
 
 @contextmanager
 def connect(joining: ClusterOptions, say: Callable[[str], None]) -> Iterator[Cluster]:
-    """Start Ray on this machine, or join a running cluster; yield what it has.
+    """Start Ray on this machine or join a running cluster; yield it.
 
-    A Ray that this process already uses stays as it is, and running. Unless ``is_verbose``, Ray
-    prints nothing. Raises ``InputError`` where there is no cluster, or one that lets anyone in;
-    ``NothingRunsError`` where Ray can't start, nodes do not come, or have other versions.
+    If this process already uses Ray, it is left unchanged and running. Unless ``is_verbose``, Ray
+    prints nothing. Raises ``InputError`` if there is no cluster, or one that lets anyone in;
+    ``NothingRunsError`` if Ray can't start, nodes do not appear, or have other versions.
     """
     with _environment(_QUIET):
         if is_ray_running():
@@ -214,7 +214,7 @@ def connect(joining: ClusterOptions, say: Callable[[str], None]) -> Iterator[Clu
         import ray
 
         try:
-            if is_local:  # as a dry run has it
+            if is_local:  # as in a dry run
                 here = this_machine()
                 memories = (here.memory, here.gpu_memory)
                 nodes = [Node(node.n_cpus, node.n_gpus, *memories) for node in nodes_up()]
@@ -227,7 +227,7 @@ def connect(joining: ClusterOptions, say: Callable[[str], None]) -> Iterator[Clu
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Let Ray and tqdm not advise, as they are imported in a notebook, to install ipywidgets."""
+    """Silence the advice to install ipywidgets when a notebook imports Ray and tqdm."""
     logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")
@@ -242,7 +242,7 @@ def is_ray_running() -> bool:
 
 @contextmanager
 def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables that are not set, for a while."""
+    """Set those environment variables that are not set yet, and unset them afterwards."""
     added = [name for name in values if name not in os.environ]
     os.environ.update({name: values[name] for name in added})
     try:
@@ -258,9 +258,9 @@ def _describe(
     dashboard: str | None,
     refuse_without: str | None = None,
 ) -> Cluster:
-    """Ask the nodes of a running cluster what they have.
+    """Query the resources of the nodes of a running cluster.
 
-    ``refuse_without`` is the address of a cluster that must ask for a token, None for any.
+    ``refuse_without`` is the address of a cluster that must require a token; None skips the check.
     """
     if joining.n_nodes:
         wait_for_nodes(joining.n_nodes, joining.resources, joining.wait_s, say)

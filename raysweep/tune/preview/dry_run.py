@@ -1,4 +1,4 @@
-"""What a dry run says beyond the plan: time, hours of processors and GPUs, size of the tables."""
+"""What a dry run adds to the plan: time, CPU-hours and GPU-hours, size of the tables."""
 
 import math
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -16,17 +16,17 @@ from raysweep.tune.preview.table_size import n_bytes, n_rows
 from raysweep.tune.search.suggestions import EarlierSuggestions, pack_like
 
 START_S = 10.0
-"""Start and end of a sweep on one machine beside its packs: Ray, a worker, torch in it
+"""Time to start and end a sweep on one machine, apart from its packs: Ray, a worker, torch in it
 (docs/performance.md: a sweep of one configuration less its training took 9.9 s)."""
 
 
 @dataclass(frozen=True)
 class Outlook:
-    """How long packs will take, by a few steps of training, and what they will write.
+    """How long packs will take, estimated from a few training steps, and what they will write.
 
-    ``seconds`` of wall time, ``cpu_h`` and ``gpu_h`` are None where nothing could be measured;
-    ``lines`` say the same to people, and why there is no estimate. ``n_rows`` are rows to come by
-    table, ``n_bytes`` the size of the tables they make.
+    ``seconds`` of wall time, ``cpu_h`` and ``gpu_h`` are None if nothing could be measured;
+    ``lines`` is the same as text, or why there is no estimate. ``n_rows`` counts the expected rows
+    by table, ``n_bytes`` is the size of the tables.
     """
 
     seconds: float | None = None
@@ -48,11 +48,11 @@ def look_ahead(
     say: Callable[[str], None],
     is_measured: bool = True,
 ) -> Outlook:
-    """Measure a few steps of packs to tell how long they will take; count what they will write.
+    """Estimate how long packs will take from a few steps of them; count what they will write.
 
     There is no estimate of the time for data that is not in ``sources`` (a dry run downloads
     nothing into the folder ``data``), or after an error in training. ``stored`` has the
-    fingerprints in the stage cache; ``is_measured`` tells whether to measure at all.
+    fingerprints in the stage cache; ``is_measured`` is whether to measure at all.
     """
     if not packs:
         return Outlook()
@@ -63,18 +63,18 @@ def look_ahead(
     elif not is_measured:
         lines = {}
     else:
-        say("training a few steps of each shape, to tell how long all will take")
+        say("training a few steps of each shape to estimate the time")
         try:
             measured = measure(packs, sources, resources)
-        except Exception as error:  # noqa: BLE001 (said in one line: the plan stands without it)
+        except Exception as error:  # noqa: BLE001 (reported: the plan stands without it)
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            lines = {"time": f"no estimate: the steps that were to tell failed: {reason}"}
+            lines = {"time": f"no estimate: the measured steps failed: {reason}"}
         else:
             outlook = _timed(measured, resources, n_slots)
             lines = {**_time(outlook, len(packs), n_slots), "measured": _how(measured, resources)}
     stages = (stage for pack in packs for group in pack.groups for stage in group)
     if "measured" in lines and any(stage.fingerprint in stored for stage in stages):
-        lines["measured"] += "; what comes from the stage cache is not taken off"
+        lines["measured"] += "; stages from the stage cache are not subtracted"
     configs = [config for pack in packs for config in pack.configs]
     rows, size = n_rows(configs), n_bytes(configs)
     lines["tables"] = _tables(rows, size)
@@ -82,7 +82,7 @@ def look_ahead(
 
 
 def hours(seconds: Sequence[float], resources: Resources) -> tuple[float, float]:
-    """Return the CPU-hours and the GPU-hours of packs that take so many seconds each."""
+    """Return the CPU-hours and the GPU-hours of packs that take these seconds each."""
     total_h = math.fsum(seconds) / 3600
     return resources.cpu * total_h, resources.gpu * total_h
 
@@ -98,21 +98,21 @@ def _time(outlook: Outlook, n_packs: int, n_slots: int) -> dict[str, str]:
     n_used = min(n_slots, n_packs)
     slots = "1 slot" if n_used == 1 else f"{n_used} slots"
     return {
-        "time": f"about {show_duration(outlook.seconds)} on {slots}, {START_S:.0f} s of it for "
-        f"Ray's start; {_show(outlook.cpu_h)} CPU-hours, {_show(outlook.gpu_h)} GPU-hours"
+        "time": f"about {show_duration(outlook.seconds)} on {slots}, including {START_S:.0f} s "
+        f"to start Ray; {_show(outlook.cpu_h)} CPU-hours, {_show(outlook.gpu_h)} GPU-hours"
     }
 
 
 def _how(measured: Measured, resources: Resources) -> str:
     how = f"steps of {measured.n_measured} of {measured.n_shapes} shapes, one pack at a time, on "
     if resources.gpu and measured.device == "cpu":
-        how += "this machine's CPU: torch sees no GPU here, and one would take less"
+        how += "this machine's CPU: torch sees no GPU here; a GPU would be faster"
     else:
         how += "the CPU" if measured.device == "cpu" else measured.device
     if 0 < resources.gpu < 1 and measured.device != "cpu":
-        how += "; packs that share a GPU take turns, so it may be longer"
+        how += "; packs that share a GPU take turns, so it may take longer"
     if measured.n_measured < measured.n_shapes:
-        how += "; the others by their estimated cost"
+        how += "; the other shapes by their estimated cost"
     return how
 
 
@@ -123,20 +123,20 @@ def _show(amount_h: float) -> str:
 def _tables(rows: Mapping[str, int], size: int) -> str:
     counts = ", ".join(f"{rows[name]:,} of {name}" for name in reversed(tuple(rows)))
     shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-    return f"rows to come: {counts}; about {shown}"
+    return f"expected rows: {counts}; about {shown}"
 
 
 def packs_of_search(
     sweep: Sweep, known: EarlierSuggestions, lanes: int, limit: int | None
 ) -> tuple[Pack, ...]:
-    """Make packs as a search will fill them, in size and number, of its examples."""
+    """Make packs of a search's examples, of the size and number that the search will have."""
     assert sweep.space is not None
     n_seeds = len(sweep.space.seeds)
     n_suggestions = max(0, sweep.search.n_samples - len(known.ended))
     n_left = min(n_suggestions * n_seeds, limit or n_suggestions * n_seeds)
     packs: list[Pack] = []
     n_of_seed = math.ceil(n_left / n_seeds)
-    for _ in sweep.space.seeds:  # seeds are not mixed in a pack
+    for _ in sweep.space.seeds:  # a pack has one seed
         for start in range(0, n_of_seed, lanes):
             size = min(lanes, n_of_seed - start, n_left)
             if size:

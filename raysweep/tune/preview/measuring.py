@@ -1,6 +1,6 @@
-"""How long packs will take: a few steps of one pack of each shape, trained here and now.
+"""Measure how long packs will take, by training a few steps of one pack of each shape.
 
-torch takes seconds to import, and the driver has no other use for it: only functions import it.
+torch takes seconds to import and the driver needs it only here, so functions import it.
 """
 
 import json
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
     from raysweep.learning.training.loop import TrainGroup
 
 MOST_S = 60.0
-"""What all shapes may take together: beyond it no further one is started."""
+"""Time limit for all shapes together: after it no further shape is started."""
 _SHAPE_S = 3.0
-"""What the timed steps of one shape take together, about; a group takes one step at least."""
+"""Approximate time for the timed steps of one shape; a group takes at least one step."""
 _WARM_UPS = {"cpu": 3, "cuda": 6}
-"""Steps before the clock starts; on a GPU the fourth is captured as a graph."""
+"""Steps before the timing starts; on a GPU the fourth is captured as a graph."""
 _BETWEEN_LOOKS = {"cpu": 1, "cuda": 8}
-"""Steps between two looks at the clock, for which a GPU must be waited for."""
+"""Steps between two readings of the clock, each of which waits for the GPU."""
 _N_TESTED = 1000
-"""Test samples that are evaluated for the clock: for the others it takes as long each."""
+"""Test samples that are evaluated for the timing: each of the others takes as long."""
 _SPEEDLESS = ("seed", "shuffle_tasks", "first_task_identity")
-"""Settings of the pack key that change no speed."""
+"""Settings of the pack key that do not affect speed."""
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The seconds that each pack takes in a worker, and what they were measured on.
+    """The seconds that each pack takes in a worker, and the device they were measured on.
 
-    ``device`` is ``cpu`` or the GPU's name. Packs of shapes that were not measured are as long as
-    their estimated cost says, at the speed of the others.
+    ``device`` is ``cpu`` or the GPU's name. For shapes that were not measured, the time is the
+    estimated cost at the speed of the measured ones.
     """
 
     seconds: tuple[float, ...]
@@ -52,10 +52,11 @@ class Measured:
 
 
 def shape_of(pack: Pack) -> str:
-    """Return the text that packs share if one's speed tells the other's.
+    """Return a text that is equal for packs whose speed is the same.
 
-    It is their key but for seeds, the kinds of replay of their lanes, and how many lanes, in
-    quarters, skip a part of their products: without a reconstruction, with a frozen encoder.
+    It has the pack key without seeds, the kinds of replay of the lanes, and the numbers of lanes,
+    in quarters, that skip part of their matrix products: without a reconstruction, or with a frozen
+    encoder.
     """
     settings = json.loads(pack_key(pack.configs[0]))
     settings = {name: v for name, v in settings.items() if name not in _SPEEDLESS}
@@ -73,12 +74,12 @@ def measure(
     most_s: float = MOST_S,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Measured:
-    """Measure how long packs take with what ``resources`` give to each, one pack at a time.
+    """Measure how long packs take with these ``resources`` each, one pack at a time.
 
-    Of each shape the dearest pack is measured, dear shapes first, until ``most_s`` seconds are
-    over; others are longer or shorter as their estimated cost is. Nothing is kept, and no file is
-    written. Packs with less than a processor each take turns, so they take longer by as much.
-    ``clock`` gives seconds: ``time.process_time`` those of a processor, whatever else the
+    Measure the most expensive pack of each shape, expensive shapes first, until ``most_s`` seconds
+    have passed; scale the time of other packs by their estimated cost. Nothing is kept, and no file
+    is written. Packs with less than one CPU each take turns, so they take longer by that factor.
+    ``clock`` returns seconds: ``time.process_time`` counts only processor time, whatever else the
     machine does. Raises what training raises.
     """
     import torch
@@ -90,7 +91,7 @@ def measure(
     for i, pack in enumerate(packs):
         shapes.setdefault(shape_of(pack), []).append(i)
     by_cost = sorted(shapes.values(), key=lambda members: -sum(costs[i] for i in members))
-    factors: list[float] = []  # seconds that passed for each estimated one
+    factors: list[float] = []  # measured seconds by estimated second
     start = clock()
     with _as_in_a_worker(resources):
         for members in by_cost:
@@ -115,7 +116,7 @@ def measure(
 
 @contextmanager
 def _as_in_a_worker(resources: Resources) -> Iterator[None]:
-    """Set torch's number of threads to a worker's, and restore its settings afterwards."""
+    """Set torch's number of threads to that of a worker, and restore its settings afterwards."""
     import torch
 
     n_threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
@@ -125,13 +126,13 @@ def _as_in_a_worker(resources: Resources) -> Iterator[None]:
     finally:
         torch.set_num_threads(n_threads)
         torch.backends.cuda.matmul.allow_tf32 = tf32
-        torch.cuda.empty_cache()  # nothing where CUDA was not used
+        torch.cuda.empty_cache()  # does nothing if CUDA was not used
 
 
 def _pack_s(pack: Pack, source: Source, has_gpu: bool, clock: Callable[[], float]) -> float:
-    """Measure the seconds of a pack's own work: data, steps, tests, buffers.
+    """Measure the seconds of a pack's own work: data, steps, evaluation, buffers.
 
-    Groups of the first two tasks are run; a later task's takes as long as task 2's.
+    Only groups of the first two tasks are run; those of a later task take as long as task 2's.
     """
     import torch
 
@@ -148,7 +149,7 @@ def _pack_s(pack: Pack, source: Source, has_gpu: bool, clock: Callable[[], float
     of_stage = {stage.fingerprint: c for c in pack.configs for stage in stages_of(c)}
     early = [group for group in pack.groups if group[0].task <= 2 or group[0].is_first]
     timer = _Timer(context, of_stage, _SHAPE_S / len(early), clock)
-    # Of each stage up to task 2: a lane's seconds.
+    # A lane's seconds in each stage up to task 2.
     lane_s: dict[str, float] = {}
     for group in early:
         seconds = timer.run(group)
@@ -161,15 +162,15 @@ def _pack_s(pack: Pack, source: Source, has_gpu: bool, clock: Callable[[], float
 
 
 def _like(stage: Stage, of_stage: Mapping[str, Config]) -> Stage:
-    """Return the stage of task 2 that is to it what ``stage`` is to a later task."""
+    """Return the stage of task 2 that corresponds to ``stage`` of a later task."""
     mates = stages_of(of_stage[stage.fingerprint])
     return next(mate for mate in mates if mate.kind == stage.kind and mate.task == 2)
 
 
 class _Timer:
-    """Run groups of stages one after another, in a few steps each, and tell how long they take.
+    """Run groups of stages one after another, a few steps each, and measure how long they take.
 
-    A stage begins with what its parents left after these few steps.
+    A stage begins with the state of its parents after those few steps.
     """
 
     def __init__(
@@ -185,7 +186,7 @@ class _Timer:
         self._buffers: dict[str, Any] = {}
 
     def run(self, group: Sequence[Stage]) -> float:
-        """Run a group; give the seconds of all its epochs, with the tests between and after."""
+        """Run a group; return the seconds of all its epochs, evaluations included."""
         from raysweep.learning.replay.filling import fill_buffers
         from raysweep.learning.training.context import Lane
         from raysweep.learning.training.loop import TrainGroup
@@ -216,7 +217,7 @@ class _Timer:
         return self._clock()
 
     def _epoch_s(self, group: "TrainGroup") -> float:
-        """Time the batches' draw and some steps; give the seconds of a whole epoch."""
+        """Time drawing the batches and some steps; return the seconds of a whole epoch."""
         steps = group.begin_epoch()
         self._time(steps[: _WARM_UPS[self._kind]])
         start = self._now()
@@ -225,7 +226,7 @@ class _Timer:
         return draw_s + len(steps) * self._time(steps)
 
     def _time(self, steps: Sequence[Callable[[], None]]) -> float:
-        """Run steps until the limit; give the seconds of one."""
+        """Run steps until the time limit; return the seconds of one."""
         start = self._now()
         seconds, n_done = 0.0, 0
         for n_done, step in enumerate(steps, 1):
@@ -237,7 +238,7 @@ class _Timer:
         return (self._now() - start) / n_done
 
     def _n_tests(self, stage: Stage, n_lanes: int) -> float:
-        """Count the tests of all lanes on one task: after epochs, at the end and before any."""
+        """Count the evaluations of all lanes on one task: before, between and after epochs."""
         n_tasks, epochs = len(self._context.tasks), epochs_of(self._context.config, stage)
         n_tests = (
             epochs * n_tasks + n_tasks if stage.kind == "train_joint" else epochs + n_tasks - 1
@@ -245,7 +246,7 @@ class _Timer:
         return n_tests + (n_tasks / n_lanes if stage.is_first else 0)
 
     def _test_s(self, group: "TrainGroup") -> float:
-        """Time a part of a test; give the seconds of a whole one, in the mean over tasks."""
+        """Time part of an evaluation; return the seconds of a whole one, averaged over tasks."""
         from raysweep.learning.data.task_sequences import Samples
         from raysweep.learning.training.evaluation import accuracy
 

@@ -12,23 +12,23 @@ from raysweep.tables.schemas import config_columns
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What a run of a search space would do now; nothing has been trained or written.
+    """What a run of a search space would do now, before anything is trained or written.
 
     Attributes:
         name: Name of the sweep's folder.
         n_configs: Distinct configurations of the search space, all seeds included; for a search,
             how many it will suggest.
-        n_done: How many of them a run leaves as they are.
-        n_todo: How many this run would train.
-        n_packs: How many packs they make.
-        n_at_once: How many packs can train at once.
+        n_done: Number of them that a run leaves as they are.
+        n_todo: Number that this run would train.
+        n_packs: Number of packs that these make.
+        n_at_once: Number of packs that can train at once.
         n_stages: Stages that will be trained; None for a search, which has no packs yet.
         memory_bytes: Estimated memory of the largest pack, without torch itself.
         seconds: Estimated wall-clock seconds on this machine, Ray's start included; None if
             nothing could be measured.
         cpu_hours: Estimated CPU-hours, or None.
         gpu_hours: Estimated GPU-hours, or None.
-        n_rows: Rows to come by table.
+        n_rows: Expected rows by table.
         table_bytes: Estimated size of the tables in bytes.
         text: All of this as ``--dry-run`` prints it.
     """
@@ -55,10 +55,10 @@ class SweepPlan:
 
     @property
     def configs(self) -> pd.DataFrame:
-        """Every configuration known beforehand: its settings (``config/...``) and ``status``.
+        """Every configuration known in advance: its settings (``config/...``) and ``status``.
 
         ``status`` is ``missing`` for those without a row. A search suggests its configurations
-        only while it runs: here are those of earlier runs.
+        only while it runs: for a search, these are the configurations of earlier runs.
         """
         rows = [
             {"status": self._statuses.get(config.id, Status.MISSING), **config_columns(config)}

@@ -1,4 +1,4 @@
-"""The tables that configurations will give: rows, counted, and bytes, by writing some of them."""
+"""Size of the tables of a sweep: count the rows, and estimate the bytes by writing some rows."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from raysweep.tables.checksums import encode
 from raysweep.tables.schemas import TABLES, column_of, config_columns
 
 _N_WRITTEN = 20_000
-"""Rows of a table that are written for their size; more of them take as much each."""
+"""Rows of a table that are written to measure their size; further rows take as much each."""
 _N_TESTED = 1000
 _REAL = pa.float64()
 _Row = dict[str, Any]
@@ -32,16 +32,16 @@ def n_rows(configs: Sequence[Config]) -> dict[str, int]:
 
 def _n_rows_of(config: Config) -> dict[str, int]:
     n_tasks = config.n_tasks
-    # Before any training, and after each task: joint training learns all at once.
+    # Before any training, and after each task; joint training learns all tasks at once.
     n_tested = 2 if config.is_joint else n_tasks + 1
     n_epochs = sum(epochs_of(config, stage) for stage in stages_of(config))
     return {"epochs": n_epochs, "accuracy": n_tested * n_tasks, "trials": 1}
 
 
 def n_bytes(configs: Sequence[Config]) -> int:
-    """Estimate the size of the tables' files: rows like those to come are encoded as they will be.
+    """Estimate the size of the tables' files by encoding rows like the expected ones.
 
-    Configurations have the same figures in a stage that they share, as in the tables.
+    As in the tables, configurations have equal values in a stage that they share.
     """
     makers = {"epochs": _epochs, "accuracy": _accuracy, "trials": _trials}
     total = 0.0
@@ -76,12 +76,12 @@ def _epochs(config: Config) -> Iterator[_Row]:
 
 
 def _chance(text: str) -> random.Random:
-    """Make a generator that gives the same figures for the same text."""
+    """Make a random generator seeded by a text."""
     return random.Random(text)  # noqa: S311 (figures that only have to take space)
 
 
 def _metric(name: str, chance: random.Random) -> float:
-    """Draw a metric; an accuracy is a whole number of samples, so it takes fewer bytes."""
+    """Draw a metric; accuracies are counts of samples, so they take fewer bytes."""
     column = column_of(name)
     is_share = column is not None and column.is_share
     return chance.randrange(_N_TESTED) / _N_TESTED if is_share else chance.random()

@@ -1,4 +1,4 @@
-"""How a run ended: its last line, and its exit code."""
+"""How a run ended: its last line and its exit code."""
 
 from raysweep.settings.sweep import Sweep
 from raysweep.tables.paths import ResultsPath
@@ -13,8 +13,8 @@ def exit_status(
 ) -> Outcome:
     """Return how a run ended: what is missing or failed, how to continue, and the exit code.
 
-    ``n_unasked`` counts the configurations that a search has yet to suggest, ``end`` tells why
-    the run ended early, if it did.
+    ``n_unasked`` counts the configurations that a search has yet to suggest, ``end`` is why the
+    run ended early, if it did.
     """
     ledger = Ledger(statuses(location))
     n_failed = len(ledger.failed(sweep))
@@ -22,8 +22,8 @@ def exit_status(
     logs = location / "logs"
     if end.common_error:
         message = (
-            f"{ALIKE} configurations in a row failed with one message: {end.common_error} "
-            f"(see {logs}); {n_missing} are missing; mend it, then {resume}"
+            f"{ALIKE} configurations in a row failed with the same error: {end.common_error} "
+            f"(see {logs}); {n_missing} are missing; fix it, then {resume}"
         )
         return Outcome(ExitCode.SOME_FAILED, message=message, is_error=True)
     if n_missing:
@@ -31,6 +31,6 @@ def exit_status(
         message = f"{why}: {n_missing} configurations are missing; {resume}"
         return Outcome(ExitCode.INTERRUPTED, message=message, is_interrupted=end.over is None)
     if n_failed:
-        message = f"{n_failed} failed, see {logs}; to try them again, {resume}"
+        message = f"{n_failed} failed, see {logs}; to retry them, {resume}"
         return Outcome(ExitCode.SOME_FAILED, message=message)
     return Outcome(ExitCode.ENDED)

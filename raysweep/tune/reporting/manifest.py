@@ -17,7 +17,7 @@ _PACKAGES = ("torch", "torchvision", "ray", "numpy", "pandas", "pyarrow")
 def _git() -> dict[str, Any]:
     """Return the commit of the code and whether it was changed; nulls outside a checkout.
 
-    A package in an environment that lies in somebody's own repository has no commit there.
+    A package installed in an environment inside a user's repository does not count as a checkout.
     """
 
     def ask(*arguments: str) -> str | None:
@@ -57,7 +57,7 @@ class Manifest:
         folder.add_run(self._run)
 
     def end(self, progress: Progress) -> None:
-        """Complete the entry: how many configurations ended how, where, and how long it took."""
+        """Complete the entry: configurations by status, hosts, and how long the run took."""
         self._run |= {
             "end": now(),
             "counts": dict(progress.counts),

@@ -1,4 +1,4 @@
-"""Progress in the output of a notebook's cell: lines, and below them a display that changes."""
+"""Progress in the output of a notebook cell: lines, and below them a display that updates."""
 
 import io
 import sys
@@ -21,9 +21,9 @@ def is_notebook() -> bool:
 
 
 class CellOutput:
-    """One output of the cell that is running, replaced in place whenever it changes.
+    """One output of the running cell, replaced in place whenever it changes.
 
-    It needs no widgets: a notebook, JupyterLab, VS Code and a converted page show it alike.
+    It needs no widgets: Jupyter Notebook, JupyterLab, VS Code and exported pages all show it.
     """
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class CellOutput:
         self._refresh()
 
     def show(self, display: RenderableType | None) -> None:
-        """Show a display below the lines in place of the last one; None takes it away."""
+        """Show a display below the lines, replacing the previous one; None removes it."""
         if display is None and self._display is None:
             return
         self._display = display

@@ -1,4 +1,4 @@
-"""What the driver knows of a running sweep."""
+"""The progress of a running sweep, as the driver sees it."""
 
 import math
 import time
@@ -12,13 +12,16 @@ from raysweep.statuses import Status
 from raysweep.tables.ranking import is_lower_better
 
 _RATE_S = 300.0
-"""The rate is that of the last five minutes, with a look at it every five seconds."""
+"""The rate covers the last five minutes, sampled every five seconds."""
 _LOOK_S = 5.0
 
 
 @dataclass
 class _Slot:
-    """A slot's number, what its worker does, and when that was heard (``time.monotonic``)."""
+    """A slot: its number, its worker's activity, and the time of its last report.
+
+    ``heard`` is that time (``time.monotonic``).
+    """
 
     number: int
     work: WorkerState
@@ -29,11 +32,11 @@ class _Slot:
 class Progress:
     """Counts of one run of the driver.
 
-    ``best`` is the best value of ``metric`` that a configuration finished with, ``mode`` says
-    whether that is the largest or the smallest (None: as is usual for it).
-    ``before`` are configurations by status that had ended before. ``work`` is in the planner's unit
-    of cost. ``train_s`` is the workers' time in training, ``train_cpu_s`` their processors' time in
-    it and in the stage cache, ``idle_s`` the time slots had no pack left.
+    ``best`` is the best value of ``metric`` among finished configurations; ``mode`` is whether the
+    largest or the smallest is best (None: the metric's usual mode). ``before`` counts, by status,
+    the configurations that had ended before this run. Work is in the planner's unit of cost.
+    ``train_s`` is the workers' wall time in training, ``train_cpu_s`` their CPU time in training
+    and in the stage cache, ``idle_s`` the time that slots had no pack left.
     """
 
     n_total: int
@@ -80,7 +83,7 @@ class Progress:
         return value < self.best if is_lower else value > self.best
 
     def note_start(self, pack: str, n_configs: int) -> None:
-        """Note that a slot's worker takes up a pack."""
+        """Note that a slot's worker starts a pack."""
         taken = {slot.number for slot in self._slots.values()}
         number = next(i for i in range(len(taken) + 1) if i not in taken)
         self._slots[pack] = _Slot(number, WorkerState(n_configs), time.monotonic())
@@ -96,7 +99,7 @@ class Progress:
                 slot.work.stage, slot.work.epoch, slot.work.n_epochs = stage, epoch, n_epochs
 
     def note_share(self, pack: str, share: float, cost: float, before: float = 0.0) -> None:
-        """Note how much of a pack of so much work is done (0 to 1), ``before`` in earlier runs."""
+        """Note the share (0 to 1) of a pack that is done, of which ``before`` in earlier runs."""
         self.work_done[pack] = cost * max(0.0, share - before)
         if slot := self._slots.get(pack):
             slot.work.share = share
@@ -106,7 +109,7 @@ class Progress:
         self._slots.pop(pack, None)
 
     def note_running(self, n_packs_left: int, n_configs: int) -> None:
-        """Take the time since the last call as spent with so many packs not ended."""
+        """Count the time since the last call as spent with ``n_packs_left`` packs left."""
         tick = time.monotonic()
         if self._last_tick is not None:
             self.idle_s += max(0, self.n_slots - n_packs_left) * (tick - self._last_tick)
@@ -119,8 +122,8 @@ class Progress:
                 self._looks.popleft()
 
     def n_at_once(self) -> int:
-        """Return how many packs should be out: one that waits, so that no slot does."""
-        # More than there were slots run where nodes have joined.
+        """Return how many packs to hand out: one more than there are slots, so that none idles."""
+        # After nodes have joined, more packs run than there were slots.
         return max(self.n_slots, len(self._slots)) + 1
 
     @property
@@ -140,7 +143,7 @@ class Progress:
 
     @property
     def per_min(self) -> float | None:
-        """Configurations that end in a minute, over the last five; None before the first."""
+        """Configurations ended per minute, over the last five; None before the first."""
         if not self.n_ended:
             return None
         since, n_then = self._looks[0]
@@ -148,12 +151,12 @@ class Progress:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds until all is done, if it goes on as it went; None where that can't be told."""
+        """Seconds until all is done at the rate so far; None if unknown."""
         share = sum(self.work_done.values()) / self.total_work if self.total_work else 0.0
         return self.elapsed_s * (1 - min(share, 1.0)) / share if share > 0.01 else None
 
     def snapshot(self) -> Snapshot:
-        """Return all there is to show."""
+        """Return the state for display."""
         now = time.monotonic()
         slots = sorted(self._slots.values(), key=lambda slot: slot.number)
         for slot in slots:

@@ -1,4 +1,4 @@
-"""What the driver says, and the display of its progress."""
+"""The driver's messages and its progress display."""
 
 import os
 import sys
@@ -16,11 +16,14 @@ _PLAIN_EVERY_S = 30.0
 _LIVE_EVERY_S = 0.25
 _CELL_EVERY_S = 1.0
 _NOTEBOOK = "JPY_PARENT_PID"
-"""Environment variable of what a notebook runs: it looks like a terminal and shows only lines."""
+"""Environment variable of processes started in a notebook.
+
+Their output looks like a terminal, but shows only lines.
+"""
 
 
 class Screen:
-    """Shows a display that changes on a terminal and in a notebook, a line every 30 s elsewhere.
+    """Show a live display on a terminal and in a notebook, a line every 30 s elsewhere.
 
     ``verbosity`` is -1 (show nothing), 0 or 1.
     """
@@ -28,7 +31,7 @@ class Screen:
     def __init__(self, verbosity: int) -> None:
         self._verbosity = verbosity
         self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
-        # Not the console's word for it: FORCE_COLOR makes it take a pipe for a terminal.
+        # The console alone is not enough: FORCE_COLOR makes it take a pipe for a terminal.
         self._is_live = (
             sys.stderr.isatty()
             and self._console.is_terminal
@@ -41,7 +44,7 @@ class Screen:
         self._shown = time.monotonic()
 
     def say(self, text: str) -> None:
-        """Print a line of what is going on (not if quiet)."""
+        """Print a line on what is happening, unless quiet."""
         if self._verbosity >= 0:
             self._print(text)
 
@@ -57,7 +60,7 @@ class Screen:
             self._console.print(Text(text))
 
     def update(self, progress: Progress) -> None:
-        """Show the progress if it is time to."""
+        """Show the progress if an update is due."""
         if self._verbosity < 0:
             return
         every_s = (
@@ -78,7 +81,7 @@ class Screen:
         self._shown = time.monotonic()
 
     def close(self) -> None:
-        """Take the display away; lines stay, in a notebook the last state as one of them."""
+        """Remove the display but keep the lines; in a notebook, add the last state as a line."""
         if self._live is not None:
             self._live.stop()
             self._live = None

@@ -1,4 +1,4 @@
-"""Telling others what the driver does: ``status.json``, written now and then, best effort."""
+"""``status.json``: what the driver is doing, written from time to time, best effort."""
 
 import contextlib
 import time
@@ -12,9 +12,10 @@ _EVERY_S = 5.0
 
 
 class StatusFile:
-    """The file of a driver that holds the folder. No failure to write it stops anything.
+    """The status file of the driver that holds the folder. A failed write stops nothing.
 
-    A thread writes it: a store may take its time. What a killed driver has left goes at the start.
+    A thread writes it, since an object store may be slow. A file that a killed driver left is
+    removed at the start.
     """
 
     def __init__(self, folder: ResultsFolder, dashboard: str | None = None) -> None:
@@ -25,7 +26,7 @@ class StatusFile:
         self._writing: Future[None] = self._pool.submit(self._remove)
 
     def update(self, progress: Progress) -> None:
-        """Write the file if it is time to, and the last write is over."""
+        """Write the file if a write is due and the last one is over."""
         if time.monotonic() - self._written < _EVERY_S or not self._writing.done():
             return
         self._written = time.monotonic()
@@ -33,8 +34,8 @@ class StatusFile:
         self._writing = self._pool.submit(self._write, text)
 
     def close(self) -> None:
-        """Take the file away."""
-        with contextlib.suppress(RuntimeError):  # closed before, or the interpreter ends
+        """Remove the file."""
+        with contextlib.suppress(RuntimeError):  # already closed, or the interpreter is exiting
             self._pool.submit(self._remove)
         self._pool.shutdown()
 

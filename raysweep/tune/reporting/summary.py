@@ -1,4 +1,4 @@
-"""What the command prints: the plan beforehand, the outcome at the end."""
+"""What the command prints: the plan before a run, the outcome after it."""
 
 from collections.abc import Container, Mapping
 
@@ -25,11 +25,11 @@ def plan_lines(
     stored: Container[str] | None = None,
     n_paused: int = 0,
 ) -> dict[str, str]:
-    """Describe what would run: configurations, packs, stages, memory, ``resources`` as they are.
+    """Describe what would run: configurations, packs, stages, memory, and ``resources`` as given.
 
-    ``n_paused`` configurations go on beside the plan. ``stored`` has the fingerprints in the stage
-    store, None without one. Only a worker can tell whether an entry is of its own versions and
-    processor, and whole: the count is the most.
+    ``n_paused`` configurations continue outside of the plan. ``stored`` has the fingerprints in the
+    stage cache, None without one. Only a worker can check whether an entry is intact and was made
+    with its own versions and processor, so the count is an upper bound.
     """
     n_todo = sum(len(pack.configs) for pack in plan.packs)
     n_left_out = len(sweep.configs) - n_done - n_todo - n_paused
@@ -37,7 +37,7 @@ def plan_lines(
     sizes = [len(pack.configs) for pack in plan.packs] or [0]
     return {
         "configurations": f"{len(sweep.configs)} in all, {n_done} done, {n_todo} to do"
-        + (f", {n_paused} go on where the last run stopped" if n_paused else "")
+        + (f", {n_paused} continue where the last run stopped" if n_paused else "")
         + (f", {n_left_out} left for later by --limit" if n_left_out else "")
         + (f" ({sweep.n_duplicates} duplicates merged)" if sweep.n_duplicates else ""),
         "packs": f"{len(plan.packs)} of {min(sizes)} to {max(sizes)} configurations, "
@@ -47,14 +47,14 @@ def plan_lines(
         "stages": f"{plan.n_stages} in all, {plan.n_distinct_stages} distinct, "
         + _runs(plan, stored),
         "memory": f"about {largest / 1e6:.0f} MB for the largest pack, "
-        f"{together / 1e6:.0f} MB for those at once (torch itself: 0.7 GB a worker)",
+        f"{together / 1e6:.0f} MB for all that run at once (torch itself: 0.7 GB per worker)",
         "resources": resources,
         **limits(sweep),
     }
 
 
 def limits(sweep: Sweep) -> dict[str, str]:
-    """Return the lines that say what may end configurations, or the run, early; none if nothing."""
+    """Return the lines on what may end configurations or the run early, empty if nothing may."""
     rule, budget, lines = sweep.early_stopping, sweep.budget, {}
     if rule:
         plain = {k: f"{v:g}" if isinstance(v, float) else v for k, v in rule.to_plain().items()}
@@ -64,19 +64,19 @@ def limits(sweep: Sweep) -> dict[str, str]:
     words += [f"{budget.n_configs} configurations"] if budget.n_configs else []
     words += [f"{budget.gpu_h:g} GPU-hours"] if budget.gpu_h else []
     if words:
-        lines["budget"] = f"of a run: {', '.join(words)}"
+        lines["budget"] = f"per run: {', '.join(words)}"
     return lines
 
 
 def lay_out(lines: Mapping[str, str]) -> str:
-    """Put named lines below one another, the texts in a column."""
+    """Lay out named lines below one another, their texts aligned in a column."""
     return "\n".join(f"{name:<15} {text}" for name, text in lines.items())
 
 
 def _waits(plan: Plan, n_slots: int) -> str:
     if len(plan.packs) < n_slots:  # slots without any pack
         return ""
-    return f", a slot waits at the end for {plan.idle_s / plan.length_s:.0%}"
+    return f", a slot idles at the end for up to {plan.idle_s / plan.length_s:.0%} of the time"
 
 
 def _runs(plan: Plan, stored: Container[str] | None) -> str:
@@ -85,7 +85,7 @@ def _runs(plan: Plan, stored: Container[str] | None) -> str:
     stages = [stage for pack in plan.packs for group in pack.groups for stage in group]
     n_stored = sum(stage.fingerprint in stored for stage in stages)
     if not n_stored:
-        return f"{plan.n_run_stages} will run, none is in the cache"
+        return f"{plan.n_run_stages} will run, none are in the cache"
     return f"{plan.n_run_stages - n_stored} will run, up to {n_stored} come from the cache"
 
 
@@ -96,10 +96,10 @@ def conclude(
     total_s: float = 0.0,
     data_s: float = 0.0,
 ) -> str:
-    """Sum up a sweep: its best, counts by status, tables, and where the time went.
+    """Summarise a sweep: its best settings, counts by status, tables, and where the time went.
 
-    Of a search for several metrics the Pareto front is written, too; where there is one metric now,
-    the front of an earlier version of the file is deleted. Raises ``WriteError``.
+    A search for several metrics also writes the Pareto front; with one metric, a front left by an
+    earlier version of the file is deleted. Raises ``WriteError``.
     """
     trials = read_trials(folder.location)
     ids = {config.id for config in sweep.configs}
@@ -116,7 +116,7 @@ def conclude(
     lines.append(f"{len(ids)} configurations: {', '.join(shown)}")
     if len(trials) > len(current):
         n_other = len(trials) - len(current)
-        lines.append(f"{n_other} more rows are of earlier versions of the search space")
+        lines.append(f"{n_other} more rows are from earlier versions of the search space")
     names = [*reversed(TABLES), *(["pareto"] if has_front else [])]
     files = ", ".join(f"{name}.parquet" for name in names)
     lines.append(f"tables in {folder.location}: {files}")
@@ -126,7 +126,7 @@ def conclude(
 
 
 def _time_spent(progress: Progress, total_s: float, data_s: float) -> str:
-    """Split the slots' time: training, data, no pack left, and Ray (its start, messages, rest)."""
+    """Split the slots' time into training, data, idle, and Ray (its start, messages, the rest)."""
     slots = progress.n_slots
     whole = slots * total_s
     data = slots * data_s + progress.prepare_s

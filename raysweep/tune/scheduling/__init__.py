@@ -1,1 +1,1 @@
-"""Packs through Ray Tune: queue, collector, what is left of earlier runs."""
+"""Running packs through Ray Tune: queue, collector, resuming earlier runs."""

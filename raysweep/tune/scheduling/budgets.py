@@ -1,4 +1,4 @@
-"""What ends a run early: budgets that are used up, and failures that come alike."""
+"""What ends a run early: exhausted budgets, and repeated identical failures."""
 
 import time
 from collections.abc import Callable
@@ -8,12 +8,12 @@ from raysweep.monitor.terminal import show_duration
 from raysweep.settings.stopping import Budget
 
 ALIKE = 3
-"""So many configurations that fail in a row with the same message end a run."""
+"""A run ends when this many configurations in a row fail with the same message."""
 
 
 @dataclass(frozen=True)
 class End:
-    """Why a run ended before all was done: a budget, or failures that came alike."""
+    """Why a run ended before all was done: a budget, or repeated identical failures."""
 
     over: str | None = None
     common_error: str | None = None
@@ -22,8 +22,8 @@ class End:
 class Meter:
     """Measure what a run uses of its budget, and how its configurations fail.
 
-    ``gpu`` is the share of a GPU that each pack has, ``began`` when the command started by
-    ``clock`` (seconds).
+    ``gpu`` is the share of a GPU that each pack has, ``began`` the time by ``clock`` (seconds) at
+    which the command started.
     """
 
     def __init__(
@@ -53,20 +53,20 @@ class Meter:
             self._gpu_s += self._gpu * (self._clock() - start)
 
     def note_outcome(self, error: str | None) -> None:
-        """Note that a configuration ended; ``error`` says why it failed, if it did."""
+        """Note that a configuration ended; ``error`` is why it failed, if it did."""
         is_alike = error is not None and error == self._error
         self._n_alike = self._n_alike + 1 if is_alike else int(error is not None)
         self._error = error
 
     @property
     def gpu_h(self) -> float:
-        """Hours of a whole GPU so far."""
+        """GPU-hours used so far."""
         tick = self._clock()
         running_s = sum(tick - start for start in self._running.values())
         return (self._gpu_s + self._gpu * running_s) / 3600
 
     def end(self) -> End | None:
-        """Return why the run must end now, None while it may go on."""
+        """Return why the run must end now, None while it may continue."""
         limit_s, limit_h = self._budget.time_s, self._budget.gpu_h
         if self._n_alike >= ALIKE:
             return End(common_error=self._error)

@@ -1,4 +1,4 @@
-"""Carrying rows from Tune's results into the tables, keeping the progress, and what failed."""
+"""Write rows from Tune's results to the tables, track progress, and handle failures."""
 
 import json
 import time
@@ -31,15 +31,15 @@ from raysweep.tune.signals import StopRun
 
 _FLUSH_EVERY_S = 1.0
 _FLUSH_SHARE = 0.05
-"""Rows of an ended pack are written at once if writing takes no larger share of the time."""
+"""Rows of an ended pack are written at once if writing takes at most this share of the time."""
 _IDLE_NOTE_S = 60.0
 _SHORT_OF_MEMORY = ("OutOfMemory", "running low on memory", "(OOM)")
-"""How Ray says that it ended a worker because its node had no memory left."""
+"""Texts by which Ray reports that it ended a worker because its node was out of memory."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What ends more than training does: a step that takes too long, lanes behind, budgets."""
+    """Limits that end training: on the time of a step, on lanes that fall behind, budgets."""
 
     max_seconds: float | None = None
     stopper: LaneStopper | None = None
@@ -47,13 +47,13 @@ class Limits:
 
 
 class Collector(tune.Callback):
-    """Take rows from Tune's results into the tables, and keep the progress.
+    """Write rows from Tune's results to the tables, and track progress.
 
-    What becomes of a job whose worker failed is decided here, not by Tune: it is taken up again, or
-    split in halves so that a configuration that can't be trained takes no other with it, or its one
-    configuration has failed. Tune pickles its callbacks for a restore that is never used: none of
-    the state goes along. After a run ``failure`` tells why it had to end, if it had to, and ``end``
-    which limit of the user's ended it.
+    When a worker fails, the collector decides instead of Tune: it resumes the job, splits it in
+    halves so that a configuration that can't be trained does not take others down with it, or marks
+    its only configuration as failed. Tune pickles its callbacks for a restore that is never used,
+    so the pickled state is empty. After a run, ``failure`` is the error that ended it, if any, and
+    ``end`` the user's limit that did.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class Collector(tune.Callback):
         self._flush_s = 0.0
         self._has_ended_pack = False
         self._noted: set[str] = set()
-        # Kept here: to look through Tune's trials at each step takes the square of their number.
+        # Kept here: scanning Tune's trials at each step takes quadratic time in their number.
         self._running: set[str] = set()
         self._busy = time.monotonic()
         self.is_stopping = False
@@ -113,7 +113,7 @@ class Collector(tune.Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Take the rows of one epoch of a pack."""
+        """Collect the rows of one epoch of a pack."""
         actor = result.pop("actor", None)  # Tune keeps the last result of every trial
         job = self._job(trial)
         if job is None:
@@ -130,13 +130,13 @@ class Collector(tune.Callback):
         self._progress.train_cpu_s += result["train_cpu_s"]
         self._progress.prepare_s += result["prepare_s"]
         self._note(result.get("notes", []))
-        # Less than is done where stages come from the cache: they take no steps of their own.
+        # Too low when stages come from the cache: they take no steps of their own.
         share = 1.0 if result["done"] else min(1.0, result["n_steps"] / job.pack.n_epochs)
         if job.is_paused and job.share_before is None:
             job.share_before = min(1.0, (result["n_steps"] - 1) / job.pack.n_epochs)
             self._progress.total_work -= job.cost * job.share_before
         self._progress.note_share(job.name, share, job.cost, job.share_before or 0.0)
-        rows = json.loads(result.pop("rows"))  # likewise
+        rows = json.loads(result.pop("rows"))  # for the same reason
         self._note_epoch(job, result.get(HOSTNAME), rows["epochs"])
         self._writer.add("epochs", rows["epochs"])
         self._writer.add("accuracy", rows["accuracy"])
@@ -150,24 +150,24 @@ class Collector(tune.Callback):
             self._stop_lanes(job, actor, [r for r in rows["epochs"] if r["config_id"] not in gone])
 
     def _stop_lanes(self, job: Job, actor: Any, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Tell the worker to drop configurations that fall behind, before its next epoch.
+        """Make the worker drop configurations that fall behind, before its next epoch.
 
-        A pack that starts over, or goes on from a checkpoint that is older than a decision, is
-        told again.
+        The decision is sent again to a pack that starts over, or that resumes from a checkpoint
+        older than the decision.
         """
         assert self._stopper is not None
         decisions = self._stopper.hear({c.id: c for c in job.pack.configs}, epochs)
         stops = {config_id: asdict(decision) for config_id, decision in decisions.items()}
         if stops and actor is not None:
-            # Tune asks the actor for the next epoch after this: an actor keeps the order of calls,
-            # by whichever of one process's handles.
+            # Tune requests the next epoch after this call: an actor runs one process's calls in
+            # order, whichever handle they use.
             actor.stop_lanes.remote(json.dumps(stops))
             n_left = sum(config.id not in stops for config in job.open_configs)
             if path := self._queue.state_file(job, n_left):
                 actor.set_aside.remote(str(path))
 
     def _note_epoch(self, job: Job, host: str | None, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Note what a worker does, by the last of its rows: it trains one group at a time."""
+        """Note what a worker is doing, from its last row: it trains one group at a time."""
         stage, epoch, n_epochs = None, 0, 0
         if epochs:
             stage, epoch = epochs[-1]["stage"], epochs[-1]["epoch"]
@@ -177,7 +177,7 @@ class Collector(tune.Callback):
         self._progress.note_epoch(job.name, host, stage, epoch, n_epochs)
 
     def _note(self, texts: Sequence[str]) -> None:
-        """Print the notes of a worker, each once a run."""
+        """Print a worker's notes, each once per run."""
         for text in texts:
             if text not in self._noted:
                 self._noted.add(text)
@@ -204,7 +204,7 @@ class Collector(tune.Callback):
         trace: str,
         circumstances: Mapping[str, Any] | None = None,
     ) -> None:
-        """Split a pack that can't go on as it is; a configuration that is alone has failed."""
+        """Split a pack that can't continue as it is; mark a single configuration as failed."""
         missing = job.open_configs
         self._drop_checkpoint(job)
         if len(missing) > 1:
@@ -213,8 +213,8 @@ class Collector(tune.Callback):
             self._progress.work_done.pop(job.name, None)
             self._progress.total_work += sum(half.cost for half in halves) - job.work
             self._screen.say(
-                f"a pack of {len(missing)} could not go on: {error} ({log}); "
-                f"it is tried again in halves"
+                f"a pack of {len(missing)} could not continue: {error} ({log}); "
+                f"retrying it in halves"
             )
             return
         for config in missing:
@@ -227,10 +227,10 @@ class Collector(tune.Callback):
         self._has_ended_pack = True
 
     def _log(self, name: str, text: str) -> str:
-        """Write a log and say where it is, or why it is not."""
+        """Write a log; return where it is, or why there is none."""
         try:
             return f"see {self._writer.folder.write_log(name, text)}"
-        except OSError as error:  # the tables say so, too, when they are written
+        except OSError as error:  # writing the tables will report it, too
             return f"no log: {error.strerror or error}"
 
     def on_checkpoint(
@@ -241,7 +241,7 @@ class Collector(tune.Callback):
         checkpoint: tune.Checkpoint,
         **info: Any,
     ) -> None:
-        """Keep the pack's new checkpoint in place of its last one."""
+        """Replace the pack's checkpoint by a new one."""
         job = self._job(trial)
         if job is not None and (job.checkpoint is None or job.checkpoint.path != checkpoint.path):
             self._drop_checkpoint(job)
@@ -253,7 +253,7 @@ class Collector(tune.Callback):
             job.checkpoint = None
 
     def _drop_states(self, job: Job) -> None:
-        if job.is_paused:  # they may be others' too, and go at the end of the run
+        if job.is_paused:  # other jobs may share them; deleted at the end of the run
             return
         for path in job.states:
             path.unlink(missing_ok=True)
@@ -261,7 +261,7 @@ class Collector(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Take up the pack of a lost worker again, or settle it if that has happened too often."""
+        """Resume the pack of a lost worker, or settle it if it has lost workers too often."""
         self._leave_slot(trial)
         job = self._job(trial)
         if job is None:
@@ -277,7 +277,7 @@ class Collector(tune.Callback):
             job.states, job.turn = (), None
         if self._max_seconds is not None and silent_s >= self._max_seconds:
             error = (
-                f"an epoch was not over after {show_duration(silent_s)}, and max_seconds is "
+                f"an epoch had not ended after {show_duration(silent_s)}; max_seconds is "
                 f"{self._max_seconds:g}"
             )
             self._settle(job, error, self._where_it_hung(job) or text or error)
@@ -286,16 +286,17 @@ class Collector(tune.Callback):
         elif job.n_lost >= job.may_lose:
             self._settle(job, f"worker lost {job.n_lost} times: {reason}", text or reason)
         else:
-            how = "from its last checkpoint" if job.checkpoint or job.states else "from its start"
+            has_state = job.checkpoint or job.states
+            how = "resumes from its last checkpoint" if has_state else "starts over"
             self._screen.say(
                 f"a worker was lost ({job.n_lost} of {job.may_lose} times in a row for its pack); "
-                f"the pack goes on {how}"
+                f"the pack {how}"
             )
             job.n_tries += 1
             self._queue.again(job)
 
     def trace_of(self, job: Job) -> Path | None:
-        """Return the file for a job's traceback if it hangs; None for results in a store."""
+        """Return the file for the traceback of a hung job; None for results in an object store."""
         scratch = self._writer.folder.scratch.local
         return scratch.absolute() / f"hung-{job.name}.txt" if scratch else None
 
@@ -303,7 +304,7 @@ class Collector(tune.Callback):
         trace = self.trace_of(job)
         try:
             return trace.read_text() if trace else ""
-        except OSError:  # of a node that does not see the folder
+        except OSError:  # from a node that does not see the folder
             return ""
 
     def on_trial_complete(
@@ -319,7 +320,7 @@ class Collector(tune.Callback):
             return
         self._drop_checkpoint(job)  # which may lie in an earlier trial's folder
         if job.n_open:
-            # Its work is done; what is left of it is that of the job it goes on in.
+            # This job's work is done; the job that it is joined into has the rest.
             self._progress.work_done[job.name] = job.work
             self._progress.total_work += cost(Pack(tuple(job.open_configs)))
             self._queue.set_aside(job)
@@ -328,11 +329,11 @@ class Collector(tune.Callback):
         if trial.path:
             self._writer.folder.remove_tree(trial.path)
         self._queue.leave(job)
-        # Not written here: Tune would take a failed write for a failed trial.
+        # Don't write here: Tune would treat a failed write as a failed trial.
         self._has_ended_pack = True
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Write and show, now and then; raise to end the run if it is to stop."""
+        """Write rows and show progress when due; raise to end the run if it must stop."""
         if end := self._meter.end():
             self.end, self.is_stopping = end, True
         if self.is_stopping:
@@ -351,7 +352,7 @@ class Collector(tune.Callback):
             self._busy = tick
             self._screen.say(
                 f"no node has had room for a pack for {show_duration(_IDLE_NOTE_S)}: waiting for "
-                f"one; ctrl-c ends the run, and rows written are kept"
+                f"one; ctrl-c ends the run and keeps the rows written"
             )
         self._screen.update(self._progress)
         if self._status:

@@ -1,4 +1,4 @@
-"""What is done of a sweep, and what is to train."""
+"""What is done in a sweep, and what is left to train."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from raysweep.statuses import Status
 def stays(sweep: Sweep) -> frozenset[str]:
     """Return the statuses that a run leaves as they are.
 
-    A configuration that stopped early is done as long as the sweep stops some early.
+    A configuration that stopped early counts as done as long as the sweep uses early stopping.
     """
     return frozenset(
         {Status.FINISHED, Status.DIVERGED} | ({Status.STOPPED} if sweep.early_stopping else set())
@@ -19,12 +19,12 @@ def stays(sweep: Sweep) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What is done: the status and attempt of each configuration that has a row."""
+    """What is done: the status and attempt count of each configuration that has a row."""
 
     rows: dict[str, tuple[str, int]]
 
     def status(self, config: Config) -> str:
-        """Return a configuration's status, ``missing`` without a row."""
+        """Return a configuration's status, ``missing`` if it has no row."""
         return self.rows.get(config.id, (Status.MISSING, 0))[0]
 
     def attempts(self, config: Config) -> int:
@@ -36,7 +36,7 @@ class Ledger:
         return [config for config in sweep.configs if self.status(config) in stays(sweep)]
 
     def failed(self, sweep: Sweep) -> set[str]:
-        """Return the ids of the configurations that failed and are to be tried again."""
+        """Return the ids of the configurations that failed and should be retried."""
         return {config.id for config in sweep.configs if self.status(config) == Status.FAILED}
 
     def missing(self, sweep: Sweep) -> list[Config]:

@@ -1,4 +1,4 @@
-"""The packs that wait, as Ray Tune's searcher: halves of a pack that failed join in mid-run."""
+"""Queue of waiting packs, behind a Ray Tune searcher so that packs can be added during a run."""
 
 import time
 from collections import defaultdict, deque
@@ -16,23 +16,22 @@ from raysweep.packs.planning.estimates import cost
 from raysweep.tune.scheduling.trainable import TRIAL
 
 LOST_WORKERS = 3
-"""How often in a row, without an epoch in between, a pack of several may lose its worker."""
+"""Times in a row, without an epoch in between, that a pack of several may lose its worker."""
 LOST_ALONE = 8
-"""The same for a single configuration: after that it has failed."""
+"""The same for a single configuration, which then counts as failed."""
 
 
 @dataclass
 class Job:
     """A pack on its way through the sweep.
 
-    ``n_tries`` counts how often it, and packs it was part of, had to be taken up again so far,
-    ``n_lost`` how often in a row without an epoch in between; ``heard`` is when its worker last
-    gave a sign (``time.monotonic``). ``checkpoint`` is its state after an epoch, if one was kept,
-    ``states`` are the files of those that were set aside and go on as this one, or with
-    ``is_paused`` of one that an earlier run left, of which ``share_before`` (0 to 1) was done there
-    (None until its worker has told). ``n_seats`` is the
-    number of configurations that it began with, or that of the largest it was joined of; ``turn``
-    is where it stands while it is set aside.
+    ``n_tries`` counts the retries so far of this job and of the packs it was part of; ``n_lost``
+    counts them since the last epoch. ``heard`` is when its worker last reported
+    (``time.monotonic``). ``checkpoint`` is its state after an epoch, if one was kept. ``states``
+    are the state files of the jobs set aside that were joined into this one; with ``is_paused``,
+    those of a job that an earlier run left, which did ``share_before`` (0 to 1) of it (None until
+    the worker has reported). ``n_seats`` is the number of configurations that it began with, or
+    that of the largest job it was joined from; ``turn`` is its position while it is set aside.
     """
 
     name: str
@@ -55,12 +54,12 @@ class Job:
 
     @property
     def n_open(self) -> int:
-        """How many configurations have not ended."""
+        """Number of configurations that have not ended."""
         return len(self.pack.configs) - len(self.ended)
 
     @property
     def work(self) -> float:
-        """What this run has to do of it, in the unit of ``cost``."""
+        """The work that this run has to do for it, in the unit of ``cost``."""
         return self.cost * (1 - (self.share_before or 0.0))
 
     @property
@@ -70,11 +69,11 @@ class Job:
 
     @property
     def may_lose(self) -> int:
-        """How many workers it may lose in a row."""
+        """Number of workers that it may lose in a row."""
         return LOST_WORKERS if self.n_open > 1 else LOST_ALONE
 
     def halves(self) -> list["Job"]:
-        """Make two jobs of the configurations that have not ended, in their order."""
+        """Make two jobs of the configurations that have not ended, in order."""
         configs = self.open_configs
         middle = (len(configs) + 1) // 2
         return [
@@ -84,12 +83,12 @@ class Job:
 
 
 class JobQueue:
-    """The jobs that wait or run; each leaves when all of its configurations have their rows.
+    """The jobs that wait or run; each leaves when all its configurations have their rows.
 
-    With a ``folder`` for their states, jobs that have lost half of their seats may be set aside:
-    those that stand at one epoch go on as one when they fill the seats of one, or nothing else
-    waits. ``n_at_once`` gives how many jobs may be out (None: any number): Tune takes as many as
-    it gets, long before it runs them.
+    With a ``folder`` for their states, jobs that have lost half of their configurations may be set
+    aside: those at the same epoch are joined when together they fill a job's seats, or when nothing
+    else waits. ``n_at_once`` returns how many jobs may be handed out (None: any number): Tune takes
+    all that it can get, long before it runs them.
     """
 
     folder: Path | None = None
@@ -104,7 +103,7 @@ class JobQueue:
         self._n_joined = 0
 
     def next(self) -> Job | None:
-        """Take the next job, None if there is none or enough are out."""
+        """Take the next job, None if there is none or enough are handed out."""
         if self.n_at_once is not None and len(self._out) >= self.n_at_once():
             return None
         job = self._join(is_full=True)
@@ -115,11 +114,11 @@ class JobQueue:
         return job
 
     def _fill(self) -> Job | None:
-        """Make a job; a queue that has more than it was given overrides."""
+        """Make another job, None if there is none; queues that create jobs override this."""
         return None
 
     def has_more(self, key: str) -> bool:
-        """Return whether a job of a pack key waits, or is set aside."""
+        """Return whether a job with this pack key waits or is set aside."""
         others = (*self._waiting, *(job for jobs in self._aside.values() for job in jobs))
         return any(job.key == key for job in others)
 
@@ -130,13 +129,13 @@ class JobQueue:
         return self.folder / f"{job.name}.pt"
 
     def set_aside(self, job: Job) -> None:
-        """Keep a job whose state was written, until others stand where it stands."""
+        """Keep a job whose state was written, until others have reached the same epoch."""
         assert job.turn is not None
         self._out.discard(job.name)
         self._aside[job.key, job.turn].append(job)
 
     def _join(self, is_full: bool) -> Job | None:
-        """Make one job of those set aside at one epoch: of as many as fill its seats, or of all."""
+        """Join jobs set aside at one epoch; with ``is_full``, only if they fill the seats."""
         for location, jobs in self._aside.items():
             n_seats = max((job.n_seats for job in jobs), default=0)
             if not jobs or (is_full and sum(job.n_open for job in jobs) < n_seats):
@@ -160,17 +159,17 @@ class JobQueue:
         return None
 
     def go_on(self, jobs: Sequence[Job]) -> None:
-        """Put jobs in front that an earlier run left."""
+        """Put jobs that an earlier run left at the front."""
         self._waiting.extendleft(reversed(jobs))
         self.jobs.update({job.name: job for job in jobs})
 
     def again(self, job: Job) -> None:
-        """Put a job that was taken back in front."""
+        """Put a job that was taken back at the front."""
         self._out.discard(job.name)
         self._waiting.appendleft(job)
 
     def split(self, job: Job) -> list[Job]:
-        """Replace a job by its halves, in front."""
+        """Replace a job by its halves, at the front."""
         halves = job.halves()
         self.leave(job)
         self.jobs.update({half.name: half for half in halves})
@@ -178,10 +177,10 @@ class JobQueue:
         return halves
 
     def tell(self, row: Mapping[str, Any]) -> None:
-        """Hear the row of a configuration that ended; a queue that learns from it overrides."""
+        """Receive the row of a configuration that ended; queues that learn override this."""
 
     def leave(self, job: Job) -> None:
-        """Note that nothing is left to do for a job."""
+        """Remove a job that has nothing left to do."""
         self.jobs.pop(job.name, None)
         self._out.discard(job.name)
 
@@ -192,8 +191,8 @@ class JobQueue:
 class QueueSearcher(Searcher):
     """Hand jobs to Ray Tune one by one.
 
-    Tune copies a grid for each trial that it makes of it (6 s for 625 packs, profiled), and a grid
-    can't grow. Tune saves its searcher for a restore that is never used: nothing is written.
+    A grid would not do: Tune copies it for each of its trials (6 s for 625 packs, profiled), and it
+    can't grow. Tune saves its searcher for a restore that is never used, so nothing is written.
     """
 
     def __init__(self, queue: JobQueue, config_of: Callable[[Job], Mapping[str, Any]]) -> None:
@@ -202,7 +201,7 @@ class QueueSearcher(Searcher):
         self._config_of = config_of
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the next job's config, None to be asked again, or that all is done."""
+        """Return the next job's config, None to be called again, or ``FINISHED``."""
         job = self._queue.next()
         if job is not None:
             return {TRIAL: dict(self._config_of(job))}
@@ -214,7 +213,7 @@ class QueueSearcher(Searcher):
         """Do nothing: the collector keeps the queue."""
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
-        """Do nothing: what is done stands in the tables."""
+        """Do nothing: the tables record what is done."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "QueueSearcher":
         return self

@@ -1,4 +1,4 @@
-"""What is left of a sweep, as packs for the room that there is."""
+"""Plan what is left of a sweep as packs that fit the available resources."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Capacity:
-    """Where packs run: the nodes, what each pack gets and why, and how many run at once."""
+    """Where packs run: the nodes, each pack's resources and the reason for them, and the slots."""
 
     nodes: Sequence[Node]
     resources: Resources
@@ -49,30 +49,30 @@ class Capacity:
 
     @property
     def n_slots(self) -> int:
-        """How many packs run at once; 0 if no node has what one needs."""
+        """Number of packs that run at once; 0 if no node has the resources for one."""
         return n_slots_of(self.resources, self.nodes)
 
     @property
     def memory(self) -> int | None:
-        """Bytes that a pack may take, None if unknown."""
+        """Bytes that a pack may use, None if unknown."""
         return memory_a_pack(self.resources, self.nodes)
 
     def expect_slots(self, file: str) -> None:
-        """Refuse resources that no node has; ``file`` is the search space."""
+        """Raise ``NothingRunsError`` if no node has the resources; ``file`` is the search space."""
         if self.n_slots:
             return
         largest = max(self.nodes, key=lambda node: (node.n_gpus, node.n_cpus))
         raise NothingRunsError(
             f"{file}: resources: expected at most what one node has "
             f"(cpu {largest.n_cpus:g}, gpu {largest.n_gpus:g}), got cpu {self.resources.cpu:g}, "
-            f"gpu {self.resources.gpu:g}; lower resources.cpu or resources.gpu, or wait for nodes "
-            f"that are to come with --wait-for-nodes"
+            f"gpu {self.resources.gpu:g}; lower resources.cpu or resources.gpu, or wait for more "
+            f"nodes with --wait-for-nodes"
         )
 
 
 @dataclass
 class RemainingWork:
-    """What a run of a sweep has to do: at most ``limit`` configurations of those not done."""
+    """What a run of a sweep has to do: the configurations that are not done, at most ``limit``."""
 
     sweep: Sweep
     folder: ResultsFolder
@@ -88,7 +88,7 @@ class RemainingWork:
         return self.ledger.missing(self.sweep)
 
     def plan(self, room: Capacity, paused: "Sequence[Job]" = ()) -> Plan:
-        """Plan what is missing and not paused: new ones first, failed ones in a pack each."""
+        """Plan what is missing and not paused: new ones first, then failed ones in a pack each."""
         going_on = {config.id for job in paused for config in job.pack.configs}
         missing = [config for config in self.missing if config.id not in going_on]
         failed = self.ledger.failed(self.sweep)
@@ -120,7 +120,7 @@ class RemainingWork:
         )
 
     def packs(self, room: Capacity) -> "tuple[JobQueue, Progress]":
-        """Plan what is missing, and give the queue of its packs."""
+        """Plan what is missing; return the queue of its packs and the progress."""
         from raysweep.tune.scheduling.queue import JobQueue
 
         paused = self._paused(room, self.sweep.pack)
@@ -137,7 +137,7 @@ class RemainingWork:
     def search(
         self, known: EarlierSuggestions, n_todo: int, room: Capacity
     ) -> "tuple[SearchQueue, Progress]":
-        """Return a queue that asks for suggestions, up to ``n_todo`` configurations of them."""
+        """Return a queue that requests suggestions for up to ``n_todo`` configurations."""
         lanes = lanes_of(self.sweep, room.memory)
         lines = search_lines(self.sweep, known, lanes, room.n_slots, room.why)
         self.screen.detail(lay_out(lines))
@@ -149,7 +149,7 @@ class RemainingWork:
         return queue, progress
 
     def _paused(self, room: Capacity, lanes: int | None) -> "list[Job]":
-        """Return the packs that the last run left in mid-training, if this one is to train them."""
+        """Return the packs that the last run left partly trained, if this run is to train them."""
         from raysweep.tune.scheduling.resume import paused_jobs
 
         location, failed = self.folder.location, self.ledger.failed(self.sweep)
@@ -158,7 +158,7 @@ class RemainingWork:
         )
         if jobs:
             n_configs = sum(len(job.pack.configs) for job in jobs)
-            self.screen.say(f"{n_configs} of them go on where the last run stopped")
+            self.screen.say(f"{n_configs} of them continue where the last run stopped")
         return jobs
 
     def _progress(self, n_total: int, work: float, room: Capacity) -> Progress:
@@ -177,7 +177,7 @@ class RemainingWork:
         )
 
     def stopper(self, queue: "JobQueue") -> "LaneStopper | None":
-        """Return what decides which configurations stop early, with what earlier runs showed."""
+        """Return the early stopper, with what earlier runs showed; None without early stopping."""
         rule = self.sweep.early_stopping
         if rule is None:
             return None

@@ -1,8 +1,8 @@
-"""Packs that a run left in mid-training: their states, from which the next run goes on.
+"""Packs that a run left partly trained: their states, from which the next run resumes.
 
-They lie in the results folder, where that is no object store. The list of them is written after
-the rows of their epochs, so a state is never ahead of the tables; what it is behind is trained
-again and gives the same rows.
+They are kept in the results folder, unless that is an object store. The list of them is written
+after the rows of their epochs, so a state is never ahead of the tables; epochs by which it is
+behind are trained again and give the same rows.
 """
 
 import contextlib
@@ -28,10 +28,10 @@ _SUFFIX = ".pt"
 
 
 def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
-    """Keep the states of jobs that have not ended; gives how many of them are new.
+    """Keep the states of jobs that have not ended; return how many of them are new.
 
-    States of earlier runs stay for configurations that have no row and no later state, such as
-    those that this run was not of. A folder that can't be written keeps what it has.
+    States of earlier runs are kept for configurations that have no row and no later state, such as
+    those that were not part of this run. A folder that can't be written is left as it is.
     """
     if location.local is None:
         return 0
@@ -78,7 +78,7 @@ def _files_of(job: Job) -> list[Path]:
 
 
 def _moved(file: Path, folder: Path) -> str:
-    """Move a file under a new name, so that the list of an earlier run stays true until then."""
+    """Move a file to a new name, so that an earlier run's list stays valid until it is replaced."""
     if file.parent == folder:
         return file.name
     name = f"{uuid.uuid4().hex}{_SUFFIX}"
@@ -87,12 +87,12 @@ def _moved(file: Path, folder: Path) -> str:
 
 
 def _clear(folder: Path, names: set[str]) -> None:
-    """Delete the states of other names, and the folder if nothing is left in it."""
+    """Delete all states but those named, and the folder if it is empty then."""
     for file in folder.glob(f"*{_SUFFIX}"):
         if file.name not in names:
             file.unlink()
     if folder.exists() and not names:
-        with contextlib.suppress(OSError):  # something of the user's
+        with contextlib.suppress(OSError):  # the user put something there
             folder.rmdir()
 
 
@@ -105,10 +105,11 @@ def paused_jobs(
     limit: int | None = None,
     alone: Container[str] = (),
 ) -> list[Job]:
-    """Return the jobs that go on from kept states, of the configurations that are ``missing``.
+    """Return the jobs that resume from kept states, for configurations in ``missing``.
 
-    Packs of more than ``most`` configurations, or ``memory`` bytes, are planned anew; no more than
-    ``limit`` configurations go on, and those ``alone`` (ids) only where a state is of nothing else.
+    Packs of more than ``most`` configurations or ``memory`` bytes are planned again instead. At
+    most ``limit`` configurations resume, and those in ``alone`` (ids) only from a state of their
+    own.
     """
     if location.local is None:
         return []
@@ -133,7 +134,7 @@ def paused_jobs(
 
 
 def _listed(folder: Path) -> list[tuple[list[str], list[str]]]:
-    """Read ids and names of files; nothing from a list that is damaged."""
+    """Read the ids and file names of the list; return nothing if it is damaged."""
     try:
         entries = [
             (entry["configs"], entry["files"])
@@ -147,7 +148,7 @@ def _listed(folder: Path) -> list[tuple[list[str], list[str]]]:
         if _are_texts(ids)
         and _are_texts(names)
         and names
-        # No path that leads elsewhere.
+        # Refuse paths that lead elsewhere.
         and all(Path(name).name == name and name.endswith(_SUFFIX) for name in names)
     ]
 

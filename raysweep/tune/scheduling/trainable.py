@@ -1,7 +1,7 @@
-"""The Ray Tune class Trainable around ``PackRun``: one step is one epoch of a pack.
+"""A Ray Tune ``Trainable`` around ``PackRun``: one step is one epoch of a pack.
 
-torch takes seconds to import, and the driver has no other use for it: only a worker's methods
-import it.
+torch takes seconds to import and the driver does not need it, so only a worker's methods import
+it.
 """
 
 import contextlib
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
     from raysweep.packs.run import PackRun
 
 _SAVE_SHARE = 0.05
-"""Checkpoints may take this share of the training time: about every 2 s of it, or every epoch."""
+"""Share of the training time that checkpoints may take: one about every 2 s, or every epoch."""
 _SAVE_S = 0.1
-"""What Tune's part of a checkpoint takes, in seconds, beside writing the file."""
+"""Seconds that Tune adds to a checkpoint, apart from writing the file."""
 _NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "std::bad_alloc")
-"""How torch and CUDA say in the text of a RuntimeError that memory is short."""
+"""Texts of a ``RuntimeError`` by which torch and CUDA report that memory is short."""
 
 _STARTS_OVER = (
-    "a pack starts over: the state that an earlier run left of it can't be read, or is of other "
-    "code, another torch, other data, threads, options or another processor"
+    "a pack starts over: the state that an earlier run left can't be read, or was made with "
+    "different code, torch, data, threads, options or another processor"
 )
 
 TRIAL = "trial"
@@ -64,12 +64,12 @@ def trial_config(
 ) -> dict[str, Any]:
     """Make the Tune config of a pack's trial: serialised, so that Tune does not traverse it.
 
-    ``has_checkpoints`` is false where workers do not see the driver's folder; they use no
-    ``store`` there either. ``max_seconds`` is what one step may take, ``checkpoint`` the state to
-    go on from, ``hung`` the file for the traceback of a step that took longer. ``has_averages``
-    has each epoch report what early stopping needs, ``states`` are files of packs that were set
-    aside and go on as this one; with ``is_paused`` they are of an earlier run, and count only if
-    it would have got the same numbers as this one.
+    ``has_checkpoints`` is false if workers do not see the driver's folder; then they do not use a
+    ``store`` either. ``max_seconds`` is the time limit of one step, ``checkpoint`` the state to
+    resume from, ``hung`` the file for the traceback of a step that took longer. ``has_averages``
+    makes each epoch report what early stopping needs. ``states`` are files of packs that were set
+    aside and joined into this one; with ``is_paused`` an earlier run left them, and they are used
+    only if that run would have got the same numbers as this one.
     """
     pack = json.dumps([config.model_dump(mode="json") for config in configs])
     return {
@@ -93,9 +93,9 @@ class PackTrainable(tune.Trainable):
     """Run packs one after another in one worker.
 
     Each result has ``rows``: JSON text that maps ``epochs``, ``accuracy`` and ``trials`` to rows.
-    An exception of a stage gives ``error`` and ``traceback`` instead: it would come again, so the
-    driver does not retry the pack as it is. Where memory was short the process ends after that
-    result, to give all of it back. A step that takes longer than ``max_seconds`` ends the process.
+    If a stage raises, the result has ``error`` and ``traceback`` instead: the error would recur, so
+    the driver does not retry the pack as it is. If memory was short, the process ends after that
+    result, to free all of it. A step that takes longer than ``max_seconds`` ends the process.
     """
 
     def setup(self, config: dict[str, Any], sources: Mapping[str, Source] | None = None) -> None:
@@ -105,13 +105,13 @@ class PackTrainable(tune.Trainable):
         assert sources is not None
         torch.set_num_threads(max(1, math.floor(config[TRIAL]["cpu"])))
         torch.set_flush_denormal(True)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # run-to-run equality
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # reproducible runs
         self._sources = sources
         self._environments: dict[str, dict[str, Any]] = {}
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start another pack in the same process; nothing of the last one is kept."""
+        """Start another pack in the same process, keeping nothing of the last one."""
         self._start(new_config)
         return True
 
@@ -148,8 +148,8 @@ class PackTrainable(tune.Trainable):
         if self._run is None:
             if self._wants_gpu and not torch.cuda.is_available():
                 raise RuntimeError(
-                    "resources.gpu: expected torch to see the GPU that Ray gave, but it sees none; "
-                    "install a torch with CUDA, or set resources.gpu to 0"
+                    "resources.gpu: expected torch to see the GPU that Ray assigned, got none; "
+                    "install torch with CUDA, or set resources.gpu to 0"
                 )
             if self._wants_gpu:
                 self._take_share()
@@ -173,7 +173,7 @@ class PackTrainable(tune.Trainable):
         return self._sources[self._configs[0].source]
 
     def _take_share(self) -> None:
-        """Keep to this pack's share of the GPU; raise ``OutOfMemoryError`` if it is not free."""
+        """Limit memory to the pack's share of the GPU; raise ``OutOfMemoryError`` if taken."""
         import torch
 
         from raysweep.packs.pack import Pack
@@ -188,7 +188,7 @@ class PackTrainable(tune.Trainable):
             )
 
     def _go_on(self) -> None:
-        """Go on from the checkpoint of a lost worker; start over where it can't be read."""
+        """Resume from the checkpoint of a lost worker; start over if it can't be read."""
         checkpoint, self._checkpoint = self._checkpoint, None
         try:
             if checkpoint is not None:
@@ -196,7 +196,7 @@ class PackTrainable(tune.Trainable):
                     self.load_checkpoint(folder)
             elif self._states:
                 self._take_up([self._load(Path(path)) for path in self._states])
-        except Exception:  # noqa: BLE001 (whatever is wrong with it)
+        except Exception:  # noqa: BLE001 (a checkpoint can be damaged in any way)
             self._run = self._new_run()
             if self._is_paused:
                 self._notes.append(_STARTS_OVER)
@@ -206,7 +206,7 @@ class PackTrainable(tune.Trainable):
 
         assert self._run is not None
         if self._is_paused and any(state["made_with"] != self._terms() for state in states):
-            raise ValueError("other numbers would follow than those before")
+            raise ValueError("the numbers would differ from those before")
         self._run.restore(joined([state["pack"] for state in states], self._configs))
         self._started_at = min(state["started_at"] for state in states)
         self._n_steps = max(state["n_steps"] for state in states)
@@ -263,22 +263,22 @@ class PackTrainable(tune.Trainable):
     def stop_lanes(self, stops: str) -> None:
         """Remove configurations from the pack before its next epoch.
 
-        ``stops`` is JSON that maps their ids to rung and reason. The driver calls it between two
+        ``stops`` is JSON that maps their ids to rung and reason. The driver calls this between two
         steps.
         """
         if self._run is not None:
             self._run.stop({i: Stop(**stop) for i, stop in json.loads(stops).items()})
 
     def set_aside(self, path: str) -> None:
-        """Write the pack's state into a file at the next step, and train no further."""
+        """Write the pack's state to a file at the next step, then stop training."""
         self._aside = path
 
     def _write(self, path: Path) -> bool:
-        """Write the pack's state for a run that it goes on in; tell whether that worked."""
+        """Write the pack's state for a later job to resume from; return whether that worked."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._save(path)
-        except (OSError, RuntimeError):  # torch's own of a full disk
+        except (OSError, RuntimeError):  # torch's error for a full disk
             with contextlib.suppress(OSError):
                 path.unlink()
             return False
@@ -304,7 +304,7 @@ class PackTrainable(tune.Trainable):
         start = time.perf_counter()
         self._save(Path(checkpoint_dir) / "pack.pt")
         self._trained_s = 0.0
-        # Tune copies the file to its storage once more.
+        # Tune copies the file to its storage.
         self._save_s = 2 * (time.perf_counter() - start) + _SAVE_S
 
     def _save(self, path: Path) -> None:
@@ -319,11 +319,11 @@ class PackTrainable(tune.Trainable):
         torch.save(state, path)
 
     def _terms(self) -> dict[str, Any]:
-        """Return what the numbers of this run come from beside its settings, and what it keeps."""
+        """Return what this run's numbers depend on besides its settings, and what it keeps."""
         import torch
 
         name = self._configs[0].source
-        if name not in self._environments:  # once a process: it reads all of the data
+        if name not in self._environments:  # once per process: it reads all of the data
             device = torch.device(self._device)
             self._environments[name] = environment(self._source, device, torch.float32)
         keeps = {"stages": self._store is not None, "averages": self._has_averages}
@@ -336,7 +336,7 @@ class PackTrainable(tune.Trainable):
         return state
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Go on from a state written by ``save_checkpoint``."""
+        """Resume from a state written by ``save_checkpoint``."""
         state = self._load(Path(checkpoint) / "pack.pt")
         self._pack_run().restore(state["pack"])
         self._started_at = state["started_at"]
@@ -348,9 +348,9 @@ class PackTrainable(tune.Trainable):
 
 
 def _own_handle() -> Any:
-    """Return the handle by which the driver calls this worker, None outside of one.
+    """Return the handle by which the driver calls this worker, None outside of a worker.
 
-    Tune shows its handles to no callback.
+    Tune does not pass its handles to callbacks.
     """
     if not ray.is_initialized():
         return None
@@ -368,9 +368,9 @@ def _is_memory(error: Exception) -> bool:
 
 @contextmanager
 def _limit(seconds: float | None, trace: str | None) -> Iterator[None]:
-    """End the process if the body takes longer, even where it never comes back to Python.
+    """End the process if the body takes longer, even if it never returns to Python.
 
-    The file ``trace`` then tells where it was.
+    The file ``trace`` then shows where it was.
     """
     if seconds is None:
         yield

@@ -23,10 +23,10 @@ from raysweep.tune.signals import StopRun, can_handle_signals, end_at_once
 
 @dataclass(frozen=True)
 class TrialOptions:
-    """What all packs of a run have in common.
+    """Options that all packs of a run share.
 
     ``storage`` is where Tune keeps its files, a path on ``filesystem`` (None: on this machine);
-    ``has_checkpoints`` tells whether all nodes see it.
+    ``has_checkpoints`` is whether all nodes see it.
     """
 
     resources: Resources
@@ -40,10 +40,10 @@ class TrialOptions:
 
 
 class _NoReporter(tune.ProgressReporter):
-    """Prints nothing; Tune's own reporter for notebooks clears the cell at its start."""
+    """A silent reporter: Tune's own reporter for notebooks clears the cell when it starts."""
 
     def should_report(self, trials: Sequence[Any], done: bool = False) -> bool:
-        """Return that there is nothing to report."""
+        """Return False: there is nothing to report."""
         return False
 
     def report(self, trials: Sequence[Any], done: bool, *sys_info: str) -> None:
@@ -53,8 +53,8 @@ class _NoReporter(tune.ProgressReporter):
 def run_packs(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
     """Run every job of a queue as a trial; return at the end or on an interrupt.
 
-    Raises ``WriteError`` where the tables could not be written, ``NothingRunsError`` where a node
-    has other versions of the packages than the driver.
+    Raises ``WriteError`` if the tables could not be written, ``NothingRunsError`` if a node's
+    package versions differ from the driver's.
     """
     with _quiet_loggers("ray", "ray.tune", "ray.train"), _stop_on_signals(collector):
         _fit(queue, terms, collector)
@@ -62,7 +62,7 @@ def run_packs(queue: JobQueue, terms: TrialOptions, collector: Collector) -> Non
 
 @contextmanager
 def _quiet_loggers(*names: str) -> Iterator[None]:
-    """Let loggers print nothing for a while."""
+    """Silence loggers for a while."""
     before = {name: logging.getLogger(name).level for name in names}
     for name in names:
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -110,10 +110,10 @@ def _fit(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
             verbose=0,
             progress_reporter=_NoReporter(),
             callbacks=[collector],
-            # The collector decides what becomes of a failed trial.
+            # The collector handles failed trials.
             failure_config=tune.FailureConfig(max_failures=0),
-            # Not num_to_keep=1: with it Tune writes the state of all trials at each checkpoint.
-            # The collector removes the older ones.
+            # Not num_to_keep=1, with which Tune writes the state of all trials at each checkpoint:
+            # the collector removes the older ones.
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
@@ -130,16 +130,17 @@ def _fit(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
 
 @contextmanager
 def _stop_on_signals(collector: Collector) -> Iterator[None]:
-    """Make SIGINT and SIGTERM end Tune's run in order; a second one ends it at once.
+    """Make SIGINT and SIGTERM end Tune's run cleanly; a second one ends it at once.
 
-    Tune's own end of a run waits for steps under way, whose rows it drops, for up to 10 s.
+    Tune's own handler waits up to 10 s for running steps, whose rows it drops.
     """
 
     def stop(signum: int, frame: types.FrameType | None) -> None:
         for number in stopping:
             signal.signal(number, end_at_once)
         collector.is_stopping = True
-        print("stopping, rows are kept; again to stop at once", file=sys.stderr, flush=True)
+        text = "stopping; rows are kept; press ctrl-c again to stop at once"
+        print(text, file=sys.stderr, flush=True)
 
     if not can_handle_signals():
         yield
@@ -149,6 +150,6 @@ def _stop_on_signals(collector: Collector) -> Iterator[None]:
     try:
         yield
     finally:
-        if not collector.is_stopping:  # a second signal counts to the end
+        if not collector.is_stopping:  # else a second signal still ends the process
             for number, handler in before.items():
                 signal.signal(number, handler)

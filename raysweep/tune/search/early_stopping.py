@@ -1,8 +1,8 @@
-"""Which configurations stop early: the rules of Ray Tune's schedulers, fed a report a lane.
+"""Early stopping of configurations, by the rules of Ray Tune's schedulers, one report per lane.
 
-A scheduler of Ray Tune decides about trials, and here a trial is a pack. So Tune is given none:
-each configuration stands for a trial of its own, whose result is its row of ``epochs``. The time of
-all of them is the epochs of the classifier, over all tasks.
+A Ray Tune scheduler decides about trials, and here a trial is a pack. So Tune gets no scheduler:
+each configuration acts as a trial of its own, whose result is its row of ``epochs``. Time is
+counted in epochs of the classifier, over all tasks.
 """
 
 import math
@@ -20,12 +20,12 @@ _JOINT, _TASK = "train_joint", "train_task_"
 
 
 class LaneStopper:
-    """Decide by the rows of ``epochs`` which configurations stop.
+    """Decide from the rows of ``epochs`` which configurations stop.
 
-    The configurations of a pack report at once, so all of them are recorded before the first is
-    decided on: its place in the pack does not matter. A configuration is recorded once for an
-    epoch; told again, as by a pack that starts over, the decision is the one that was made.
-    ``max_epochs`` is the most that a classifier trains.
+    The configurations of a pack report together, so all of them are recorded before the first
+    decision: a configuration's place in the pack does not matter. Each epoch of a configuration is
+    recorded once; if it is reported again, as by a pack that starts over, the decision stays the
+    same. ``max_epochs`` is the largest number of epochs that any classifier trains.
     """
 
     def __init__(self, rule: EarlyStopping, max_epochs: int) -> None:
@@ -35,17 +35,17 @@ class LaneStopper:
         self._decided: dict[str, Stop] = {}
 
     def learn(self, configs: Mapping[str, Config], epochs: Iterable[Mapping[str, Any]]) -> None:
-        """Take in the rows of configurations (by id) that ended before, in their order."""
+        """Record the rows of configurations (by id) that ended before, in order."""
         for row in epochs:
             config = configs.get(row["config_id"])
             if config is not None and (report := self._report(config, row)):
                 self._record(config, *report)
 
     def take_up(self, configs: Mapping[str, Config], epochs: Iterable[Mapping[str, Any]]) -> None:
-        """Take in the rows of configurations (by id) that a run left and that go on.
+        """Record the rows of configurations (by id) that an earlier run left and that resume.
 
-        Only of the last epoch of each a decision may not have been carried out: it is made again,
-        and given when the epoch is reported again, or a later one.
+        Only the decision on each one's last epoch may not have been carried out: it is made again,
+        and returned when that epoch, or a later one, is reported.
         """
         rows: dict[str, list[tuple[int, Mapping[str, Any]]]] = defaultdict(list)
         for row in epochs:
@@ -59,9 +59,9 @@ class LaneStopper:
     def hear(
         self, configs: Mapping[str, Config], epochs: Iterable[Mapping[str, Any]]
     ) -> dict[str, Stop]:
-        """Take in a pack's new rows; give the decisions for those that are to stop now.
+        """Record a pack's new rows; return the decisions for configurations that must stop now.
 
-        An epoch after which nothing is left to train decides nothing.
+        There is no decision after an epoch that leaves nothing to train.
         """
         by_time: dict[int, dict[str, float]] = defaultdict(dict)
         for row in epochs:
@@ -80,7 +80,7 @@ class LaneStopper:
         return stops
 
     def _report(self, config: Config, row: Mapping[str, Any]) -> tuple[int, float] | None:
-        """Return time and value of a row; None where there is nothing to decide."""
+        """Return time and value of a row; None if there is nothing to decide."""
         time, value = _time(config, row), row.get(self.rule.metric)
         if time is None or value is None or time >= classifier_epochs(config):
             return None
@@ -95,7 +95,7 @@ class LaneStopper:
         after = f"after {time} of {classifier_epochs(config)} epochs"
         name = f"{self.rule.method}: {self.rule.metric}"
         if not math.isfinite(value):
-            # In a comparison with a cutoff NaN would never lose.
+            # NaN would never lose a comparison with a cutoff.
             return Stop(time, f"{name} was {value} {after}")
         why = self.recorded.reason_to_stop(config.id, time)
         return Stop(time, f"{name} {value:.4g} {after}: {why}") if why else None
@@ -108,10 +108,10 @@ def make_stopper(
     location: ResultsPath,
     paused: Collection[str] = (),
 ) -> LaneStopper:
-    """Make a stopper that knows what became of the configurations (by id) that have ended.
+    """Make a stopper that has learned the results of the configurations (by id) that have ended.
 
     ``configs`` are those of the sweep, or examples of them; ``paused`` ones have epochs in the
-    table and go on.
+    table and resume.
     """
     stopper = LaneStopper(rule, max(map(classifier_epochs, configs)))
     if ended or paused:
@@ -123,7 +123,7 @@ def make_stopper(
 
 
 def _time(config: Config, row: Mapping[str, Any]) -> int | None:
-    """Count the classifier's epochs up to a row; None for a stage that trains no classifier."""
+    """Count the classifier's epochs up to a row; return None if the stage trains no classifier."""
     stage: str = row["stage"]
     if stage == _JOINT:
         return int(row["epoch"])

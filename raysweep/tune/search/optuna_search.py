@@ -1,6 +1,6 @@
 """Optuna as a searcher of Ray Tune, by ask and tell (Akiba et al. 2019, arXiv 1907.10902).
 
-Ray Tune has one of its own, which can't be told of earlier results in a space with conditions.
+Ray Tune's own Optuna searcher can't learn earlier results in a space with conditions.
 """
 
 import warnings
@@ -17,8 +17,8 @@ from raysweep.settings.space import BRANCH, Parameters, Space
 class OptunaSearcher(Searcher):
     """Suggest settings of a space for ``metrics``, each with its mode, ``max`` or ``min``.
 
-    ``on_trial_complete`` takes the metrics by name; without them the suggestion counts as one that
-    was given up, which Optuna's samplers take for worse than any that was not.
+    ``on_trial_complete`` takes the metrics by name; without them the suggestion counts as failed,
+    which Optuna's samplers rank below all others.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class OptunaSearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Report what became of a suggestion."""
+        """Report the result of a suggestion."""
         trial = self._asked.pop(trial_id)
         states = optuna.trial.TrialState
         if result is None:
@@ -58,7 +58,7 @@ class OptunaSearcher(Searcher):
             self._study.tell(trial, [result[name] for name in self._metrics])
 
     def learn(self, parameters: Parameters, result: Mapping[str, float] | None) -> None:
-        """Take in what became of a suggestion of an earlier run; None: it was given up."""
+        """Learn the result of a suggestion of an earlier run; None if it failed."""
         given = self._to_optuna(parameters)
         states = optuna.trial.TrialState
         self._study.add_trial(
@@ -113,16 +113,16 @@ class OptunaSearcher(Searcher):
         return names
 
     def save(self, checkpoint_path: str) -> None:
-        """Do nothing: what was learned stands in the tables."""
+        """Do nothing: the tables record what was learned."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Do nothing, as ``save`` does."""
 
 
 def _sampler(name: str, seed: int, has_conditions: bool) -> Any:
-    """Make a sampler that may be asked again before it has been told (constant liar)."""
+    """Make a sampler that can suggest more while earlier results are open (constant liar)."""
     samplers: Any = optuna.samplers
-    # With conditions, each group of settings that occur together has a model of its own.
+    # With conditions, each group of settings that occur together gets its own model.
     grouped: dict[str, Any] = {"multivariate": True, "group": True} if has_conditions else {}
     makers: dict[str, Any] = {
         "tpe": lambda: samplers.TPESampler(seed=seed, constant_liar=True, **grouped),
@@ -137,7 +137,7 @@ def _sampler(name: str, seed: int, has_conditions: bool) -> Any:
 
 
 def _distribution(domain: Domain) -> Any:
-    """Return a domain in Optuna's words: Ray Tune's upper ends of whole numbers are exclusive."""
+    """Convert a domain to Optuna's: the upper ends of Ray Tune's integer ranges are exclusive."""
     kinds = optuna.distributions
     lower, upper, step = domain.lower, domain.upper, domain.step
     if domain.kind == "choice":
@@ -147,7 +147,7 @@ def _distribution(domain: Domain) -> Any:
     if domain.kind == "lograndint":
         return kinds.IntDistribution(int(lower), int(upper) - 1, log=True)
     if domain.kind in ("qrandint", "quniform"):
-        first, last = (multiple * step for multiple in domain.multiples)  # as at random
+        first, last = (multiple * step for multiple in domain.multiples)  # as in random search
         if domain.kind == "qrandint":
             return kinds.IntDistribution(round(first), round(last), step=round(step))
         return kinds.FloatDistribution(domain.near(first), domain.near(last), step=step)

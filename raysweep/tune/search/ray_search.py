@@ -1,12 +1,12 @@
-"""HyperOpt as Ray Tune wraps it: a searcher that learns from one metric, by ask and tell.
+"""HyperOpt as wrapped by Ray Tune: an ask-and-tell searcher that learns from one metric.
 
-A ``Searcher`` of Ray Tune can't be told of a configuration that it did not suggest. So one that has
-to learn of some is made anew: the points that are known go in as those to evaluate first, come back
-as suggestions in that order, and are told at once.
+A ``Searcher`` of Ray Tune can't learn a configuration that it did not suggest. So a new one is made
+whenever there are some to learn: it gets the known points as those to evaluate first, suggests them
+in that order, and is given their results at once.
 
-Of Ray Tune's others, BayesOpt and ZOOpt give nothing more between a first batch and its results,
-where a pack may have to be filled, and ZOOpt has no seed; BOHB needs a scheduler of its own.
-Nevergrad, unmaintained, pins an exact old version (1.0.12 wants bayesian-optimization 1.4.0).
+Ray Tune's other searchers do not fit: BayesOpt and ZOOpt suggest nothing between a first batch and
+its results, when a pack may have to be filled, and ZOOpt has no seed; BOHB needs its own scheduler.
+Nevergrad is unmaintained and pins an old version (1.0.12 requires bayesian-optimization 1.4.0).
 """
 
 import logging
@@ -23,19 +23,19 @@ from raysweep.settings.space import Parameters, Space
 
 Points = Sequence[dict[str, Any]]
 Maker = Callable[[dict[str, Any], Points, int], Searcher]
-"""Make a searcher of distributions by name, points to suggest first, and a seed."""
+"""Makes a searcher from distributions by name, points to suggest first, and a seed."""
 
 
 class RaySearcher:
-    """Suggest settings of a space without conditions by a ``Searcher`` that ``make`` makes.
+    """Suggest settings of a space without conditions, using a ``Searcher`` made by ``make``.
 
-    ``on_trial_complete`` takes ``metric`` (``mode`` says which values are good, ``max`` or ``min``)
-    by name. A suggestion that was given up counts as the worst value that any has had.
+    ``on_trial_complete`` takes ``metric`` by name; ``mode`` (``max`` or ``min``) is which values
+    are good. A suggestion that failed counts as the worst value so far.
     """
 
     def __init__(self, space: Space, make: Maker, seed: int, metric: str, mode: str) -> None:
         (domains,) = space.domains
-        # A setting with one value takes no coordinate.
+        # A setting with only one value is not a coordinate.
         self._fixed = {n: d.at(0) for n, d in domains.items() if _is_single(d)}
         self._domains = {n: d for n, d in domains.items() if n not in self._fixed}
         self._make, self._seed = make, seed
@@ -48,7 +48,7 @@ class RaySearcher:
         self._searcher: Searcher | None = None
 
     def suggest(self, trial_id: str) -> Any:
-        """Return the parameters of the next suggestion, or what else the searcher gives."""
+        """Return the parameters of the next suggestion, or whatever else the searcher returns."""
         if self._repeats:
             self._open[trial_id] = parameters = self._repeats.popleft()
             self._searcher = None
@@ -67,7 +67,7 @@ class RaySearcher:
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Report what became of a suggestion; with ``error``, that nothing is known of it."""
+        """Report the result of a suggestion; with ``error``, that there is none."""
         parameters = self._open.pop(trial_id)
         is_unknown = error and result is None
         if not is_unknown:
@@ -77,7 +77,7 @@ class RaySearcher:
             self._tell(self._searcher, trial_id, value, is_unknown)
 
     def learn(self, parameters: Parameters, result: Mapping[str, float] | None) -> None:
-        """Take in what became of a suggestion of an earlier run; None: it was given up."""
+        """Learn the result of a suggestion of an earlier run; None if it failed."""
         self._note(parameters, result)
         self._searcher = None
 
@@ -91,7 +91,7 @@ class RaySearcher:
         if value is None:
             return
         if self._worst is None and len(self._ended) > 1:
-            self._searcher = None  # those that were given up before have a value from now on
+            self._searcher = None  # earlier failures have a value from now on
         self._worst = value if self._worst is None else self._worse(self._worst, value)
 
     def _tell(
@@ -104,9 +104,9 @@ class RaySearcher:
             searcher.on_trial_complete(trial_id, {self._metric: value})
 
     def _restated(self) -> Searcher:
-        """Make a searcher that knows all that has ended and all that is open.
+        """Make a searcher that has learned all ended and open suggestions.
 
-        Its seed differs from those of the ones before, which would suggest the same again.
+        Its seed differs from its predecessors', with which it would suggest the same again.
         """
         known = [parameters for parameters, _ in self._ended] + list(self._open.values())
         points = [self._point(parameters) for parameters in known]
@@ -124,7 +124,7 @@ class RaySearcher:
 
     @property
     def _names(self) -> list[str]:
-        """Names that mean nothing to Ray Tune, which takes a slash for a dictionary in another."""
+        """Names without a slash, which Ray Tune would take for nested dictionaries."""
         return [f"x{i}" for i in range(len(self._domains))]
 
     def _parameters(self, point: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,7 +139,7 @@ class RaySearcher:
 
 _COUNTED = ("randint", "quniform", "qrandint")
 
-# Every searcher knows ranges, whole numbers and choices. Steps and logarithms are made of these
+# Every searcher supports ranges, integers and choices. Steps and logarithms are built from these
 # here: Ray Tune's own translations drop the steps for some, and leave the range for others.
 
 
@@ -176,7 +176,7 @@ def _coordinate(domain: Domain, value: Any) -> Any:
         return int(value)
     if domain.kind in ("quniform", "qrandint"):
         return round(value / domain.step)
-    # A whole number stands for all up to the next.
+    # An integer stands for all coordinates up to the next.
     middle = value + 0.5 if domain.kind == "lograndint" else value
     middle = min(max(middle, domain.lower), domain.upper)
     return math.log(middle) if "log" in domain.kind else float(middle)
@@ -190,7 +190,7 @@ def _is_single(domain: Domain) -> bool:
 
 
 def _whole_numbers(domain: Domain) -> tuple[int, int]:
-    """Return the first and the last: of a range with steps, the multiples of the step."""
+    """Return the first and last integer; for a range with steps, multiples of the step."""
     if domain.kind == "randint":
         return int(domain.lower), int(domain.upper) - 1
     return domain.multiples
@@ -206,6 +206,6 @@ def make_searcher(method: str, space: Space, *, seed: int, metric: str, mode: st
         made.set_search_properties(metric, mode, space)
         return made
 
-    logging.getLogger("hyperopt").setLevel(logging.ERROR)  # a line for each suggestion otherwise
+    logging.getLogger("hyperopt").setLevel(logging.ERROR)  # otherwise a line per suggestion
     makers: dict[str, Maker] = {"hyperopt": hyperopt}
     return RaySearcher(space, makers[method], seed, metric, mode)

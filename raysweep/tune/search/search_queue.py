@@ -1,6 +1,6 @@
-"""Packs of what a searcher suggests: asked for as slots come free, told as configurations end.
+"""Packs of a searcher's suggestions: requested as slots become free, reported as they end.
 
-A searcher is Ray Tune's ``Searcher``; it sees one suggestion at a time and knows of no packs.
+A searcher is Ray Tune's ``Searcher``; it handles one suggestion at a time, independent of packs.
 """
 
 import math
@@ -18,13 +18,13 @@ from raysweep.statuses import Status
 from raysweep.tune.scheduling.queue import Job, JobQueue
 
 _HELD_PACKS = 4
-"""So many packs' worth of suggestions may wait for others of their shape."""
+"""Most suggestions, in packs, that may wait for others of their shape."""
 _REPEATS = 200
-"""After so many suggestions in a row that were made before, or can't be, a space is used up."""
+"""A space is exhausted after this many repeated or invalid suggestions in a row."""
 
 
 class LearningSearcher(Protocol):
-    """What is used of a ``Searcher``, and two methods more for what earlier runs left."""
+    """The used part of ``Searcher``, and two more methods for what earlier runs left."""
 
     def suggest(self, trial_id: str) -> Any:
         """Return parameters, None (ask again later) or ``Searcher.FINISHED``."""
@@ -32,10 +32,10 @@ class LearningSearcher(Protocol):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Hear the metrics of a suggestion, None if it was given up."""
+        """Learn the metrics of a suggestion, None if it failed."""
 
     def learn(self, parameters: Parameters, result: Mapping[str, float] | None) -> None:
-        """Take in what became of a suggestion of an earlier run; None: it was given up."""
+        """Learn the result of a suggestion of an earlier run; None if it failed."""
 
     def repeat(self, parameters: Parameters) -> None:
         """Make the next ``suggest`` return these parameters."""
@@ -43,7 +43,7 @@ class LearningSearcher(Protocol):
 
 @dataclass
 class Suggestion:
-    """Parameters that were suggested, their configurations (one a seed) and the rows of those."""
+    """Suggested parameters, their configurations (one per seed) and the rows of those."""
 
     name: str
     parameters: Parameters
@@ -56,7 +56,7 @@ class Suggestion:
         return len(self.rows) == len(self.configs)
 
     def result(self, metrics: Sequence[str]) -> dict[str, float] | None:
-        """Return the mean of each metric over seeds; None if it did not finish in each."""
+        """Return the mean of each metric over seeds; None unless it finished for each seed."""
         if any(row["status"] != Status.FINISHED for row in self.rows.values()):
             return None
         means = {}
@@ -70,14 +70,14 @@ class Suggestion:
 
 
 class SearchQueue(JobQueue):
-    """A queue whose jobs are made when they are asked for, of up to ``n_samples`` suggestions.
+    """A queue that makes its jobs on demand, from up to ``n_samples`` suggestions.
 
     ``pack`` is the number of configurations in a pack. Suggestions of one shape fill it; others
-    wait until as many of theirs have come, or nothing else is left. ``keep`` is called with the
+    wait until there are enough of their shape, or nothing else is left. ``keep`` is called with the
     parameters of all suggestions that have not ended whenever there are new ones, before they run;
-    ``note`` with each job that is made. No more than ``limit`` configurations go out.
-    ``n_at_once`` gives how many jobs may wait or run (None: any number): Tune takes as many as it
-    gets, and who is asked for all of them at once has heard of none.
+    ``note`` with each job that is made. At most ``limit`` configurations are handed out.
+    ``n_at_once`` returns how many jobs may wait or run (None: any number): Tune takes all that it
+    can get, and a searcher that makes all suggestions at once has learned from none.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class SearchQueue(JobQueue):
         """All configurations that were suggested so far, by id."""
 
     def know(self, parameters: Parameters, rows: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take in a suggestion of an earlier run whose configurations have all ended."""
+        """Learn a suggestion of an earlier run whose configurations have all ended."""
         suggestion = self._add(parameters, self._space.configs(parameters))
         suggestion.rows.update({c.id: rows[c.id] for c in suggestion.configs})
         self._searcher.learn(parameters, suggestion.result(self._metrics))
@@ -122,9 +122,9 @@ class SearchQueue(JobQueue):
         rows: Mapping[str, Mapping[str, Any]],
         failed: Collection[str] = (),
     ) -> None:
-        """Take up a suggestion of an earlier run that has not ended; ``rows`` are those it has.
+        """Resume a suggestion of an earlier run that has not ended; ``rows`` are those it has.
 
-        What has ``failed`` before (ids) is tried again after all others, each alone.
+        Configurations that ``failed`` before (ids) are retried after all others, each alone.
         """
         self._searcher.repeat(parameters)
         name = f"s{self.n_asked}"
@@ -140,7 +140,7 @@ class SearchQueue(JobQueue):
                 self._held[pack_key(config)].append(config)
 
     def go_on(self, jobs: Sequence[Job]) -> None:
-        """Put jobs in front that an earlier run left, of configurations that wait here."""
+        """Put jobs that an earlier run left at the front, and stop holding their configurations."""
         ids = {config.id for job in jobs for config in job.pack.configs}
         for key, configs in self._held.items():
             self._held[key] = [config for config in configs if config.id not in ids]
@@ -160,7 +160,7 @@ class SearchQueue(JobQueue):
         return suggestion
 
     def _fill(self) -> Job | None:
-        """Ask until a pack is full, or no more can come; None if nothing is left."""
+        """Request suggestions until a pack is full; return None if nothing is left."""
         n_before = self.n_asked
         pack = min(self._pack, self._n_left)
         while (
@@ -189,7 +189,7 @@ class SearchQueue(JobQueue):
         return job
 
     def has_more(self, key: str) -> bool:
-        """Return whether a job of a pack key waits or is set aside, or may still be suggested."""
+        """Return whether a job with this key waits, is set aside, or may still be suggested."""
         return super().has_more(key) or bool(self._held.get(key)) or self._may_ask
 
     @property
@@ -203,7 +203,7 @@ class SearchQueue(JobQueue):
         return {s.name: s for s in self._by_config.values() if not s.has_ended}.values()
 
     def _ask(self) -> None:
-        """Ask for one suggestion that is new; what can't be is told at once and asked again."""
+        """Request one new suggestion; report repeated or invalid ones at once and request again."""
         for _ in range(_REPEATS):
             name = f"s{self.n_asked}"
             parameters = self._searcher.suggest(name)
@@ -218,7 +218,7 @@ class SearchQueue(JobQueue):
                 for config in self._add(parameters, configs).configs:
                     self._held[pack_key(config)].append(config)
                 return
-            if known and not known.has_ended:  # nothing can be said of it yet
+            if known and not known.has_ended:  # no result yet
                 self._searcher.on_trial_complete(name, None, error=True)
             else:
                 result = known.result(self._metrics) if known else None
@@ -226,14 +226,14 @@ class SearchQueue(JobQueue):
         self.is_used_up = True
 
     def n_unasked(self, n_samples: int) -> int:
-        """Count the configurations that are still to be suggested of ``n_samples`` suggestions."""
+        """Count the configurations not yet suggested, out of ``n_samples`` suggestions."""
         left = 0 if self.is_used_up else max(0, n_samples - self.n_asked)
         return left * len(self._space.seeds)
 
     def tell(self, row: Mapping[str, Any]) -> None:
-        """Take in the row of a configuration that ended; the searcher hears of a suggestion once.
+        """Record the row of a configuration that ended; report each suggestion once.
 
-        One that diverged or failed in some seed counts as given up.
+        A suggestion that diverged or failed for any seed counts as failed.
         """
         suggestion = self._by_config.get(row["config_id"])
         if suggestion is None or row["config_id"] in suggestion.rows:

@@ -1,7 +1,7 @@
-"""The rules of Ray Tune's schedulers, over configurations instead of trials.
+"""The rules of Ray Tune's schedulers, applied to configurations instead of trials.
 
-Ray Tune's own can't be asked for a decision on a value that they recorded before, and keep what
-they recorded to themselves. Tests hold these to them.
+Ray Tune's own schedulers can't decide on a value that they recorded earlier, and do not expose what
+they recorded. Tests check these rules against them.
 """
 
 import math
@@ -14,20 +14,20 @@ from raysweep.settings.stopping import EarlyStopping
 
 
 class StoppingRule(Protocol):
-    """A rule that compares each configuration with what was recorded of all."""
+    """A rule that compares each configuration with the recorded values of all."""
 
     def record(self, config_id: str, time: int, value: float) -> None:
-        """Take in a finite value; those of a configuration come in the order of their times."""
+        """Record a finite value; a configuration's values arrive in the order of their times."""
 
     def reason_to_stop(self, config_id: str, time: int) -> str | None:
-        """Return why a configuration stops at the time it recorded last; None if it goes on."""
+        """Return why a configuration stops at its last recorded time; None if it continues."""
 
 
 class SuccessiveHalving:
-    """ASHA (Li et al. 2018, arXiv 1810.05934), and HyperBand as brackets of it.
+    """ASHA (Li et al. 2018, arXiv 1810.05934), and HyperBand as several brackets of ASHA.
 
-    As Ray Tune's ``AsyncHyperBandScheduler``, but a configuration's own value and those of its pack
-    count for its cutoff: Ray Tune compares with those that were recorded before.
+    Like Ray Tune's ``AsyncHyperBandScheduler``, but a configuration's own value and those of its
+    pack count towards its cutoff: Ray Tune compares only with values recorded before.
     """
 
     def __init__(self, rule: EarlyStopping, max_epochs: int) -> None:
@@ -45,25 +45,25 @@ class SuccessiveHalving:
         self._bracket_of: dict[str, int] = {}
 
     def record(self, config_id: str, time: int, value: float) -> None:
-        """Take in a value where there is a rung.
+        """Record a value if there is a rung at its time.
 
-        At no other time: one that missed a rung (a stage from the store has no averages) would be
-        put down there with the value of a later epoch.
+        Values at other times are ignored: a configuration that missed a rung (a stage from the
+        cache has no averages) would be recorded there with the value of a later epoch.
         """
         recorded = self.rung(config_id, time)
         if recorded is not None:
             recorded.setdefault(config_id, self._sign * value)
 
     def rung(self, config_id: str, time: int) -> dict[str, float] | None:
-        """Return what is recorded at the rung of a time, None where there is no rung.
+        """Return what is recorded at the rung of a time, None if there is no rung.
 
-        Values are those of the metric with the sign that makes the largest the best.
+        Values are the metric's, with the sign that makes the largest the best.
         """
         rungs = self._brackets[self._bracket(config_id)]
         return next((v for milestone, v in rungs.items() if time == math.ceil(milestone)), None)
 
     def _bracket(self, config_id: str) -> int:
-        """Draw a bracket by the id alone, each 1/e as likely for each rung that it has less."""
+        """Draw a bracket from the id alone; each rung fewer makes a bracket 1/e times as likely."""
         if config_id not in self._bracket_of:
             sizes = np.array([len(rungs) for rungs in self._brackets])
             chances = np.e ** (sizes - sizes.max())
@@ -83,14 +83,14 @@ class SuccessiveHalving:
         )
 
     def cutoff(self, recorded: dict[str, float]) -> float:
-        """Return the least value that goes on at a rung."""
+        """Return the lowest value that continues at a rung."""
         return float(np.nanpercentile(list(recorded.values()), (1 - 1 / self._factor) * 100))
 
 
 class MedianRule:
     """Median stopping (Golovin et al. 2017, Google Vizier), as Ray Tune's ``MedianStoppingRule``.
 
-    A configuration stops whose best value is worse than the median of the others' running means.
+    A configuration stops if its best value is worse than the median of the others' running means.
     """
 
     def __init__(self, rule: EarlyStopping) -> None:
@@ -99,11 +99,11 @@ class MedianRule:
         self._results: dict[str, list[tuple[int, float]]] = defaultdict(list)
 
     def record(self, config_id: str, time: int, value: float) -> None:
-        """Take in a value."""
+        """Record a value."""
         self._results[config_id].append((time, value))
 
     def reason_to_stop(self, config_id: str, time: int) -> str | None:
-        """Return why a configuration stops: it is behind, and there are enough to compare with."""
+        """Return why a configuration stops: it is behind, and there are enough to compare."""
         if time < self._rule.grace_period:
             return None
         means = [
@@ -118,14 +118,14 @@ class MedianRule:
         best = self._best(value for _, value in self._results[config_id])
         if self._best(median, best) == best:
             return None
-        return "its best is worse than the median of the others' running means"
+        return "its best value is worse than the median of the others' running means"
 
     def _mean(self, results: list[tuple[int, float]], time: int) -> float:
-        """Return the mean from the end of the grace period to a time, NaN if there is nothing."""
+        """Return the mean from the end of the grace period to a time, NaN if there is no value."""
         values = [v for t, v in results if self._rule.grace_period <= t <= time]
         return float(np.mean(values)) if values else math.nan
 
 
 def make_rule(rule: EarlyStopping, max_epochs: int) -> StoppingRule:
-    """Make the rule that a search space asks for; no classifier trains more than ``max_epochs``."""
+    """Make the rule set in a search space; no classifier trains more than ``max_epochs``."""
     return MedianRule(rule) if rule.method == "median" else SuccessiveHalving(rule, max_epochs)

@@ -1,4 +1,4 @@
-"""A sweep whose results decide what is tried next: what a folder knows of it, and its queue."""
+"""Searches, whose results decide what is tried next: what earlier runs left, and the queue."""
 
 import contextlib
 import importlib.util
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
     from raysweep.tune.search.search_queue import LearningSearcher, SearchQueue
 
 SUGGESTIONS = "suggestions.json"
-"""Holds the suggestions that have not ended: they run first when a killed search goes on."""
+"""File of the suggestions that have not ended: they run first when a killed search resumes."""
 LANES = 8
-"""Configurations in a pack of suggestions where ``pack:`` does not say: more learn less."""
+"""Suggestions in a pack unless ``pack:`` is set: with more, the search learns less."""
 
 
 @dataclass(frozen=True)
 class EarlierSuggestions:
-    """What earlier runs left: rows by configuration, ended suggestions, and those that have not.
+    """What earlier runs left: rows by configuration, ended suggestions, and open ones.
 
     ``failed`` has the ids of configurations that failed.
     """
@@ -48,7 +48,7 @@ class EarlierSuggestions:
 
     @property
     def n_suggested(self) -> int:
-        """How many suggestions were made."""
+        """Number of suggestions made."""
         return len(self.ended) + len(self.open)
 
     def configs(self, space: Space) -> list[Config]:
@@ -59,7 +59,7 @@ class EarlierSuggestions:
 def modes_of(search: Search) -> tuple[str, ...]:
     """Return ``max`` or ``min`` for each metric; raise ``InputError`` for one that is unknown.
 
-    A list of modes that the file gives counts; else what is usual for the metric.
+    Modes listed in the file take precedence over the metric's usual one.
     """
     method = search.method  # the name of its package, and of the extra that installs it
     if importlib.util.find_spec(method) is None:
@@ -77,9 +77,9 @@ def modes_of(search: Search) -> tuple[str, ...]:
 def known_of(
     location: ResultsPath, space: Space, is_new: bool, stays: Collection[str]
 ) -> EarlierSuggestions:
-    """Read from a folder which suggestions were made, and what became of them.
+    """Read from a folder which suggestions were made, and their results.
 
-    Rows of an earlier grid in the same space count as suggestions, too: the searcher learns of
+    Rows of an earlier grid in the same space count as suggestions, too: the searcher learns from
     them. ``stays`` has the statuses that are not trained again. Raises ``InputError`` for a
     damaged table.
     """
@@ -90,14 +90,14 @@ def known_of(
     found: dict[frozenset[str], Parameters] = {}
 
     def take(parameters: Parameters | None) -> None:
-        # The same configurations may come of several parameters: those that were kept count.
+        # Several parameters may give the same configurations: those that were kept count.
         if parameters is not None and space.fits(parameters):
             ids = frozenset(config.id for config in space.configs(parameters))
             if ids:
                 found.setdefault(ids, parameters)
 
     for kept in _suggested(location):
-        with contextlib.suppress(InputError):  # of another version of the space
+        with contextlib.suppress(InputError):  # from another version of the space
             take(kept)
     taken = set().union(*found)
     for row in rows.values():
@@ -121,7 +121,7 @@ def _suggested(location: ResultsPath) -> list[dict[str, Any]]:
         return []
     if not isinstance(content, list):
         return []
-    # JSON has no tuples: widths come back as such.
+    # JSON has no tuples: make widths tuples again.
     return [
         {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
         for entry in content
@@ -130,7 +130,7 @@ def _suggested(location: ResultsPath) -> list[dict[str, Any]]:
 
 
 def lanes_of(sweep: Sweep, memory: int | None) -> int:
-    """Return how many configurations make a pack: as set, else ``LANES``, else what fits memory."""
+    """Return how many configurations make a pack: as set, or ``LANES``, limited by memory."""
     lanes = sweep.pack or LANES
     if memory is not None and sweep.pack is None:
         while lanes > 1 and any(_memory(c, lanes) > memory for c in sweep.examples):
@@ -139,8 +139,8 @@ def lanes_of(sweep: Sweep, memory: int | None) -> int:
 
 
 def pack_like(config: Config, lanes: int, first: int = 0) -> Pack:
-    """Make a pack of configurations that differ from one, and by ``first``, in their ``lr``."""
-    # Not copies: they would keep the id.
+    """Make a pack of configurations that differ from ``config`` in ``lr``, from ``first`` on."""
+    # Not model_copy: copies would keep the id.
     values = config.model_dump()
     rates = [config.lr * (1 + i / 1e6) for i in range(first, first + lanes)]
     return Pack(tuple(Config(**(values | {"lr": lr})) for lr in rates))
@@ -159,9 +159,9 @@ def make_queue(
     limit: int | None,
     progress: Progress,
 ) -> "SearchQueue":
-    """Make the queue of a search that goes on where earlier runs stopped.
+    """Make the queue of a search that resumes where earlier runs stopped.
 
-    ``limit`` is the most configurations to start now; ``progress`` hears what work they are.
+    ``limit`` is the largest number of configurations to start now; ``progress`` gets their work.
     """
     from raysweep.tune.search.search_queue import SearchQueue
 
@@ -195,9 +195,9 @@ def make_queue(
 def _searcher(sweep: Sweep, known: EarlierSuggestions) -> "LearningSearcher":
     assert sweep.space is not None
     search, modes = sweep.search, modes_of(sweep.search)
-    # Not the random numbers of the runs before once more.
+    # Don't repeat the random numbers of earlier runs.
     seed = (search.seed + known.n_suggested) % 2**32
-    # Only here: Ray has to be imported after its settings are in the environment.
+    # Import here: Ray must be imported after its settings are in the environment.
     if search.method == "optuna":
         from raysweep.tune.search.optuna_search import OptunaSearcher
 
@@ -209,7 +209,7 @@ def _searcher(sweep: Sweep, known: EarlierSuggestions) -> "LearningSearcher":
 
 
 class Estimate:
-    """Keeps the work that a search will take: as the jobs so far for each configuration."""
+    """An estimate of a search's work: per configuration as much as the jobs so far."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -217,7 +217,7 @@ class Estimate:
         self._cost = 0.0
 
     def note(self, job: "Job") -> None:
-        """Take in a job that was made."""
+        """Include a job that was made."""
         self._n += len(job.pack.configs)
         self._cost += cost(job.pack)
         self._progress.total_work = self._cost * max(self._progress.n_total, self._n) / self._n
@@ -226,7 +226,7 @@ class Estimate:
 def search_lines(
     sweep: Sweep, known: EarlierSuggestions, lanes: int, n_slots: int, resources: str
 ) -> dict[str, str]:
-    """Describe what a search would do, as far as it is known beforehand."""
+    """Describe what a search would do, as far as it is known in advance."""
     assert sweep.space is not None
     search, n_seeds = sweep.search, len(sweep.space.seeds)
     wanted = ", ".join(
@@ -240,8 +240,8 @@ def search_lines(
         f"{search.n_samples * n_seeds} in all, {len(known.ended) * n_seeds} done",
         "packs": f"of up to {lanes} configurations of one shape, {n_slots} at once"
         + (" (set by pack:)" if sweep.pack else ""),
-        "memory": f"up to about {max(sizes) / 1e6:.0f} MB a pack "
-        f"(of {len(sizes)} examples; torch itself: 0.7 GB a worker)",
+        "memory": f"up to about {max(sizes) / 1e6:.0f} MB per pack "
+        f"(from {len(sizes)} examples; torch itself: 0.7 GB per worker)",
         "resources": resources,
         **limits(sweep),
     }
