@@ -17,8 +17,8 @@ _second_signals: list[int] = []
 def end_at_once(signum: int, frame: types.FrameType | None) -> None:
     """Handle a second signal: end without waiting for anything.
 
-    The signal number is kept apart from the exception, since Ray, while it waits in C, raises an
-    exception of its own.
+    The signal number is kept apart from the exception, since Ray raises its own exception
+    while it waits in C.
     """
     _second_signals.append(signum)
     raise KeyboardInterrupt

@@ -130,7 +130,7 @@ class Collector(tune.Callback):
         self._progress.train_cpu_s += result["train_cpu_s"]
         self._progress.prepare_s += result["prepare_s"]
         self._note(result.get("notes", []))
-        # Too low when stages come from the cache: they take no steps of their own.
+        # Too low when stages come from the cache: they take no steps.
         share = 1.0 if result["done"] else min(1.0, result["n_steps"] / job.pack.n_epochs)
         if job.is_paused and job.share_before is None:
             job.share_before = min(1.0, (result["n_steps"] - 1) / job.pack.n_epochs)

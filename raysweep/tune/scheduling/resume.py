@@ -108,8 +108,8 @@ def paused_jobs(
     """Return the jobs that resume from kept states, for configurations in ``missing``.
 
     Packs of more than ``most`` configurations or ``memory`` bytes are planned again instead. At
-    most ``limit`` configurations resume, and those in ``alone`` (ids) only from a state of their
-    own.
+    most ``limit`` configurations resume, and those in ``alone`` (ids) only from a state that
+    holds no others.
     """
     if location.local is None:
         return []

@@ -1,7 +1,7 @@
 """Early stopping of configurations, by the rules of Ray Tune's schedulers, one report per lane.
 
 A Ray Tune scheduler decides about trials, and here a trial is a pack. So Tune gets no scheduler:
-each configuration acts as a trial of its own, whose result is its row of ``epochs``. Time is
+each configuration acts as a separate trial whose result is its row of ``epochs``. Time is
 counted in epochs of the classifier, over all tasks.
 """
 
