@@ -159,6 +159,16 @@ def test_a_folder_is_the_same_after_the_process_has_changed_its_own(
             sweep.leaderboard()
 
 
+def test_a_plan_of_a_search_has_the_columns_before_it_has_rows(tmp_path: Path) -> None:
+    space = {"space": {"lr": {"loguniform": [1e-4, 1e-1]}, "n_bottleneck": 5}}
+    search = {"method": "optuna", "n_samples": 4}
+    plan = raysweep.plan(space, search=search, results=tmp_path, measure=False)
+    assert (plan.n_configs, plan.n_todo, plan.n_stages) == (4, 4, None)
+    assert plan.configs.empty and plan.configs["status"].empty and plan.configs["config/lr"].empty
+    whole = raysweep.plan({"space": {"n_bottleneck": 5}}, results=tmp_path, measure=False)
+    assert list(plan.configs) == list(whole.configs)
+
+
 @pytest.mark.slow
 def test_mistakes_in_questions_to_results_are_in_words_of_python(
     tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
