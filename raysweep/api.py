@@ -1,21 +1,18 @@
 """Run search spaces from Python: the functions of ``import raysweep``."""
 
-import re
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-from raysweep.errors import InputError, RaysweepError, SweepStoppedError
-from raysweep.settings.names import TOP_KEYS
-from raysweep.settings.plain_values import plain_space
+from raysweep import arguments
+from raysweep.arguments import in_python_words, translated
+from raysweep.errors import InputError, SweepStoppedError
+from raysweep.settings.names import TOP_KEYS, change_meant
 from raysweep.settings.sweep import MAX_CONFIGS, Sweep, load_sweep, sweep_from, sweep_of
-from raysweep.settings.yaml_text import dump_yaml
 from raysweep.shipped import find_space
 from raysweep.sweep_results import SweepResults
-from raysweep.tables.paths import ResultsPath
+from raysweep.tables.folder import check_name
 from raysweep.tune.driver import plan_sweep, run_sweep
 from raysweep.tune.options import Options
 from raysweep.tune.preview.sweep_plan import SweepPlan
@@ -27,8 +24,6 @@ _OPTIONS = [
     *("results", "name", "fresh", "limit", "address", "wait_for_nodes", "wait_s"),
     *("without_token", "refuse_above", "data_folder", "verbose", "quiet"),
 ]
-_NAMES = {"data": "data_folder", "max-configs": "refuse_above"}
-"""Options of the command with another name here, where theirs are keys of a search space."""
 _SAME_CALL = "run the same call again to continue"
 
 
@@ -86,7 +81,7 @@ def run(
         KeyboardInterrupt: You interrupted it (a notebook's stop button, ctrl-c). What was written
             is kept, and the same call continues.
     """
-    with _in_python_words(), handlers_restored():
+    with in_python_words(), handlers_restored():
         sweep, options = _asked(
             search_space,
             changes,
@@ -100,10 +95,10 @@ def run(
             wait_s=wait_s,
             without_token=without_token,
             data_folder=data_folder,
-            verbosity=-1 if quiet else int(verbose),
+            verbosity=_verbosity(verbose, quiet),
         )
         outcome, _ = run_sweep(sweep, options)
-        message = _translated(outcome.message)
+        message = translated(outcome.message)
         if outcome.is_error:
             raise SweepStoppedError(message)
         if outcome.is_interrupted:
@@ -141,7 +136,7 @@ def plan(
     Raises:
         InputError: A mistake that you can correct, in one line.
     """
-    with _in_python_words():
+    with in_python_words():
         sweep, options = _asked(
             search_space,
             changes,
@@ -168,8 +163,9 @@ def load(
     Raises:
         InputError: There is no sweep in this folder.
     """
-    with _in_python_words():
-        found = SweepResults(_place(folder), _path(data_folder))
+    with in_python_words():
+        data = None if data_folder is None else arguments.path("data_folder", data_folder)
+        found = SweepResults(arguments.place("folder", folder), data)
         _ = found.status  # for its checks
         return found
 
@@ -191,22 +187,31 @@ def _asked(
     without_token: bool = False,
 ) -> tuple[Sweep, Options]:
     """Read and check a search space and the options of a call."""
-    for option, number in (("limit", limit), ("wait_for_nodes", wait_for_nodes)):
-        if number is not None and number < 1:
-            raise InputError(f"{option}: expected a whole number from 1, got {number}")
-    sweep, stem = _read(search_space, _overrides(changes), refuse_above)
-    place, name = _place(results), name or stem
+    _check_changes(changes)
+    refuse_above = arguments.whole_number("refuse_above", refuse_above)
+    place = arguments.place("results", results)
+    name = None if name is None else check_name(name)
+    data = None if data_folder is None else arguments.path("data_folder", data_folder)
+    if limit is not None:
+        limit = arguments.whole_number("limit", limit)
+    if wait_for_nodes is not None:
+        wait_for_nodes = arguments.whole_number("wait_for_nodes", wait_for_nodes)
+    is_fresh = arguments.flag("fresh", fresh)
+    is_without_token = arguments.flag("without_token", without_token)
+    wait_s, address = arguments.seconds("wait_s", wait_s), arguments.text("address", address)
+    sweep, stem = _read(search_space, changes, refuse_above)
+    name = name or stem
     file = place / name / "sweep.yaml"
     options = Options(
         results=place,
         name=name,
-        is_fresh=fresh,
+        is_fresh=is_fresh,
         limit=limit,
         address=address,
         n_nodes=wait_for_nodes,
         wait_s=wait_s,
-        is_without_token=without_token,
-        data=_path(data_folder),
+        is_without_token=is_without_token,
+        data=data,
         verbosity=verbosity,
         # The resolved search space: the call itself may not fit on a command line.
         command=("raysweep", "run", str(file), "--name", name, "--results", str(place)),
@@ -215,67 +220,33 @@ def _asked(
     return sweep, options
 
 
-def _read(search_space: SearchSpace, overrides: list[str], refuse_above: int) -> tuple[Sweep, str]:
+def _read(
+    search_space: SearchSpace, changes: Mapping[str, Any], refuse_above: int
+) -> tuple[Sweep, str]:
     """Return a search space, and the default name of its sweep."""
     if isinstance(search_space, Mapping):
-        return sweep_of("search space", search_space, overrides, max_configs=refuse_above), "sweep"
+        return sweep_of("search space", search_space, changes, max_configs=refuse_above), "sweep"
     if isinstance(search_space, str) and "\n" in search_space:
-        text = search_space.encode()
-        return sweep_from("search space", text, overrides, max_configs=refuse_above), "sweep"
-    if not isinstance(search_space, str | PathLike):
-        raise InputError(
-            f"search space: expected a file, the name of a shipped search space, YAML text or a "
-            f"dict, got {type(search_space).__name__}"
-        )
-    file = find_space(Path(search_space), is_quiet=True)
-    return load_sweep(file, overrides, max_configs=refuse_above), file.stem
+        text = search_space.encode(errors="surrogatepass")
+        return sweep_from("search space", text, changes, max_configs=refuse_above), "sweep"
+    what = "file, the name of a shipped search space, YAML text or a dict"
+    file = find_space(arguments.path("search space", search_space, what), is_quiet=True)
+    return load_sweep(file, changes, max_configs=refuse_above), file.stem
 
 
-def _overrides(changes: Mapping[str, Any]) -> list[str]:
-    """Write changes to a search space in the command line's form: ``space.lr=1e-3``."""
+def _verbosity(verbose: bool, quiet: bool) -> int:
+    is_verbose, is_quiet = arguments.flag("verbose", verbose), arguments.flag("quiet", quiet)
+    return -1 if is_quiet else int(is_verbose)
+
+
+def _check_changes(changes: Mapping[str, Any]) -> None:
+    """Raise ``InputError`` for keywords that are neither options nor keys of a search space."""
     for key, value in changes.items():
         if key not in TOP_KEYS:
-            hint = near(key, [*TOP_KEYS, *_OPTIONS])
+            hint = change_meant(key) or near(key, [*TOP_KEYS, *_OPTIONS])
             raise InputError(f"expected an option or a key of a search space, got {key!r}{hint}")
         if key == "data" and isinstance(value, str | PathLike):
             raise InputError(
                 f"data: expected settings such as {{'source': 'mnist'}}, got {str(value)!r}; "
                 f"the data folder is data_folder={str(value)!r}"
             )
-    texts = []
-    for key, given in plain_space(changes).items():
-        of_section = isinstance(given, dict)
-        values = {f"{key}.{name}": v for name, v in given.items()} if of_section else {key: given}
-        texts += [f"{path}={_yaml(value)}" for path, value in values.items()]
-    return texts
-
-
-def _yaml(value: Any) -> str:
-    return dump_yaml(value).removesuffix("...\n").strip()
-
-
-def _place(folder: str | PathLike[str]) -> ResultsPath:
-    if not isinstance(folder, str | PathLike):
-        raise InputError(f"results: expected a folder, got {type(folder).__name__}")
-    return ResultsPath.of(folder if isinstance(folder, str) else Path(folder))
-
-
-def _path(folder: str | PathLike[str] | None) -> Path | None:
-    return None if folder is None else Path(folder)
-
-
-@contextmanager
-def _in_python_words() -> Iterator[None]:
-    """Replace options by arguments in messages: ``--data`` is ``data_folder`` here."""
-    try:
-        yield
-    except RaysweepError as error:
-        error.args = tuple(map(_translated, error.args))
-        raise
-
-
-def _translated(message: Any) -> Any:
-    def word(match: re.Match[str]) -> str:
-        return _NAMES.get(match[1], match[1].replace("-", "_"))
-
-    return re.sub(r"(?<![\w-])--([a-z][a-z-]*[a-z])", word, message)

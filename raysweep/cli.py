@@ -50,9 +50,19 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command named by the arguments; exit with 2 if they name none."""
+    try:
+        try:
+            _main()
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:  # `| head`: nothing more is read
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _main() -> None:
     name, *rest = sys.argv[1:] or [""]
     if name in ("", "-h", "--help", "help"):
-        print(_help())
+        print(_help(), flush=True)
         sys.exit(0 if name else 2)
     if name == "--version":
         print(f"raysweep {__version__}")
@@ -151,5 +161,6 @@ def _run_spaces(called_as: str) -> None:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        print(f"error: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
         sys.exit(2)

@@ -80,11 +80,16 @@ def find_space(file: Path, *, is_quiet: bool = False) -> Path:
     (``vib.yaml``, ``spaces/vib``) is returned unchanged, whether it exists or not. Raises
     ``InputError`` for a bare name that matches none of these.
     """
-    if file.is_file() or file.name != str(file) or file.suffix:
+    if file.name != str(file) or file.suffix:
         return file
     beside = file.with_name(f"{file.name}{_SUFFIX}")
-    if beside.is_file():
-        return beside
+    try:
+        if file.is_file():
+            return file
+        if beside.is_file():
+            return beside
+    except OSError:  # a name that is too long
+        return file
     names = shipped_names()
     if file.name not in names:
         here = sorted(path.stem for path in Path().glob(f"*{_SUFFIX}"))

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pandas as pd
 
+from raysweep import arguments
 from raysweep.analysis.leaderboard import DEFAULT_METRIC, rank
 from raysweep.analysis.report.page import report_page
 from raysweep.analysis.sweeps import Sweeps
+from raysweep.arguments import in_python_words
 from raysweep.errors import InputError
 from raysweep.monitor.snapshot import SweepStatus
 from raysweep.monitor.terminal import Snapshot
@@ -52,21 +54,25 @@ class SweepResults:
         return self._location.local or str(self._location)
 
     @property
+    @in_python_words()
     def trials(self) -> pd.DataFrame:
         """One row per configuration that has ended (docs: Tables)."""
         return self._current(read_trials(self._location))
 
     @property
+    @in_python_words()
     def epochs(self) -> pd.DataFrame:
         """One row per configuration, stage and epoch."""
         return self._current(read_epochs(self._location))
 
     @property
+    @in_python_words()
     def accuracy(self) -> pd.DataFrame:
         """One row per configuration, task learned and task tested."""
         return self._current(read_accuracy(self._location))
 
     @property
+    @in_python_words()
     def failed(self) -> pd.DataFrame:
         """The rows of ``trials`` that failed, with the reason in ``error``.
 
@@ -76,10 +82,12 @@ class SweepResults:
         return trials[trials["status"] == Status.FAILED].reset_index(drop=True)
 
     @property
+    @in_python_words()
     def status(self) -> Snapshot:
         """The sweep's progress; ``print(sweep.status)`` shows what ``raysweep status`` does."""
         return SweepStatus.at(self._location).snapshot()
 
+    @in_python_words()
     def leaderboard(
         self,
         metric: str | Sequence[str] = DEFAULT_METRIC,
@@ -104,11 +112,13 @@ class SweepResults:
         Raises:
             InputError: An unknown metric or setting, or no row to rank.
         """
-        metrics = [metric] if isinstance(metric, str) else list(metric)
-        modes = [mode] if isinstance(mode, str) else list(mode) if mode is not None else None
+        metrics = arguments.words("metric", metric)
+        modes = None if mode is None else arguments.words("mode", mode)
+        n = arguments.whole_number("n", n)
         trials = Sweeps([self._location], where, self._ids()).trials
         return rank(trials, metrics, modes, n).drop(columns="sweep", errors="ignore")
 
+    @in_python_words()
     def report(
         self,
         file: str | PathLike[str] | None = None,
@@ -127,12 +137,22 @@ class SweepResults:
 
         Returns:
             The file's path.
+
+        Raises:
+            InputError: An unknown metric, no row to show, or a file that can't be written.
         """
+        n_samples = arguments.whole_number("n_samples", n_samples, least=0)
+        path = Path(f"{self._location.name}.html")
+        if file is not None:
+            path = arguments.path("file", file, "file to write")
         sweeps = Sweeps([self._location], where, self._ids())
         page = report_page(sweeps, metric, n_samples, self._data)
-        path = Path(file) if file is not None else Path(f"{self._location.name}.html")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(page, encoding="utf-8")
+        except OSError as error:
+            reason = error.strerror or error
+            raise InputError(f"{path}: expected a file to write, got: {reason}") from None
         return path
 
     def __repr__(self) -> str:

@@ -2,6 +2,8 @@
 
 import doctest
 import os
+import pickle
+import re
 import subprocess
 import sys
 import textwrap
@@ -48,7 +50,22 @@ def test_importing_the_package_imports_nothing_large() -> None:
         (SPACE, {"data": "mnist"}, "the data folder is data_folder='mnist'"),
         (SPACE, {"name": "../x"}, "name: expected letters, digits"),
         (SPACE, {"limit": 0}, "limit: expected a whole number from 1, got 0"),
-        (SPACE, {"results": 3}, "results: expected a folder, got int"),
+        (SPACE, {"limit": 1.5}, "limit: expected a whole number from 1, got 1.5"),
+        (SPACE, {"limit": "3"}, "limit: expected a whole number from 1, got '3'"),
+        (SPACE, {"results": 3}, "results: expected a folder, got 3"),
+        (SPACE, {"results": ""}, "results: expected a folder, got ''"),
+        (SPACE, {"results": "a" * 300}, "File name too long"),
+        (SPACE, {"data_folder": b"x"}, "data_folder: expected a folder, got bytes"),
+        (SPACE, {"name": Path("x")}, "name: expected letters, digits"),
+        (SPACE, {"name": ""}, "name: expected letters, digits"),
+        (SPACE, {"fresh": "no"}, "fresh: expected True or False, got 'no'"),
+        (SPACE, {"refuse_above": None}, "refuse_above: expected a whole number from 1, got None"),
+        (SPACE, {"lr": 1e-3}, "got 'lr'; write space={'lr': ...}"),
+        (SPACE, {"learning_rate": 1e-3}, "got 'learning_rate'; write space={'lr': ...}"),
+        (SPACE, {"stages": True}, "got 'stages'; write stage_cache="),
+        (SPACE, {"space": {"lr=3": 1}}, "expected a known setting, got 'lr=3'"),
+        (SPACE, {"space": {"a.b": 1}}, "expected a known setting, got 'a.b'"),
+        (SPACE, {"space": {"": 1}}, "search space: space: expected a known setting, got ''"),
         (SPACE, {"space": {"lr": "fast"}}, "search space: space.lr: expected a number > 0"),
         (SPACE, {"space": {"lr": print}}, "space.lr: expected a number, text, a list or a dict"),
         (SPACE, {"refuse_above": 5}, "cut the grid or raise refuse_above"),
@@ -56,6 +73,8 @@ def test_importing_the_package_imports_nothing_large() -> None:
         ("no_such.yaml", {}, "no_such.yaml: expected a search-space file, found none"),
         ("no_such_space", {}, "no_such_space: expected a search-space file or the name"),
         (3, {}, "search space: expected a file, the name of a shipped search space, YAML text"),
+        ("", {}, "search space: expected a file, the name of a shipped search space, YAML text"),
+        ("a" * 300, {}, "expected a readable file, got: File name too long"),
     ],
 )
 def test_mistakes_are_one_line_in_words_of_python(
@@ -88,6 +107,100 @@ def test_a_plan_is_measured_and_has_changes(tmp_path: Path) -> None:
     assert set(plan.configs["config/lr"]) == {2e-3}
     assert plan.seconds is not None and plan.cpu_hours is not None
     assert plan.seconds > 10 and plan.cpu_hours > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"wait_for_nodes": "2"}, "wait_for_nodes: expected a whole number from 1, got '2'"),
+        ({"wait_s": float("nan")}, "wait_s: expected seconds from 0, got nan"),
+        ({"address": " "}, "address: expected text or None, got ' '"),
+        ({"without_token": 1}, "without_token: expected True or False, got 1"),
+        ({"verbose": "yes"}, "verbose: expected True or False, got 'yes'"),
+    ],
+)
+def test_options_that_only_a_run_has_are_checked_first(
+    given: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(raysweep.InputError, match=re.escape(message)):
+        raysweep.run(SPACE, results=tmp_path, **given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_changes_are_values_and_take_the_place_of_what_is_no_section(tmp_path: Path) -> None:
+    file = write(tmp_path, SMALL + "stage_cache: true\nseeds: [5]\n")
+    plan = raysweep.plan(
+        file,
+        results=tmp_path / "results",
+        measure=False,
+        stage_cache={"max_gb": np.int64(3)},
+        seeds=np.arange(2),
+        space={"replay": "none", "lr": {"grid_search": np.array([1e-3, 0.1], np.float32)}},
+        training={},
+    )
+    assert plan.n_configs == 16
+    assert sorted(plan.configs["config/lr"].unique()) == [1e-3, 0.1]
+
+
+def test_a_folder_is_the_same_after_the_process_has_changed_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "home" / "res ü" / "small"
+    (folder / "parts").mkdir(parents=True)
+    (folder / "sweep.yaml").write_text(SMALL)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(folder)
+    sweeps = [raysweep.load(given) for given in (".", "~/res ü/small/", "../small")]
+    monkeypatch.chdir(tmp_path)
+    for sweep in sweeps:
+        assert sweep.trials.empty and sweep.failed.empty and sweep._repr_html_() is None
+        assert repr(sweep).endswith("small: 12 to do>")
+        with pytest.raises(raysweep.InputError, match="configurations that have ended, found none"):
+            sweep.leaderboard()
+
+
+def test_a_plan_of_a_search_has_the_columns_before_it_has_rows(tmp_path: Path) -> None:
+    space = {"space": {"lr": {"loguniform": [1e-4, 1e-1]}, "n_bottleneck": 5}}
+    search = {"method": "optuna", "n_samples": 4}
+    plan = raysweep.plan(space, search=search, results=tmp_path, measure=False)
+    assert (plan.n_configs, plan.n_todo, plan.n_stages) == (4, 4, None)
+    assert plan.configs.empty and plan.configs["status"].empty and plan.configs["config/lr"].empty
+    whole = raysweep.plan({"space": {"n_bottleneck": 5}}, results=tmp_path, measure=False)
+    assert list(plan.configs) == list(whole.configs)
+
+
+@pytest.mark.slow
+def test_mistakes_in_questions_to_results_are_in_words_of_python(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    sweep = raysweep.load(small_sweep(tmp_path_factory))
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"where": "nope == 1"}, "where: expected a condition"),
+        ({"where": "lr > 100"}, "where: no row of 12 meets"),
+        ({"metric": 3}, "metric: expected text or a list of texts, got 3"),
+        ({"metric": []}, "metric: expected text or a list of texts, got list"),
+        ({"mode": ["max", "min"]}, "mode: expected max or min"),
+        ({"n": -1}, "n: expected a whole number from 1, got -1"),
+    ]
+    for given, message in cases:
+        with pytest.raises(raysweep.InputError) as error:
+            sweep.leaderboard(**given)
+        assert str(error.value).startswith(message) and "--" not in str(error.value)
+    (tmp_path / "file").touch()
+    for file in (tmp_path, tmp_path / "file" / "x.html"):
+        with pytest.raises(raysweep.InputError, match="expected a file to write, got: "):
+            sweep.report(file, n_samples=0)
+    with pytest.raises(raysweep.InputError, match="n_samples: expected a whole number from 0"):
+        sweep.report(tmp_path / "x.html", n_samples=-1)
+
+
+@pytest.mark.parametrize("given", [{"limit": 0}, {"pack": -1}, {"pack": -1, "seeds": 3}])
+def test_errors_can_be_sent_to_another_process(given: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(raysweep.InputError) as caught:
+        raysweep.plan(SPACE, results=tmp_path, **given)
+    sent = pickle.loads(pickle.dumps(caught.value))
+    assert type(sent) is type(caught.value) and str(sent) == str(caught.value)
+    assert [str(one) for one in sent.mistakes] == [str(one) for one in caught.value.mistakes]
 
 
 @pytest.mark.slow

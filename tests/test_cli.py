@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -192,3 +193,27 @@ def test_run_takes_a_shipped_space_by_its_name(tmp_path: Path) -> None:
         note, error = done.stderr.splitlines()
         assert note.startswith("vib: the search space that raysweep ships")
         assert error.startswith("error: vib.yaml: ") and "nope" in error
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["--version"], ["spaces"]])
+def test_a_pipe_that_is_closed_is_no_error(words: list[str], tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "raysweep", *words],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["run", "status", "report", "leaderboard"])
+def test_a_name_that_is_too_long_is_said_in_a_line(command: str, tmp_path: Path) -> None:
+    done = raysweep_command(command, "x" * 300, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "File name too long" in done.stderr

@@ -69,9 +69,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "status": {"monitor"},
     "cli": {"errors", "user_text", "shipped", "tune", "monitor", "analysis", "typer"},
     "__main__": {"cli"},
-    "sweep_results": {"errors", "statuses", "user_text", "settings", "tables", "monitor"}
-    | {"analysis", "tune", "pandas"},
-    "api": {"errors", "user_text", "shipped", "settings", "tables", "tune", "sweep_results"},
+    "arguments": {"errors", "tables"},
+    "sweep_results": {"errors", "arguments", "statuses", "user_text", "settings", "tables"}
+    | {"monitor", "analysis", "tune", "pandas"},
+    "api": {"errors", "arguments", "user_text", "shipped", "settings", "tables", "tune"}
+    | {"sweep_results"},
     "__init__": {"errors", "tune", "sweep_results", "api"},
 }
 """By package or module of raysweep: others of raysweep (a package stands for what is below it, but

@@ -154,6 +154,21 @@ def hint_at_path(parts: Sequence[str], text: str) -> str:
     return f"; write {'.'.join([section_of(meant), meant, *rest])}={shown}"
 
 
+def change_meant(name: str) -> str:
+    """Return a hint at what was meant by a keyword argument in Python that is no key.
+
+    ``lr=1e-3`` is ``space={'lr': ...}``; '' where no setting or key of earlier versions is meant.
+    """
+    if name == "seed":
+        return "; write seeds=[0, 1]"
+    if name in RENAMED_KEYS:
+        return f"; write {RENAMED_KEYS[name]}="
+    fields = [field for field in Config.model_fields if section_of(field) in SECTIONS]
+    is_near_key = name not in fields and bool(nearest(name, TOP_KEYS))
+    meant = "" if is_near_key else _setting_meant(name, fields)
+    return f"; write {section_of(meant)}={{{meant!r}: ...}}" if meant else ""
+
+
 def _setting_meant(name: str, fields: Sequence[str]) -> str:
     """Return the setting that a word names or resembles, also as a word of other programs."""
     if name in fields:

@@ -1,12 +1,13 @@
-"""``KEY=VALUE`` on the command line, applied to a search space after reading it."""
+"""``KEY=VALUE`` on the command line, or changes from Python, applied to a search space."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from raysweep.errors import InputError, all_of
 from raysweep.settings.names import TOP_KEYS, hint_at_path
+from raysweep.settings.plain_values import plain_space
 from raysweep.settings.yaml_nodes import MAX_DEPTH, Items, Node, Scalar, read_nodes
 from raysweep.settings.yaml_text import construct
 from raysweep.user_text.secret_names import (
@@ -17,12 +18,33 @@ from raysweep.user_text.secret_names import (
 )
 from raysweep.user_text.values import show
 
+Overrides = Sequence[str] | Mapping[str, Any]
 
-def apply_overrides(raw: dict[str, Any], overrides: Sequence[str]) -> list[str]:
-    """Apply overrides to ``raw``; return their paths, such as ``space.any_of.0.lr``."""
+
+def apply_overrides(raw: dict[str, Any], overrides: Overrides) -> list[str]:
+    """Apply overrides to ``raw``; return their paths, such as ``space.any_of.0.lr``.
+
+    A mapping has Python values by key. Where both values are mappings, as with
+    ``{"space": {"lr": 1e-3}}``, their settings are merged; any other value is replaced.
+    """
+    if isinstance(overrides, Mapping):
+        return _change(raw, plain_space(overrides))
     for override in overrides:
         _check_secrets(override)
     return all_of(partial(_apply, raw, override) for override in overrides)
+
+
+def _change(raw: dict[str, Any], changes: Mapping[str, Any]) -> list[str]:
+    paths: list[str] = []
+    for key, value in changes.items():
+        before = {} if raw.get(key) is None else raw[key]
+        if not isinstance(value, dict) or not isinstance(before, dict):
+            raw[key] = value
+            paths.append(key)
+        elif value:
+            raw[key] = {**before, **value}
+            paths += [f"{key}.{name}" for name in value]
+    return paths
 
 
 def read_without_secrets(text: str) -> Node | None:

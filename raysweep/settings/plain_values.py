@@ -11,6 +11,8 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from raysweep.errors import InputError
 from raysweep.settings.yaml_nodes import MAX_BYTES, MAX_DEPTH, MAX_NODES
 from raysweep.settings.yaml_text import MAX_DIGITS
@@ -68,7 +70,7 @@ class _Copier:
         if not _is_list(value):
             raise _refused(value, where)
         self._count(len(value), where, is_ahead=True)
-        items = value.tolist() if _is_array(value) else value
+        items = _shortest(value.tolist(), value) if _is_array(value) else value
         return [self.plain(item, f"{where}[{i}]", depth + 1) for i, item in enumerate(items)]
 
     def _key(self, key: Any, where: str) -> Any:
@@ -112,9 +114,23 @@ def _number(value: Any, where: str) -> int | float:
         if whole.bit_length() > MAX_DIGITS * math.log2(10):
             raise InputError(f"{_at(where)}expected at most {MAX_DIGITS:,} digits, got more")
         return whole
-    is_short = type(value).__module__ == "numpy" and getattr(value, "itemsize", 8) < 8
-    # A 32-bit 0.1 is 0.10000000149 in 64 bits; its shortest form is what the user wrote.
-    return float(str(value)) if is_short else float(value)
+    shortest: float = _shortest(float(value), value)
+    return shortest
+
+
+def _shortest(values: Any, source: Any) -> Any:
+    """Return numbers of an array or scalar of less than 64 bits as the user wrote them.
+
+    A 32-bit 0.1 is 0.10000000149 in 64 bits; its shortest form is what the user wrote.
+    """
+    dtype = getattr(source, "dtype", None)
+    n_bytes = getattr(dtype, "itemsize", 8)
+    if n_bytes >= 8 or "float" not in str(dtype):
+        return values
+    if isinstance(values, list):
+        return [_shortest(value, source) for value in values]
+    is_half = n_bytes == 2 and "bfloat" not in str(dtype)
+    return float(str((np.float16 if is_half else np.float32)(values)))
 
 
 def _is_array(value: Any) -> bool:
@@ -166,7 +182,7 @@ def _translated(value: Any, where: str) -> Any:
     package = type(value).__module__.partition(".")[0]
     is_scalar = package in _ARRAYS and getattr(value, "ndim", None) == 0 and hasattr(value, "item")
     is_real = isinstance(value, numbers.Real)
-    return value.item() if is_scalar and not is_real else value
+    return _shortest(value.item(), value) if is_scalar and not is_real else value
 
 
 def _unknown_distribution(where: str, what: str) -> InputError:

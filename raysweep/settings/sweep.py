@@ -22,7 +22,7 @@ from raysweep.settings.grid import (
     sample,
     section_of_file,
 )
-from raysweep.settings.overrides import apply_overrides, read_without_secrets
+from raysweep.settings.overrides import Overrides, apply_overrides, read_without_secrets
 from raysweep.settings.parts import BUDGETS, checked_parts
 from raysweep.settings.plain_values import plain_space
 from raysweep.settings.sampling import RAY_SEARCHERS, Domain, Search
@@ -72,10 +72,8 @@ class Sweep:
     budget: Budget = field(default_factory=Budget)
 
 
-def load_sweep(
-    path: Path, overrides: Sequence[str] = (), *, max_configs: int = MAX_CONFIGS
-) -> Sweep:
-    """Read a search space and apply ``KEY=VALUE`` overrides.
+def load_sweep(path: Path, overrides: Overrides = (), *, max_configs: int = MAX_CONFIGS) -> Sweep:
+    """Read a search space and apply ``KEY=VALUE`` overrides, or changes as ``apply_overrides``.
 
     Raises ``InputError`` with one line that starts with the file's name. A search space of more
     than ``max_configs`` configurations, including excluded and equal ones, is refused by its count
@@ -93,7 +91,7 @@ def load_sweep(
 
 
 def sweep_from(
-    name: str, content: bytes, overrides: Sequence[str] = (), *, max_configs: int = MAX_CONFIGS
+    name: str, content: bytes, overrides: Overrides = (), *, max_configs: int = MAX_CONFIGS
 ) -> Sweep:
     """Return the sweep for the content of a search-space file, as ``load_sweep`` does."""
     located: Node | None = None  # overrides have no place in the file
@@ -116,7 +114,7 @@ def sweep_from(
 def sweep_of(
     name: str,
     raw: Mapping[str, Any],
-    overrides: Sequence[str] = (),
+    overrides: Overrides = (),
     *,
     max_configs: int = MAX_CONFIGS,
 ) -> Sweep:

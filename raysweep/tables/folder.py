@@ -34,7 +34,7 @@ class WriteError(RaysweepError):
 
 def check_name(name: str) -> str:
     """Refuse a sweep name that would leave the results folder or hide in it."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
         raise InputError(
             f"--name: expected letters, digits, '.', '_', '-' (not starting with '.' or '-'), "
             f"got {name!r} (the default is the file's name)"

@@ -69,10 +69,15 @@ def statuses(folder: str | Path | ResultsPath) -> dict[str, tuple[str, int]]:
 
 def _read(folder: str | Path | ResultsPath, table: str) -> "pd.DataFrame":
     location = ResultsPath.of(folder)
-    if location.local is not None and not (
-        (location.local / "parts").is_dir() or (location.local / f"{table}.parquet").exists()
-    ):
-        raise _no_sweep(location, table)
+    if location.local is not None:
+        parts, file = location.local / "parts", location.local / f"{table}.parquet"
+        try:
+            is_there = parts.is_dir() or file.exists()
+        except OSError as error:  # a name that is too long
+            reason = error.strerror
+            raise InputError(f"{location}: expected a folder, got: {reason}") from None
+        if not is_there:
+            raise _no_sweep(location, table)
     frame: pd.DataFrame = read_arrow(location, table).to_pandas()
     if location.local is None and frame.empty:
         _expect_sweep(location, table)

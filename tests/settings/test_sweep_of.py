@@ -259,3 +259,21 @@ def test_a_refused_file_is_refused_as_a_dict_with_the_same_words() -> None:
         without = re.sub(r" \(line \d+, column \d+\)$", "", case.message, flags=re.M)
         assert sorted(str(caught.value).splitlines()) == sorted(without.splitlines()), case.name
     assert n > 20
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.float32(0.1),
+        np.float16(0.1),
+        np.array([0.1], np.float32),
+        np.array([[0.1]], np.float16),
+        np.array(0.1, np.float32),
+        pd.Series([0.1], dtype="float32"),
+        torch.tensor(0.1),
+        torch.tensor([0.1]),
+    ],
+    ids=lambda value: f"{type(value).__name__}{getattr(value, 'shape', '')}",
+)
+def test_numbers_of_fewer_bits_are_what_was_written(value: Any) -> None:
+    assert str(plain_space({"x": value})["x"]).strip("[]") == "0.1"

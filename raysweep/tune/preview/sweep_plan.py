@@ -64,4 +64,6 @@ class SweepPlan:
             {"status": self._statuses.get(config.id, Status.MISSING), **config_columns(config)}
             for config in self._configs
         ]
-        return pd.DataFrame(rows)
+        # A search that has yet to suggest has the columns, too.
+        columns = None if rows else ["status", *config_columns(Config())]
+        return pd.DataFrame(rows, columns=columns)
