@@ -126,6 +126,8 @@ def main(words: list[str]) -> None:
     signal.signal(signal.SIGTERM, _kill_all)
     start = time.perf_counter()
     ended: list[float] = []
+    # A shell's background jobs ignore it, and so would all that they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(words, start_new_session=True)
 
     def interrupt(*_: object) -> None:
