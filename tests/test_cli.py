@@ -86,7 +86,7 @@ def test_version_is_the_package_s_and_the_citation_s(tmp_path: Path) -> None:
             ["run", "vibb"],
             "found neither (did you mean vib?); `raysweep spaces` lists the shipped ones",
         ),
-        (["leaderboard", "nowhere"], "`raysweep run FILE` makes one"),
+        (["leaderboard", "nowhere"], "`raysweep run FILE` creates one"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(words: list[str], said: str, tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_run_takes_a_shipped_space_by_its_name(tmp_path: Path) -> None:
         )
         assert done.returncode == 2
         note, error = done.stderr.splitlines()
-        assert note.startswith("vib: the search space that raysweep ships")
+        assert note.startswith("vib: using the search space shipped with raysweep")
         assert error.startswith("error: vib.yaml: ") and "nope" in error
 
 

@@ -154,7 +154,7 @@ def test_a_shipped_space_runs_by_its_name(
     installed: Installed, swept: subprocess.CompletedProcess[str]
 ) -> None:
     assert swept.returncode == 0, swept.stdout + swept.stderr
-    assert "vib: the search space that raysweep ships" in swept.stderr
+    assert "vib: using the search space shipped with raysweep" in swept.stderr
     results = installed.here / "results" / "vib"
     assert {file.name for file in installed.here.iterdir()} <= {"results", "data"}
     trials = pd.read_parquet(results / "trials.parquet")
