@@ -14,6 +14,10 @@ _MOST_KEPT = 100
 class RaysweepError(Exception):
     """Base class of all errors that raysweep raises on purpose."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what a notebook shows: the message, without 40 lines of our own code."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class InputError(RaysweepError):
     """Wrong user input; the message is one line, and the command line exits with 2.

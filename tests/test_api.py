@@ -2,6 +2,7 @@
 
 import doctest
 import os
+import re
 import pickle
 import re
 import subprocess
@@ -329,6 +330,12 @@ def test_a_ray_that_runs_is_used_and_stays(tmp_path: Path) -> None:
     assert done.stdout.startswith("address: expected none, since Ray already runs in this process")
 
 
+CUT = (
+    "training={'epochs': 60, 'batch_size': 20}, seeds=[0, 1], "
+    "space={'model': 'comparison', 'beta_2': 0, 'replay': 'none'}"
+)
+
+
 @pytest.mark.slow
 def test_a_cell_that_is_interrupted_continues_when_it_is_run_again(tmp_path: Path) -> None:
     import nbformat
@@ -336,25 +343,28 @@ def test_a_cell_that_is_interrupted_continues_when_it_is_run_again(tmp_path: Pat
 
     cells = [
         f"import raysweep\nSPACE = {SPACE!r}",
-        "sweep = raysweep.run(SPACE, training={'epochs': 25, 'batch_size': 20}, "
-        "space={'model': 'comparison', 'beta_2': 0, 'replay': 'none'}, seeds=[0, 1])\nsweep",
+        f"sweep = raysweep.run(SPACE, {CUT})\nsweep",
         "sweep.leaderboard()",
+        "raysweep.run(SPACE, space={'lr': 'fast'})",
+        f"plan = raysweep.plan(SPACE, {CUT}, measure=False)\n"
+        "print(plan.n_todo, plan.n_partly_trained, raysweep.load('results/sweep').status.notes)",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
     client = NotebookClient(
         notebook, timeout=300, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}}
     )
     client.create_kernel_manager()
-    first, rerun, last = notebook.cells
+    first, rerun, last, mistake, between = notebook.cells
     with client.setup_kernel(
         env=os.environ | {"PYTHONPATH": str(Path(raysweep.__file__).parents[1])}
     ):
         client.execute_cell(first, 0)
-        parts = tmp_path / "results" / "sweep" / "parts" / "epochs"
+        packs = tmp_path / "results" / "sweep" / ".tune" / "packs"
         ended = threading.Event()
 
         def interrupt() -> None:
-            while not list(parts.glob("*.parquet")) and not ended.wait(0.1):
+            # A checkpoint is written after two seconds of training.
+            while not list(packs.glob("*/checkpoint_*/*")) and not ended.wait(0.1):
                 pass
             os.kill(client.km.provisioner.process.pid, 2)  # type: ignore[union-attr]
 
@@ -365,15 +375,21 @@ def test_a_cell_that_is_interrupted_continues_when_it_is_run_again(tmp_path: Pat
         thread.join()
         (error,) = [o for o in rerun.outputs if o.output_type == "error"]
         assert error.ename == "KeyboardInterrupt"
-        assert "run the same call again to continue" in error.evalue
+        assert re.search(r"[12] of them partly trained; run the same call again", error.evalue)
+        client.execute_cell(between, 4)
         client.execute_cell(rerun, 1)
         client.execute_cell(last, 2)
+        client.execute_cell(mistake, 3)
+    said = between.outputs[0]["text"]
+    assert re.match("2 [12] ", said) and "partly trained and resume where they stopped" in said
+    (refused,) = mistake.outputs
+    line = "InputError: search space: space.lr: expected a number > 0, got 'fast'"
+    assert refused.traceback == [line]
     assert [o.output_type for o in rerun.outputs] == ["display_data", "execute_result"]
     progress, result = rerun.outputs
     assert "of them continue where the last run stopped" in progress["data"]["text/plain"]
-    assert (
-        "12/12 done" in progress["data"]["text/plain"] and "<pre" in progress["data"]["text/html"]
-    )
+    assert "2/2 done" in progress["data"]["text/plain"]
+    assert "<pre" in progress["data"]["text/html"]
     assert "2 finished" in result["data"]["text/plain"]
     assert "<table" in last.outputs[0]["data"]["text/html"]
     assert read_trials(tmp_path / "results" / "sweep")["attempt"].max() == 1

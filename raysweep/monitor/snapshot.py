@@ -14,7 +14,7 @@ from raysweep.monitor.driver_report import STATUS_FILE, DriverReport
 from raysweep.monitor.terminal import Snapshot, show_duration
 from raysweep.settings.sweep import sweep_from
 from raysweep.statuses import Status
-from raysweep.tables.folder import read_runs, resume_command
+from raysweep.tables.folder import partly_trained, read_runs, resume_command
 from raysweep.tables.locks import Holder, find_holder
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import best_of, is_lower_better
@@ -80,6 +80,9 @@ class SweepStatus:
             notes.append(f"Ray's dashboard: {driver.report.dashboard}")
         is_all = snapshot.n_total is not None and snapshot.n_ended >= snapshot.n_total
         is_left = not is_all or snapshot.counts.get(Status.FAILED)
+        n_partly = len(partly_trained(self.location) - set(trials["config_id"]))
+        if n_partly and not driver.is_running:
+            notes.append(f"{n_partly} are partly trained and resume where they stopped")
         if is_left and not driver.is_running and last_run.get("command"):
             notes.append(f"continue with: {resume_command(last_run['command'])}")
         return replace(snapshot, notes=notes)

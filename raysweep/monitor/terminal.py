@@ -1,5 +1,6 @@
 """The terminal display of a sweep, shown by its driver and by ``raysweep.status``."""
 
+import html
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -94,6 +95,10 @@ class Snapshot:
     def __str__(self) -> str:
         """Return the lines that ``raysweep status`` prints."""
         return "\n".join(line.plain.rstrip() for line in lines_of(self, WIDEST, TALLEST))
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what ``raysweep status`` prints."""
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     @property
     def n_ended(self) -> int:

@@ -20,6 +20,10 @@ from raysweep.tables.reader import OURS
 from raysweep.tables.schemas import TABLES
 
 _SCRATCH = ".tune"
+PAUSED = "paused"
+"""Folder of the states of packs that a run left partly trained."""
+PAUSED_LIST = "packs.json"
+"""Lists them: ids of configurations and names of files."""
 
 
 class WriteError(RaysweepError):
@@ -229,6 +233,18 @@ def read_runs(folder: str | Path | ResultsPath) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
+
+
+def partly_trained(folder: str | Path | ResultsPath) -> frozenset[str]:
+    """Return the ids of the configurations whose training was kept to be resumed.
+
+    Some of them may have ended since. The set is empty if the list can't be read.
+    """
+    try:
+        entries = json.loads((ResultsPath.of(folder) / PAUSED / PAUSED_LIST).read_bytes())
+        return frozenset(str(config) for entry in entries for config in entry["configs"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return frozenset()
 
 
 def resume_command(command: Sequence[str]) -> str:

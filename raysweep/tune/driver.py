@@ -176,10 +176,14 @@ class _Driver:
         room = Capacity.of(self.sweep, wanted, nodes)
         n_slots = max(1, room.n_slots)
         packs: Sequence[Pack]
+        n_paused = 0
         if known is None:
             work = self._work(ledger)
-            plan = work.plan(room)
-            packs, n_stages, lines = plan.packs, plan.n_run_stages, work.describe(plan, room)
+            jobs = work.paused(room, self.sweep.pack)
+            paused, plan = [job.pack for job in jobs], work.plan(room, jobs)
+            packs, n_stages = [*paused, *plan.packs], plan.n_run_stages
+            n_paused = sum(len(pack.configs) for pack in paused)
+            lines = work.describe(plan, room, n_paused)
         else:
             lanes = lanes_of(self.sweep, room.memory)
             packs, n_stages = packs_of_search(self.sweep, known, lanes, self._limit), None
@@ -203,6 +207,7 @@ class _Driver:
             n_configs=n_all,
             n_done=len(ledger.ended(self.sweep)),
             n_todo=sum(len(pack.configs) for pack in packs),
+            n_partly_trained=n_paused,
             n_packs=len(packs),
             n_at_once=min(n_slots, len(packs)),
             n_stages=n_stages,
@@ -378,4 +383,11 @@ class _Driver:
         if is_limit and not why.common_error:
             name = "--limit" if self._limit == self.options.limit else "max_configs"
             why = End(f"{name} {self._limit} reached")
-        return exit_status(self.sweep, self.location, n_unasked, why, self.options.resume)
+        return exit_status(
+            self.sweep,
+            self.location,
+            n_unasked=n_unasked,
+            n_paused=self._n_paused,
+            end=why,
+            resume=self.options.resume,
+        )

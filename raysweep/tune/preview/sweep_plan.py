@@ -1,5 +1,6 @@
 """What a run would do now, as data: what ``--dry-run`` prints and ``raysweep.plan`` returns."""
 
+import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ class SweepPlan:
             how many it will suggest.
         n_done: Number of them that a run leaves as they are.
         n_todo: Number that this run would train.
+        n_partly_trained: Number of these that resume where an earlier run stopped.
         n_packs: Number of packs that these make.
         n_at_once: Number of packs that can train at once.
         n_stages: Stages that will be trained; None for a search, which has no packs yet.
@@ -37,6 +39,7 @@ class SweepPlan:
     n_configs: int
     n_done: int
     n_todo: int
+    n_partly_trained: int
     n_packs: int
     n_at_once: int
     n_stages: int | None
@@ -52,6 +55,10 @@ class SweepPlan:
 
     def __str__(self) -> str:
         return self.text
+
+    def _repr_html_(self) -> str:
+        """Show in a notebook what ``--dry-run`` prints."""
+        return f"<pre>{html.escape(self.text)}</pre>"
 
     @property
     def configs(self) -> pd.DataFrame:

@@ -9,12 +9,18 @@ from raysweep.tune.scheduling.ledger import Ledger
 
 
 def exit_status(
-    sweep: Sweep, location: ResultsPath, n_unasked: int, end: End, resume: str
+    sweep: Sweep,
+    location: ResultsPath,
+    *,
+    n_unasked: int,
+    n_paused: int,
+    end: End,
+    resume: str,
 ) -> Outcome:
     """Return how a run ended: what is missing or failed, how to continue, and the exit code.
 
-    ``n_unasked`` counts the configurations that a search has yet to suggest, ``end`` is why the
-    run ended early, if it did.
+    ``n_unasked`` counts the configurations that a search has yet to suggest, ``n_paused`` those
+    that are partly trained; ``end`` is why the run ended early, if it did.
     """
     ledger = Ledger(statuses(location))
     n_failed = len(ledger.failed(sweep))
@@ -28,7 +34,8 @@ def exit_status(
         return Outcome(ExitCode.SOME_FAILED, message=message, is_error=True)
     if n_missing:
         why = end.over or "interrupted"
-        message = f"{why}: {n_missing} configurations are missing; {resume}"
+        partly = f", {n_paused} of them partly trained" if n_paused else ""
+        message = f"{why}: {n_missing} configurations are missing{partly}; {resume}"
         return Outcome(ExitCode.INTERRUPTED, message=message, is_interrupted=end.over is None)
     if n_failed:
         message = f"{n_failed} failed, see {logs}; to retry them, {resume}"

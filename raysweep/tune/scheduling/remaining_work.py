@@ -13,7 +13,7 @@ from raysweep.packs.planning.packing import Plan, make_plan
 from raysweep.packs.stage_cache.entries import StageCache, stored_stages
 from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import Sweep
-from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.folder import ResultsFolder, partly_trained
 from raysweep.tables.ranking import best_of
 from raysweep.tables.reader import read_trials
 from raysweep.tune.cluster.gpu_share import choose_share
@@ -123,7 +123,7 @@ class RemainingWork:
         """Plan what is missing; return the queue of its packs and the progress."""
         from raysweep.tune.scheduling.queue import JobQueue
 
-        paused = self._paused(room, self.sweep.pack)
+        paused = self.paused(room, self.sweep.pack)
         plan = self.plan(room, paused)
         packs = [*(job.pack for job in paused), *plan.packs]
         work, n_planned = sum(map(cost, packs)), sum(len(pack.configs) for pack in packs)
@@ -145,12 +145,14 @@ class RemainingWork:
         queue = make_queue(
             self.sweep, known, folder=self.folder, lanes=lanes, limit=self.limit, progress=progress
         )
-        queue.go_on(self._paused(room, lanes))
+        queue.go_on(self.paused(room, lanes))
         return queue, progress
 
-    def _paused(self, room: Capacity, lanes: int | None) -> "list[Job]":
+    def paused(self, room: Capacity, lanes: int | None) -> "list[Job]":
         """Return the packs that the last run left partly trained, if this run is to train them."""
-        from raysweep.tune.scheduling.resume import paused_jobs
+        if not partly_trained(self.folder.location):
+            return []
+        from raysweep.tune.scheduling.resume import paused_jobs  # imports Ray Tune
 
         location, failed = self.folder.location, self.ledger.failed(self.sweep)
         jobs = paused_jobs(

@@ -17,13 +17,11 @@ from raysweep.learning.config import Config
 from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import memory_bytes
 from raysweep.statuses import Status
+from raysweep.tables.folder import PAUSED, PAUSED_LIST
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import statuses
 from raysweep.tune.scheduling.queue import Job
 
-PAUSED = "paused"
-"""Folder of the states."""
-_LIST = "packs.json"
 _SUFFIX = ".pt"
 
 
@@ -48,9 +46,9 @@ def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
                 kept.append({"configs": [c.id for c in job.open_configs], "files": names})
         kept += _others(location, folder, {i for entry in kept for i in entry["configs"]})
         if kept:
-            (location / PAUSED / _LIST).write_bytes(json.dumps(kept).encode())
+            (location / PAUSED / PAUSED_LIST).write_bytes(json.dumps(kept).encode())
         elif folder.exists():
-            (folder / _LIST).unlink(missing_ok=True)
+            (folder / PAUSED_LIST).unlink(missing_ok=True)
         _clear(folder, {name for entry in kept for name in entry["files"]})
         return n_new
     return 0
@@ -138,7 +136,7 @@ def _listed(folder: Path) -> list[tuple[list[str], list[str]]]:
     try:
         entries = [
             (entry["configs"], entry["files"])
-            for entry in json.loads((folder / _LIST).read_bytes())
+            for entry in json.loads((folder / PAUSED_LIST).read_bytes())
         ]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
