@@ -15,6 +15,7 @@ from raysweep.tables.columns import SETTING
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import metrics_of
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
+from raysweep.user_text.metric_hints import metric_hint
 from raysweep.user_text.values import near
 
 
@@ -119,8 +120,7 @@ def metric(trials: pd.DataFrame, name: str) -> str:
     """Check the name of a metric of ``trials``, and return it."""
     metrics = metrics_of(trials)
     if name not in metrics:
-        hint = near(name, metrics) or _known(metrics)
-        raise InputError(f"expected a metric, got {name!r}{hint}")
+        raise InputError(f"expected a metric, got {name!r}{metric_hint(name, metrics)}")
     return name
 
 
