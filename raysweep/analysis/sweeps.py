@@ -116,11 +116,11 @@ def setting(trials: pd.DataFrame, name: str) -> str:
     raise InputError(f"expected a setting, got {name!r}{near(name, names) or _known(names)}")
 
 
-def metric(trials: pd.DataFrame, name: str) -> str:
-    """Check the name of a metric of ``trials``, and return it."""
+def metric(trials: pd.DataFrame, name: str, where: str = "--metric") -> str:
+    """Check the name of a metric of ``trials``, and return it; ``where`` it was given."""
     metrics = metrics_of(trials)
     if name not in metrics:
-        raise InputError(f"expected a metric, got {name!r}{metric_hint(name, metrics)}")
+        raise InputError(f"{where}: expected a metric, got {name!r}{metric_hint(name, metrics)}")
     return name
 
 

@@ -29,8 +29,8 @@ def metric_meant(name: object, known: Sequence[str]) -> str:
     """Return `` (did you mean ...?)`` for the known metric that ``name`` may mean, '' if none.
 
     Other programs have a single accuracy: here that is the mean over the tasks. ``best_accuracy``
-    is of the last task alone, in an epoch that is chosen on test samples; nobody means it by a name
-    without "best".
+    is of the last task alone, in an epoch that is chosen on test samples: it is not suggested for a
+    name without "best".
     """
     word = str(name)[:60].strip().lower()
     for mark in " -/":
