@@ -60,6 +60,7 @@ def test_importing_the_package_imports_nothing_large() -> None:
         (SPACE, {"name": ""}, "name: expected letters, digits"),
         (SPACE, {"fresh": "no"}, "fresh: expected True or False, got 'no'"),
         (SPACE, {"refuse_above": None}, "refuse_above: expected a whole number from 1, got None"),
+        (SPACE, {"seeds": 3}, "got 3; write [0, 1, 2] for 3 seeds, or [3] for seed 3 alone"),
         (SPACE, {"lr": 1e-3}, "got 'lr'; write space={'lr': ...}"),
         (SPACE, {"learning_rate": 1e-3}, "got 'learning_rate'; write space={'lr': ...}"),
         (SPACE, {"stages": True}, "got 'stages'; write stage_cache="),
@@ -180,7 +181,9 @@ def test_mistakes_in_questions_to_results_are_in_words_of_python(
         ({"metric": 3}, "metric: expected text or a list of texts, got 3"),
         ({"metric": []}, "metric: expected text or a list of texts, got list"),
         ({"mode": ["max", "min"]}, "mode: expected max or min"),
+        ({"metric": "acc"}, "metric: expected a metric, got 'acc' (did you mean average_accuracy?"),
         ({"n": -1}, "n: expected a whole number from 1, got -1"),
+        ({"n": "5"}, "n: expected a whole number from 1, got '5'"),
     ]
     for given, message in cases:
         with pytest.raises(raysweep.InputError) as error:
@@ -192,6 +195,8 @@ def test_mistakes_in_questions_to_results_are_in_words_of_python(
             sweep.report(file, n_samples=0)
     with pytest.raises(raysweep.InputError, match="n_samples: expected a whole number from 0"):
         sweep.report(tmp_path / "x.html", n_samples=-1)
+    with pytest.raises(raysweep.InputError, match="n_samples: expected a whole number from 0"):
+        sweep.report(tmp_path / "x.html", n_samples="3")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("given", [{"limit": 0}, {"pack": -1}, {"pack": -1, "seeds": 3}])
@@ -243,6 +248,17 @@ def test_results_are_those_of_the_last_version_of_the_space(
 def test_a_folder_without_a_sweep_is_refused(tmp_path: Path) -> None:
     with pytest.raises(raysweep.InputError, match="expected"):
         raysweep.load(tmp_path / "nothing")
+
+
+def test_a_sweep_is_looked_for_in_results_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("results/split/parts").mkdir(parents=True)
+    with pytest.raises(raysweep.InputError, match=r"found none \(did you mean results/split\?\)$"):
+        raysweep.load("split")
+    with pytest.raises(raysweep.InputError, match="found none; `raysweep run FILE` creates one"):
+        raysweep.load("other")
 
 
 @pytest.mark.slow

@@ -54,7 +54,7 @@ from raysweep.statuses import Status
 from raysweep.tables.columns import SETTING
 from raysweep.tables.ranking import metrics_of
 from raysweep.tables.schemas import column_of
-from raysweep.user_text.values import near
+from raysweep.user_text.metric_hints import metric_hint
 
 Band = Literal["ci95", "minmax"]
 _BANDS = {
@@ -168,7 +168,7 @@ def _n_legend_rows(n_entries: int) -> int:
 def _check_metric(epochs: pd.DataFrame, metric: str) -> None:
     known = metrics_of(epochs)
     if metric not in known:
-        hint = near(metric, known) or f"; known: {', '.join(known)}"
+        hint = metric_hint(metric, [name for name in known if epochs[name].notna().any()])
         raise InputError(f"--metric: expected a column of epochs, got {metric!r}{hint}")
 
 

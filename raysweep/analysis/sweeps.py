@@ -15,6 +15,7 @@ from raysweep.tables.columns import SETTING
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import metrics_of
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
+from raysweep.user_text.metric_hints import metric_hint
 from raysweep.user_text.values import near
 
 
@@ -115,12 +116,11 @@ def setting(trials: pd.DataFrame, name: str) -> str:
     raise InputError(f"expected a setting, got {name!r}{near(name, names) or _known(names)}")
 
 
-def metric(trials: pd.DataFrame, name: str) -> str:
-    """Check the name of a metric of ``trials``, and return it."""
+def metric(trials: pd.DataFrame, name: str, where: str = "--metric") -> str:
+    """Check the name of a metric of ``trials``, and return it; ``where`` it was given."""
     metrics = metrics_of(trials)
     if name not in metrics:
-        hint = near(name, metrics) or _known(metrics)
-        raise InputError(f"expected a metric, got {name!r}{hint}")
+        raise InputError(f"{where}: expected a metric, got {name!r}{metric_hint(name, metrics)}")
     return name
 
 

@@ -128,7 +128,7 @@ def figure(trials: pd.DataFrame, pairs: Sequence[Pair] = PAIRS, color: str | Non
     ``InputError`` for an unknown metric or setting, and if no pair has points.
     """
     for pair in pairs:
-        metric(trials, pair.x), metric(trials, pair.y)
+        metric(trials, pair.x, "--x"), metric(trials, pair.y, "--y")
     column = color_column(trials, color)
     table = points(trials, [name for pair in pairs for name in (pair.x, pair.y)], [column])
     pairs = [pair for pair in pairs if table[[pair.x, pair.y]].notna().all(axis=1).any()]

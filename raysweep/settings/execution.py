@@ -46,9 +46,22 @@ def seeds_of(raw: Any) -> list[int]:
     if isinstance(raw, dict) and set(raw) == {"grid_search"}:
         raw, where = raw["grid_search"], "seeds.grid_search"
     if not isinstance(raw, list) or not raw:
-        hint = f"; write [{raw}]" if type(raw) is int else reading(raw, "list")
+        hint = _hint_at_seeds(raw) if type(raw) is int else reading(raw, "list")
         raise InputError(f"seeds: expected a list such as [0, 1, 2], got {show(raw)}{hint}")
     return all_of(partial(check_value, "seed", seed, f"{where}[{i}]") for i, seed in enumerate(raw))
+
+
+def _hint_at_seeds(raw: int) -> str:
+    """Return a hint at the list for a single number, which may be a seed or their number."""
+    if not 1 <= raw <= _MOST_COUNTED:
+        return f"; write [{raw}]"
+    seeds = f"[{', '.join(map(str, range(raw)))}]"
+    several = "1 seed" if raw == 1 else f"{raw} seeds"
+    return f"; write {seeds} for {several}, or [{raw}] for seed {raw} alone"
+
+
+_MOST_COUNTED = 20
+"""Larger numbers are seeds rather than numbers of seeds."""
 
 
 def resources_of(raw: dict[str, Any]) -> Resources:

@@ -90,7 +90,8 @@ FOREIGN_WORDS: dict[str, str] = {
     "mode: [max]}",
     "scheduler": "early_stopping: asha",
     "pruner": "early_stopping: asha",
-    "early_terminate": "early_stopping: hyperband",
+    # W&B's only rule is hyperband with a min_iter; ASHA, without brackets, needs no such setting.
+    "early_terminate": "early_stopping: {method: asha}",
     "max_t": "epochs",
     "min_iter": "early_stopping: {grace_period: 1}",
     "time_budget_s": "time_budget: 8h",
@@ -101,7 +102,8 @@ FOREIGN_WORDS: dict[str, str] = {
     "conditions": "space: {any_of: [...]}",
     # values of a setting
     "values": "{grid_search: [1, 2]}",
-    "value": "the value alone",
+    "grid": "{grid_search: [1, 2]}",
+    "list": "{grid_search: [1, 2]}",
     "distribution": "{loguniform: [1e-4, 1e-1]}",
     "min": "{uniform: [0, 1]}",
     "max": "{uniform: [0, 1]}",
@@ -208,6 +210,9 @@ def _of_mapping(raw: Mapping[Any, Any], list_kind: str, is_whole: bool) -> Any:
     for key in ("values", "choices", "categories"):
         if isinstance(raw.get(key), list) and raw[key]:
             return {list_kind: raw[key]}
+    for key in ("grid", "list"):
+        if isinstance(raw.get(key), list) and raw[key]:
+            return {"grid_search": raw[key]}
     if "value" in raw and not isinstance(raw["value"], Mapping):
         return raw["value"]
     if isinstance(raw.get("_value"), list) and isinstance(raw.get("_type"), str):

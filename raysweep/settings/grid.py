@@ -81,6 +81,8 @@ def _hint_at_value(name: str, value: Any, method: str | None) -> str:
 def _hint_at_foreign(name: str, value: Any, method: str | None) -> str:
     is_whole = _kind_of(name) == "whole"
     ours = ours_in_place_of(value, is_whole=is_whole, is_drawn=is_drawn(method))
+    if _list_kind(method) == "choice":  # a searcher, which takes no grids
+        ours = ours.replace("{grid_search:", "{choice:", 1)
     is_distribution = ours.startswith("{") and not ours.startswith("{grid_search")
     search = " and `search: {method: random, n_samples: 100}`"
     return f"; write {ours}" + search * (is_distribution and not is_drawn(method)) if ours else ""

@@ -69,6 +69,8 @@ def _hint_at_setting(name: Any, section: str) -> str:
         return f"; write `{ours}:`" + ("" if is_here else f" under `{section_of(ours)}:`")
     if ours.partition(":")[0] in TOP_KEYS:
         return f"; write `{ours}` at the top of the file"
+    if ours.startswith("{"):
+        return f"; write `{ours}` after a setting's name"
     meant = near(name, known) or near(name, list(fields))
     misspelt = "" if meant else _setting_meant(str(name), list(fields))
     if misspelt:
@@ -113,6 +115,8 @@ def _foreign_hint_at_key(key: Any, value: Any) -> str:
         return f"; remove it: {NOT_HERE[key]}"
     if key == "method" and value == "grid":
         return "; remove it: without `search:` the whole grid is run"
+    if key == "value" and not isinstance(value, dict):  # W&B's `lr: {value: 0.1}`, dedented
+        return f"; write {show(value)} itself after a setting's name"
     ours = ours_for(key)
     if key == "method" and value in METHODS:
         ours = f"search: {{method: {value}, n_samples: 100}}"

@@ -9,6 +9,7 @@ from typing import Any
 from raysweep.errors import InputError, all_of, checked
 from raysweep.learning.config import Config
 from raysweep.settings.foreign import ours_for
+from raysweep.user_text.metric_hints import metric_meant
 from raysweep.user_text.values import (
     check_keys,
     check_whole,
@@ -179,7 +180,8 @@ def _whole(raw: Any, where: str) -> int:
 def _word(raw: Any, key: str, words: Sequence[str]) -> str:
     if raw not in words:
         ours = ours_for(raw)
-        hint = f"; write {ours}" if ours in words else near(raw, list(words))
+        meant = metric_meant if key == "metric" else near
+        hint = f"; write {ours}" if ours in words else meant(raw, list(words))
         raise InputError(
             f"early_stopping.{key}: expected {', '.join(words[:-1])} or {words[-1]}, "
             f"got {show(raw)}{hint}"

@@ -10,7 +10,8 @@ from raysweep.errors import InputError
 from raysweep.statuses import Status
 from raysweep.tables.columns import SETTING, Direction
 from raysweep.tables.schemas import column_of
-from raysweep.user_text.values import is_null, near, show_value
+from raysweep.user_text.metric_hints import metric_hint
+from raysweep.user_text.values import is_null, show_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +83,7 @@ def check_metric(trials: "pd.DataFrame", metric: str) -> None:
     """Raise ``InputError`` for a metric that is not a numeric column of ``trials``."""
     metrics = metrics_of(trials)
     if metric not in metrics:
-        hint = near(metric, metrics) or f"; known: {', '.join(metrics)}"
+        hint = metric_hint(metric, metrics)
         raise InputError(f"metric: expected a column of numbers of trials, got {metric!r}{hint}")
 
 

@@ -85,10 +85,25 @@ def _read(folder: str | Path | ResultsPath, table: str) -> "pd.DataFrame":
 
 
 def _no_sweep(location: ResultsPath, table: str) -> InputError:
+    meant = _in_results(location)
+    hint = f" (did you mean {meant}?)" if meant else "; `raysweep run FILE` creates one"
     return InputError(
-        f"{location}: expected a sweep's folder (with {table}.parquet), found none; "
-        f"`raysweep run FILE` creates one"
+        f"{location}: expected a sweep's folder (with {table}.parquet), found none{hint}"
     )
+
+
+def _in_results(location: ResultsPath) -> Path | None:
+    """Return the sweep of this name in ``results`` next to it, where runs write by default."""
+    if location.local is None:
+        return None
+    meant = location.local.parent / "results" / location.local.name
+    try:
+        if not any((meant / name).exists() for name in OURS):
+            return None
+        here = Path.cwd()
+    except OSError:
+        return None
+    return meant.relative_to(here) if meant.is_relative_to(here) else meant
 
 
 def _expect_sweep(location: ResultsPath, table: str) -> None:

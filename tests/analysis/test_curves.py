@@ -158,6 +158,8 @@ def test_lines_differ_in_colour_dash_and_marker(tables: tuple[pd.DataFrame, pd.D
 def test_mistakes_are_named(tables: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     with pytest.raises(InputError, match="--metric: expected a column of epochs, got 'los'"):
         figure(*tables, "los")
+    with pytest.raises(InputError, match=r"got 'acc' \(did you mean test_accuracy\?\)"):
+        figure(*tables, "acc")  # average_accuracy is null without early stopping
     with pytest.raises(InputError, match="class_loss: expected epochs with a value"):
         figure(*tables, "class_loss")
     with pytest.raises(InputError, match="lr: expected each setting once in the figure"):

@@ -318,22 +318,28 @@ def test_hovering_tells_the_values(page: Page, file: Path, sweep: Path) -> None:
 
     page.show("tradeoff-chart")
     trace = page.data("tradeoff-chart")[0]
-    page.point_at("tradeoff-chart", trace["x"][0], trace["y"][0])
-    page.wait(lambda: f"forgetting {trace['y'][0]:.4f}" in page.hover_label())
-    assert f"average accuracy {trace['x'][0]:.4f}" in page.hover_label()
+    x, y = max(zip(trace["x"], trace["y"], strict=True))  # the rightmost has no close neighbour
+    page.point_at("tradeoff-chart", x, y)
+    page.wait(lambda: f"forgetting {x:.4f}" in page.hover_label())
+    assert f"average accuracy {y:.4f}" in page.hover_label()
 
 
 @needs_browser
 def test_the_front_is_what_no_other_setting_beats(page: Page, file: Path, sweep: Path) -> None:
     page.open(file)
     page.show("tradeoff-chart")
+    for axis, metric in (("x", "forgetting"), ("y", "average_accuracy")):  # as `raysweep tradeoff`
+        assert Select(page.one(f"#trade-{axis}")).first_selected_option.get_attribute("value") == (
+            metric
+        )
+        assert f"{axis} axis" in page.one("#tradeoff-choices").text
     *points, front = page.data("tradeoff-chart")
     assert front["name"] == "Pareto front"
     every = [pair for trace in points for pair in zip(trace["x"], trace["y"], strict=True)]
     best = {
         (x, y)
         for x, y in every
-        if not any(a >= x and b <= y and (a, b) != (x, y) for a, b in every)
+        if not any(a <= x and b >= y and (a, b) != (x, y) for a, b in every)
     }
     assert set(zip(front["x"], front["y"], strict=True)) == best
 

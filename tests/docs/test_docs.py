@@ -51,6 +51,15 @@ def test_lists_within_lists_are_indented_for_the_site() -> None:
         assert not findall(r"^ {1,3}(?:[-*]|\d+\.) .*", text, MULTILINE), file.name
 
 
+def test_docs_import_what_an_installed_package_has() -> None:
+    docs = ROOT / "docs"
+    pages = [*docs.glob("*.md"), *docs.glob("*.ipynb")]
+    found = [
+        page.name for page in pages if findall(r"\b(?:from|import) analysis\b", page.read_text())
+    ]
+    assert len(pages) > 10 and not found
+
+
 def test_docs_link_to_docs_only() -> None:
     for file in (ROOT / "docs").glob("*.md"):
         # The site has no other files of the repository, so they are named as code.

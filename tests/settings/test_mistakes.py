@@ -72,7 +72,7 @@ def test_what_is_written_for_a_foreign_word_is_accepted_here(name: str) -> None:
         (kind, values), *_ = parse_yaml(ours).items()
         assert kind in ("grid_search", "choice") or choices("beta_1", {kind: values}, "x")
     else:
-        assert head in (*TOP_KEYS, "mode") or ours in (*METHODS, "max", "min", "the value alone")
+        assert head in (*TOP_KEYS, "mode") or ours in (*METHODS, "max", "min")
 
 
 def test_words_are_found_however_they_are_spelt() -> None:
@@ -101,6 +101,41 @@ def test_the_distribution_that_a_message_names_is_one_of_the_setting(name: str) 
 def test_a_call_that_is_none_of_theirs_has_no_hint(text: str) -> None:
     assert ours_in_place_of(text, is_whole=False, is_drawn=False) == ""
     assert ours_in_place_of({text: text}, is_whole=True, is_drawn=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("space: {lr: {grid: [0.1, 0.2]}}", "; write {grid_search: [0.1, 0.2]}"),
+        ("space: {lr: {list: [0.1, 0.2]}}", "; write {grid_search: [0.1, 0.2]}"),
+        ("space: {lr: {values: [0.1, 0.2]}}", "; write {grid_search: [0.1, 0.2]}"),
+        ("space: {lr: {value: 0.1}}", "; write 0.1"),
+        ("space: {grid: [1, 2]}", "; write `{grid_search: [1, 2]}` after a setting's name"),
+        ("grid: [1, 2]", "; write `{grid_search: [1, 2]}`"),
+        ("value: 0.1", "; write 0.1 itself after a setting's name"),
+        (
+            "search: {method: random, n_samples: 3}\nspace: {lr: {grid: [0.1, 0.2]}}",
+            "; write {grid_search: [0.1, 0.2]}",
+        ),
+        (
+            "search: {method: optuna, n_samples: 3}\nspace: {lr: {grid: [0.1, 0.2]}}",
+            "; write {choice: [0.1, 0.2]}",
+        ),
+        (
+            "early_terminate: {type: hyperband, min_iter: 3}",
+            "; write `early_stopping: {method: asha}`",
+        ),
+        (
+            "early_stopping: {metric: val_acc}",
+            "or class_loss, got 'val_acc' (did you mean average_accuracy?)",
+        ),
+        ("early_stopping: {metric: loss}", "or class_loss, got 'loss'"),
+    ],
+)
+def test_other_programs_forms_have_a_hint_at_ours(text: str, hint: str) -> None:
+    with pytest.raises(InputError) as caught:
+        sweep_from("x", text.encode())
+    assert f"{hint} (line" in str(caught.value)
 
 
 def test_long_lists_are_cut() -> None:

@@ -667,7 +667,18 @@ def test_an_override_that_is_no_yaml_is_named(fail: Fail, override: str) -> None
             "space.any_of[0].epochs: expected to be set once, got it in training too; keep one",
         ),
         # seeds, pack, resources
-        ("seeds: 3", "seeds: expected a list such as [0, 1, 2], got 3; write [3]"),
+        (
+            "seeds: 3",
+            "seeds: expected a list such as [0, 1, 2], got 3; "
+            "write [0, 1, 2] for 3 seeds, or [3] for seed 3 alone",
+        ),
+        ("seeds: 0", "seeds: expected a list such as [0, 1, 2], got 0; write [0]"),
+        ("seeds: 21", "seeds: expected a list such as [0, 1, 2], got 21; write [21]"),
+        (
+            "seeds: 1",
+            "seeds: expected a list such as [0, 1, 2], got 1; "
+            "write [0] for 1 seed, or [1] for seed 1 alone",
+        ),
         ("seeds: []", "seeds: expected a list such as [0, 1, 2], got []"),
         ("seeds: [0, -1]", "seeds[1]: expected a whole number from 0 to 4294967295, got -1"),
         (

@@ -318,16 +318,16 @@ function buildCharts() {
     state.heat.x = pick(["beta_1", "lr"], varied);
     state.heat.y = pick(["beta_2", "replay_weight"], varied.filter((name) => name !== state.heat.x));
     for (const axis of ["x", "y"]) {
-      $("heatmap-choices").append(chooser(axis === "x" ? "Across" : "Down", `heat-${axis}`, varied,
+      $("heatmap-choices").append(chooser(`${axis} axis`, `heat-${axis}`, varied,
         state.heat[axis], (value) => { state.heat[axis] = value; drawHeatmap(); }));
     }
   }
   if (METRICS.length > 1) {
-    state.trade.x = pick(["average_accuracy", "last_task_accuracy"], METRICS);
-    state.trade.y = pick(["forgetting", "duration_s"], METRICS.filter((name) => name !== state.trade.x));
+    state.trade.x = pick(["forgetting", "duration_s"], METRICS);
+    state.trade.y = pick(["average_accuracy", "last_task_accuracy"], METRICS.filter((name) => name !== state.trade.x));
     state.trade.color = pick(["replay", "model", "sweep"], varied) ?? "";
     for (const axis of ["x", "y"]) {
-      $("tradeoff-choices").append(chooser(axis === "x" ? "Across" : "Up", `trade-${axis}`, METRICS,
+      $("tradeoff-choices").append(chooser(`${axis} axis`, `trade-${axis}`, METRICS,
         state.trade[axis], (value) => { state.trade[axis] = value; drawTradeoff(); }, METRICS.map(words)));
     }
     $("tradeoff-choices").append(chooser("Colour", "trade-color", ["", ...varied], state.trade.color,

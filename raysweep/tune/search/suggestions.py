@@ -22,7 +22,7 @@ from raysweep.tables.reader import read_arrow
 from raysweep.tables.schemas import TABLES, config_of
 from raysweep.tune.reporting.progress import Progress
 from raysweep.tune.reporting.summary import limits
-from raysweep.user_text.values import near
+from raysweep.user_text.metric_hints import metric_hint
 
 if TYPE_CHECKING:
     from raysweep.tune.scheduling.queue import Job
@@ -69,7 +69,7 @@ def modes_of(search: Search) -> tuple[str, ...]:
     metrics = [column.name for column in TABLES["trials"].columns if column.is_metric]
     for name in search.metrics:
         if name not in metrics:
-            hint = near(name, metrics) or f"; known: {', '.join(metrics)}"
+            hint = metric_hint(name, metrics)
             raise InputError(f"search.metric: expected a metric of trials, got {name!r}{hint}")
     return search.modes or tuple(usual_mode(name) for name in search.metrics)
 
