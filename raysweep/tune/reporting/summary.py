@@ -1,6 +1,6 @@
 """What the command prints: the plan before a run, the outcome after it."""
 
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 
 from raysweep.monitor.terminal import show_duration
 from raysweep.packs.planning.packing import Plan, memory_of
@@ -40,7 +40,7 @@ def plan_lines(
         + (f", {n_paused} continue where the last run stopped" if n_paused else "")
         + (f", {n_left_out} left for later by --limit" if n_left_out else "")
         + (f" ({sweep.n_duplicates} duplicates merged)" if sweep.n_duplicates else ""),
-        "packs": f"{len(plan.packs)} of {min(sizes)} to {max(sizes)} configurations, "
+        "packs": f"{len(plan.packs)} of {_between(sizes)} configurations, "
         f"{min(n_slots, len(plan.packs))} at once"
         + (" (set by pack:)" if sweep.pack else "")
         + _waits(plan, n_slots),
@@ -71,6 +71,11 @@ def limits(sweep: Sweep) -> dict[str, str]:
 def lay_out(lines: Mapping[str, str]) -> str:
     """Lay out named lines below one another, their texts aligned in a column."""
     return "\n".join(f"{name:<15} {text}" for name, text in lines.items())
+
+
+def _between(sizes: Sequence[int]) -> str:
+    least, most = min(sizes), max(sizes)
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def _waits(plan: Plan, n_slots: int) -> str:
