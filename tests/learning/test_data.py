@@ -350,22 +350,22 @@ MIR = {"tasks": "split_mnist", "n_tasks": 5, "replay": "simple", "retrieval": "m
         ),
         (
             MIR | {"selection": "class_balanced", "n_replay": 2000, "n_candidates": 801},
-            "space.n_candidates: expected at most 800, the samples of task 1 that selection "
-            "class_balanced keeps, got 801",
+            "space.n_candidates: expected at most 800, the samples that selection "
+            "class_balanced keeps of task 1, got 801",
         ),
         (
             MIR
             | {"selection": "herding", "shuffle_tasks": True, "n_replay": 2000}
             | {"n_candidates": 801},
-            "space.n_candidates: expected at most 800, the samples of task 1 that selection "
-            "herding keeps, got 801",
+            "space.n_candidates: expected at most 800, the samples that selection "
+            "herding keeps of task 1, got 801",
         ),
         (
             MIR
             | {"selection": "kmeans", "task_samples": 150, "n_replay": 400}
             | {"n_candidates": 151},
-            "space.n_candidates: expected at most 150, the samples of task 1 that selection "
-            "kmeans keeps, got 151",
+            "space.n_candidates: expected at most 150, the samples that selection "
+            "kmeans keeps of task 1, got 151",
         ),
     ],
 )
@@ -472,7 +472,7 @@ def test_missing_files_are_one_line_that_names_them_their_folder_and_the_way_out
     message = str(caught.value)
     assert len(message.splitlines()) == 1
     assert message.startswith(f"data.source {name}: expected {', '.join(FILES)} in ")
-    assert f" in {tmp_path / folder / 'raw'} (--data or RAYSWEEP_DATA names the folder)" in message
+    assert f" in {tmp_path / folder / 'raw'} (set by --data or RAYSWEEP_DATA)" in message
     assert message.endswith("; data.source=mnist_5k needs no download")
     assert len(message) < 500 + len(str(tmp_path))
     assert capfd.readouterr() == ("", "")  # no download bar
