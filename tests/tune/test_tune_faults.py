@@ -78,7 +78,7 @@ def test_a_pack_that_cannot_be_built_fails_alone(small: Path, tmp_path: Path) ->
     assert failed["average_accuracy"].isna().all()
     logs = list((tmp_path / "results" / "small" / "logs").iterdir())
     assert logs and "Traceback" in logs[0].read_text()
-    assert "try them again with" in done.stdout
+    assert "to retry them, continue with: " in done.stdout
 
 
 def test_workers_killed_between_two_packs_lose_none(small: Path, tmp_path: Path) -> None:
