@@ -113,7 +113,7 @@ def test_own_kind_of_tasks_refuses_what_it_can_not_turn(data_folder: Path) -> No
         "    print(error)\n",
         data_folder,
     )
-    assert printed.startswith("data.tasks: expected perm_mnist or split_mnist with images of 6 ")
+    assert "data.tasks: expected perm_mnist or split_mnist with images of 6 pixels" in printed
 
 
 def test_own_setting_is_null_where_it_does_not_apply_and_merges(folder: Path) -> None:
