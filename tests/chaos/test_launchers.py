@@ -26,8 +26,6 @@ def _command(load: Load, location: Path, *arguments: str) -> list[str]:
 def test_symmetric_run_on_two_hosts_trains_everything_and_gives_the_exit_code(
     form: Form, undisturbed: Callable[[Load], Rows], note: Note, tmp_path: Path
 ) -> None:
-    if not form.is_long:
-        pytest.skip("bin/chaos --long: it hung twice on a busy machine, no node having room")
     fault = "ray symmetric-run on two hosts"
     load = Load(1, epochs=20)  # long enough for the second host to get its share
     sweep = _command(load, tmp_path, "--address", "auto", "--wait-for-nodes", "2")
