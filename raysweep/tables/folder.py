@@ -14,7 +14,9 @@ from pyarrow import fs
 
 from raysweep.atomic import TEMPORARY
 from raysweep.errors import InputError, RaysweepError
-from raysweep.tables.locks import LOCK, FileLock, Lease, Lock, Say, clear_probes
+from raysweep.tables.file_lock import FileLock
+from raysweep.tables.lease import Lease, clear_probes
+from raysweep.tables.locks import LOCK, Lock, Say
 from raysweep.tables.paths import ResultsPath, copy_all, delete_all
 from raysweep.tables.reader import OURS
 from raysweep.tables.schemas import TABLES

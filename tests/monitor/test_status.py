@@ -20,7 +20,8 @@ from raysweep.monitor.terminal import Snapshot, WorkerState
 from raysweep.settings.sweep import load_sweep
 from raysweep.settings.yaml_text import dump_yaml
 from raysweep.tables.folder import ResultsFolder
-from raysweep.tables.locks import find_holder, this_process
+from raysweep.tables.holders import find_holder
+from raysweep.tables.locks import this_process
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer

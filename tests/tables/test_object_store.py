@@ -22,7 +22,7 @@ from table_rows import accuracy_rows, read_while_flushed, trial_row
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
-from raysweep.tables import locks, object_store, paths, writer
+from raysweep.tables import lease, object_store, paths, writer
 from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.object_store import StoreError
 from raysweep.tables.pareto import pareto_settings, read_pareto, write_pareto
@@ -61,8 +61,8 @@ def _environment(monkeypatch: Patch, tmp_path: Path, gs_environment: dict[str, s
     for name, value in {**credentials(), **gs_environment}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(locks, "_SETTLE_S", 0.05)
-    monkeypatch.setattr(locks, "_LOOK_S", 0.1)
+    monkeypatch.setattr(lease, "_SETTLE_S", 0.05)
+    monkeypatch.setattr(lease, "_LOOK_S", 0.1)
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def test_a_killed_driver_leaves_whole_files_and_another_goes_on_when_its_lease_e
     driver.wait(timeout=30)
     n_acknowledged = sum(line.endswith("\n") for line in seen)
     assert n_acknowledged <= len(values(address)) <= n_acknowledged + 1
-    monkeypatch.setattr(locks, "STALE_S", 5.0)
+    monkeypatch.setattr(lease, "STALE_S", 5.0)
     said: list[str] = []
     folder = ResultsFolder(address)
     folder.open(say=said.append)
@@ -350,7 +350,7 @@ def test_a_write_that_is_refused_is_told_at_once_and_keeps_the_rows(
 def test_a_second_driver_is_refused_as_soon_as_the_first_renews_its_lease(
     address: str, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(locks, "RENEW_S", 0.3)
+    monkeypatch.setattr(lease, "RENEW_S", 0.3)
     first = ResultsFolder(address)
     first.open()
     said: list[str] = []
@@ -372,7 +372,7 @@ def test_a_lease_that_was_long_not_renewed_is_taken_at_once(
 ) -> None:
     left = ResultsFolder(address)
     (left.location / ".lock").write_bytes(b'{"holder": "process 1 on gone", "token": "x"}')
-    monkeypatch.setattr(locks, "STALE_S", 1.0)
+    monkeypatch.setattr(lease, "STALE_S", 1.0)
     time.sleep(2.1)  # a store gives whole seconds
     said: list[str] = []
     left.open(say=said.append)
@@ -383,15 +383,15 @@ def test_a_lease_that_was_long_not_renewed_is_taken_at_once(
 def test_of_two_drivers_that_take_a_lease_at_one_moment_one_has_it(
     address: str, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(locks, "_SETTLE_S", 0.7)
+    monkeypatch.setattr(lease, "_SETTLE_S", 0.7)
     meeting = threading.Barrier(2)
-    write = locks.Lease._write
+    write = lease.Lease._write
 
-    def together(lease: locks.Lease) -> None:
+    def together(taken: lease.Lease) -> None:
         meeting.wait(timeout=10)
-        write(lease)
+        write(taken)
 
-    monkeypatch.setattr(locks.Lease, "_write", together)
+    monkeypatch.setattr(lease.Lease, "_write", together)
     folders = [ResultsFolder(address) for _ in range(2)]
     refused: list[InputError] = []
 
@@ -447,7 +447,7 @@ def test_a_driver_that_lost_its_lease_while_it_folds_leaves_the_tables_alone(
 
 
 def test_a_driver_does_not_renew_a_lease_that_another_has(address: str, monkeypatch: Patch) -> None:
-    monkeypatch.setattr(locks, "RENEW_S", 0.1)
+    monkeypatch.setattr(lease, "RENEW_S", 0.1)
     folder = ResultsFolder(address)
     folder.open()
     lock = folder.location / ".lock"
