@@ -26,6 +26,7 @@ from raysweep.tune.cluster.nodes import (
     this_machine,
     wait_for_nodes,
 )
+from raysweep.tune.cluster.process_limits import expect_room_for_ray
 from raysweep.tune.signals import can_handle_signals
 
 _QUIET = {
@@ -209,6 +210,7 @@ def connect(joining: ClusterOptions, say: Callable[[str], None]) -> Iterator[Clu
         prepare_token(is_local, joining.is_without_token)
         options = _options(joining)
         if is_local:
+            expect_room_for_ray(int(this_machine().n_cpus))
             _note_small_memory(options["object_store_memory"], say)
         dashboard = _start(joining, options, is_local)
         import ray

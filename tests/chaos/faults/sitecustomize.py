@@ -3,7 +3,8 @@
 RAYSWEEP_FAULTS holds a JSON list of faults. Each has ``kind`` and, as far as they matter,
 ``match`` (settings of the configurations it strikes; several values as a list), ``lanes`` (only
 packs of more configurations), ``stage`` and ``epoch`` (``nan`` only: where), ``path`` (``log``),
-``seconds`` and ``until`` (``slow``: how long at each epoch, and the file that ends it). With
+``seconds`` and ``until`` (``slow``: how long at each epoch, and the file that ends it), ``bytes``
+and ``until`` (``eat``: memory that is taken at each epoch, and the file that ends it). With
 ``save`` a checkpoint is written after every epoch.
 Without the variable nothing is changed. Nothing of raysweep is imported here: the modules are
 wrapped when somebody imports them.
@@ -22,6 +23,7 @@ import sys
 import time
 from pathlib import Path
 
+_EATEN = []
 _FAULTS = json.loads(os.environ.get("RAYSWEEP_FAULTS", "[]"))
 
 
@@ -50,6 +52,9 @@ def _strike(fault, configs):
     elif kind == "slow":
         if not Path(fault.get("until", "/never")).exists():
             time.sleep(fault["seconds"])
+    elif kind == "eat":
+        if not Path(fault.get("until", "/never")).exists():
+            _EATEN.append(b"x" * fault["bytes"])
     elif kind == "log":
         line = json.dumps([config.id for config in configs]) + "\n"
         with Path(fault["path"]).open("a") as file:
