@@ -1,24 +1,21 @@
 """Take the README's screenshots of the report in headless Chromium.
 
-    PYTHONPATH=. python docs/screenshots.py results/beta_map
+    PYTHONPATH=.:tests python docs/screenshots.py results/beta_map
 
 Needs Chromium and its driver. Writes docs/images/report.png (laptop) and report-phone.png.
 """
 
 import base64
 import io
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
+from browser import opened_browser
 from PIL import Image
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
 from raysweep.analysis.report.collect import collect
@@ -26,20 +23,14 @@ from raysweep.analysis.report.page import page
 from raysweep.analysis.sweeps import Sweeps
 
 IMAGES = Path(__file__).parent / "images"
-SWITCHES = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars")
 N_ROWS = 8
 """Number of leaderboard rows in the laptop screenshot."""
 GAP = 16
 """Pixels between vertically stacked parts."""
 
 
-def open_report(file: Path, width: int) -> webdriver.Chrome:
-    """Open a report in a window of the given width and wait until its charts are drawn."""
-    options = Options()
-    options.binary_location = shutil.which("chromium") or ""
-    for switch in (*SWITCHES, "--disable-dev-shm-usage", "--enable-unsafe-swiftshader"):
-        options.add_argument(switch)
-    driver = webdriver.Chrome(options=options, service=Service(shutil.which("chromedriver")))
+def show_report(driver: webdriver.Chrome, file: Path, width: int) -> None:
+    """Show a report in a window of the given width and wait until its charts are drawn."""
     size = {"width": width, "height": 700, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     driver.get(file.as_uri())
@@ -54,7 +45,6 @@ def open_report(file: Path, width: int) -> webdriver.Chrome:
         WebDriverWait(driver, 30).until(lambda _, drawn=drawn: driver.execute_script(drawn))
     driver.execute_script("scrollTo({top: 0, behavior: 'instant'})")
     time.sleep(1)  # until the text of the last chart is drawn
-    return driver
 
 
 def shot(driver: webdriver.Chrome, begin: str, end: str = "", height: int = 0) -> Image.Image:
@@ -94,28 +84,21 @@ def main(folder: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "report.html"
         file.write_text(page(collect(Sweeps([folder]), "average_accuracy")))
-        with closing_browser(open_report(file, 1366)) as laptop:
+        with opened_browser() as laptop:
+            show_report(laptop, file, 1366)
             row = f"#board tbody tr:nth-child({N_ROWS})"
             parts = [
                 shot(laptop, "header", row),
                 *(shot(laptop, part, part) for part in ("#heatmap", "#tradeoff")),
             ]
-        with closing_browser(open_report(file, 390)) as phone:
+        with opened_browser() as phone:
+            show_report(phone, file, 390)
             columns = [
                 shot(phone, "header", height=690),
                 *(shot(phone, part, part) for part in ("#heatmap", "#tradeoff")),
             ]
     for shots, out, is_row in ((parts, "report.png", False), (columns, "report-phone.png", True)):
         stitched(shots, is_row).quantize(128).save(IMAGES / out, optimize=True)
-
-
-@contextmanager
-def closing_browser(driver: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
-    """Yield a browser and close it at the end."""
-    try:
-        yield driver
-    finally:
-        driver.quit()
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ class SweepResults:
         self._location = location
         self._data = data
         self._read: tuple[bytes, Sweep] | None = None
+        self._status = SweepStatus.at(location)
 
     @property
     def folder(self) -> Path | str:
@@ -85,7 +86,7 @@ class SweepResults:
     @in_python_words()
     def status(self) -> Snapshot:
         """The sweep's progress; ``print(sweep.status)`` shows what ``raysweep status`` does."""
-        return SweepStatus.at(self._location).snapshot()
+        return self._status.snapshot()
 
     @in_python_words()
     def leaderboard(

@@ -11,10 +11,9 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from browser import needs_browser, opened_browser
 from report_sweeps import configs, rows_of, write_sweep
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -27,20 +26,6 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 HOSTILE = '</script><img src=x onerror="window.hacked=1"><b>bold</b> \' & \u2028'
-_BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-_DRIVER = shutil.which("chromedriver")
-_SWITCHES = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--enable-unsafe-swiftshader",
-    "--hide-scrollbars",
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # no network
-)
-needs_browser = pytest.mark.skipif(
-    not (_BROWSER and _DRIVER), reason="needs Chromium and its driver (Debian: chromium-driver)"
-)
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -150,16 +135,8 @@ class Page:
 
 @pytest.fixture(scope="module")
 def page() -> Iterator[Page]:
-    options = Options()
-    options.binary_location = _BROWSER or ""
-    for switch in _SWITCHES:
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(_DRIVER))
-    try:
+    with opened_browser() as driver:
         yield Page(driver)
-    finally:
-        driver.quit()
 
 
 @pytest.fixture(scope="module")

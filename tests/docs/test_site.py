@@ -1,7 +1,6 @@
 """The docs as a site: it builds, links resolve, nothing is fetched, search works."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,25 +9,12 @@ from pathlib import Path
 from re import DOTALL, MULTILINE, findall
 
 import pytest
+from browser import needs_browser, opened_browser
 from selenium import webdriver
-from selenium.webdriver.chrome.options import Options
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).parents[2]
-_BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-_DRIVER = shutil.which("chromedriver")
-_SWITCHES = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--host-resolver-rules=MAP * ~NOTFOUND",  # no network
-)
-needs_browser = pytest.mark.skipif(
-    not (_BROWSER and _DRIVER), reason="needs Chromium and its driver (Debian: chromium-driver)"
-)
 
 
 @pytest.fixture(scope="module")
@@ -97,16 +83,8 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[webdriver.Chrome]:
-    options = Options()
-    options.binary_location = _BROWSER or ""
-    for switch in _SWITCHES:
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(_DRIVER))
-    try:
+    with opened_browser() as driver:
         yield driver
-    finally:
-        driver.quit()
 
 
 def search(driver: webdriver.Chrome, words: str) -> list[tuple[str, str]]:
