@@ -102,7 +102,7 @@ class SweepResults:
             metric: A metric of ``trials``, or several.
             n: Largest number of rows to return.
             mode: ``"max"`` or ``"min"`` for each metric; by default its usual mode.
-            where: Only rows that meet a condition in pandas' query syntax: ``"lr < 0.1"``.
+            where: Only rows that meet a condition such as ``"lr < 0.1"`` (docs: Commands).
 
         Returns:
             For one metric ``mean``, ``sd``, ``ci95`` (half-width of Student's 95 % interval of
@@ -133,7 +133,7 @@ class SweepResults:
             file: File to write; by default ``NAME.html`` in the current folder.
             metric: The metric to show first.
             n_samples: Show replayed images of this many of the best configurations.
-            where: Only rows that meet a condition in pandas' query syntax.
+            where: Only rows that meet a condition.
 
         Returns:
             The file's path.

@@ -19,7 +19,7 @@ Folders = Annotated[
 ]
 Where = Annotated[
     str | None,
-    typer.Option(help='Only rows that meet a condition in pandas\' query syntax: "lr < 0.1".'),
+    typer.Option(help="Only rows that meet a condition: \"lr < 0.1 and replay == 'simple'\"."),
 ]
 Out = Annotated[Path | None, typer.Option(help="File to write (default: see above).")]
 Metric = Annotated[str, typer.Option(help="A metric of the table.")]

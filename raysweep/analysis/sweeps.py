@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from raysweep.analysis.conditions import meets
 from raysweep.errors import InputError
 from raysweep.tables.columns import SETTING
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import metrics_of
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 from raysweep.user_text.metric_hints import metric_hint
-from raysweep.user_text.values import near
+from raysweep.user_text.values import near, show
 
 
 class Sweeps:
@@ -83,16 +84,11 @@ def _listed(places: Sequence[ResultsPath]) -> str:
 
 
 def _filtered(trials: pd.DataFrame, where: str) -> pd.DataFrame:
-    try:
-        kept = trials.loc[with_short_names(trials).query(where, engine="python").index]
-    except Exception as error:  # noqa: BLE001 (pandas raises whatever the text leads it to)
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"--where: expected a condition in pandas' query syntax, such as "
-            f"\"lr < 0.1 and replay == 'simple'\", got {where!r} ({reason})"
-        ) from None
+    kept = trials[meets(trials, where)]
     if kept.empty:
-        raise InputError(f"--where: no row of {len(trials)} meets {where!r}; use a wider condition")
+        raise InputError(
+            f"--where: no row of {len(trials)} meets {show(where)}; use a wider condition"
+        )
     return kept.reset_index(drop=True)
 
 
