@@ -11,11 +11,14 @@ from raysweep.analysis.leaderboard import DEFAULT_METRIC, rank
 from raysweep.analysis.report.page import report_page
 from raysweep.analysis.sweeps import Sweeps
 from raysweep.arguments import in_python_words
+from raysweep.clean_text import clean_line
 from raysweep.errors import InputError
 from raysweep.monitor.snapshot import SweepStatus
 from raysweep.monitor.terminal import Snapshot
 from raysweep.settings.sweep import Sweep, sweep_from
+from raysweep.settings.yaml_nodes import MAX_BYTES
 from raysweep.statuses import Status
+from raysweep.tables.json_files import read_limited
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 from raysweep.tune.scheduling.ledger import stays
@@ -157,9 +160,10 @@ class SweepResults:
 
     def __repr__(self) -> str:
         try:
-            return f"<SweepResults {self.folder}: {_counts(self.status)}>"
+            counts = f": {_counts(self.status)}"
         except InputError:
-            return f"<SweepResults {self.folder}>"
+            counts = ""
+        return clean_line(f"<SweepResults {self.folder}{counts}>")
 
     def _repr_html_(self) -> str | None:
         """Show counts and the best settings in a notebook."""
@@ -169,7 +173,7 @@ class SweepResults:
             best = self.leaderboard(metric, _SHOWN).rename(columns={"mean": metric})
         except InputError:
             return None
-        title = pd.Series([f"{self.folder}: {counts}"]).to_frame()
+        title = pd.Series([clean_line(f"{self.folder}: {counts}")]).to_frame()
         head = title.to_html(header=False, index=False, border=0)
         return head + best.to_html(index=False, float_format="{:.4g}".format, na_rep=NULL_TEXT)
 
@@ -177,9 +181,9 @@ class SweepResults:
         """Return the search space as last run."""
         file = self._location / "sweep.yaml"
         try:
-            content = file.read_bytes()
-        except OSError as error:
-            reason = error.strerror or "no such file"
+            content = read_limited(file, MAX_BYTES)
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else error) or "no such file"
             raise InputError(
                 f"{file}: expected the search space of a sweep, got: {reason}; "
                 f"raysweep.results.read_trials reads the tables without it"

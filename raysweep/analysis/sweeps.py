@@ -12,6 +12,7 @@ import pandas as pd
 
 from raysweep.analysis.conditions import meets
 from raysweep.errors import InputError
+from raysweep.statuses import ENDED
 from raysweep.tables.columns import SETTING
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import metrics_of
@@ -52,6 +53,12 @@ class Sweeps:
         if frame.empty:
             raise InputError(
                 f"{_listed(self.places)}: expected configurations that have ended, found none yet"
+            )
+        strange = set(frame["status"]) - set(ENDED)
+        if strange:
+            raise InputError(
+                f"{_listed(self.places)}: expected the statuses {', '.join(ENDED)} in trials, got "
+                f"{show(min(strange, key=str))}; it was not written by this version"
             )
         return frame if self._where is None else _filtered(frame, self._where)
 
