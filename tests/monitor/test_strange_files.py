@@ -2,11 +2,13 @@
 
 import copy
 import json
+import math
 import os
 import random
 import shutil
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from raysweep.analysis.sweeps import Sweeps
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
 from raysweep.monitor.driver_report import STATUS_FILE, DriverReport
-from raysweep.monitor.loggers.log_writer import _Record
+from raysweep.monitor.loggers.log_writer import LogWriter, _Record
 from raysweep.monitor.snapshot import SweepStatus
 from raysweep.monitor.terminal import show_status
 from raysweep.settings.sweep import sweep_from
@@ -306,6 +308,51 @@ def test_every_value_of_a_report_of_the_driver_is_checked(folder: Path) -> None:
             (folder / STATUS_FILE).write_text(report.to_text())
             snapshot = SweepStatus.at(folder).snapshot()
             assert all(line.isprintable() for line in str(snapshot).split("\n"))
+
+
+TABLE_VALUES: dict[str, Any] = {
+    "config_id": "../*",
+    "error": HOSTILE[:-1],
+    "host": HOSTILE[:-1],
+    "device": HOSTILE[:-1],
+    "diverged_stage": "</script><script>",
+    "diverged_epoch": 2**62,
+    "attempt": -(2**62),
+    "duration_s": math.inf,
+    "average_accuracy": math.nan,
+    "started_at": datetime(9999, 12, 31, tzinfo=UTC),
+    "ended_at": datetime(1, 1, 1, tzinfo=UTC),
+    "config/replay": HOSTILE[:-1],
+    "config/encoder_widths": "9" * 5000,
+    "config/seed": -(2**62),
+    "config/lr": math.inf,
+}
+"""Values that a table's types allow."""
+
+
+@pytest.mark.parametrize("column", TABLE_VALUES)
+def test_a_strange_value_in_a_table_is_one_line_at_most(tmp_path: Path, column: str) -> None:
+    trial, epochs = rows_of(Config(lr=0.01, replay="none", seed=0), False)
+    other, _ = rows_of(Config(lr=0.02, replay="none", seed=0), False)
+    for status in ("finished", "diverged", "failed", "running"):
+        folder = tmp_path / status
+        strange = {**other, "status": status, column: TABLE_VALUES[column]}
+        write_sweep(folder, [(trial, epochs), (strange, [])])
+        (folder / "sweep.yaml").write_text(SPACE)
+        found = read_by((read_status, read_report, read_results, read_left), folder)
+        expected = "expected the statuses finished, diverged, stopped, failed in trials"
+        assert status != "running" or any(expected in line for line in found)
+
+
+def test_a_logger_looks_for_no_id_that_is_a_pattern(tmp_path: Path) -> None:
+    folder, said = tmp_path / "loggers", []
+    kept = [folder / "tensorboard" / name for name in ("a run 0123", "another")]
+    for run in kept:
+        run.mkdir(parents=True)
+    trial, epochs = rows_of(Config(), False)
+    sweep = write_sweep(tmp_path / "sweep", [({**trial, "config_id": "*"}, epochs)])
+    LogWriter(["tensorboard"], ResultsPath.of(sweep), folder, said.append).close()
+    assert all(run.is_dir() for run in kept) and not said
 
 
 def test_everything_damaged_at_once_is_one_line_at_most(folder: Path) -> None:
