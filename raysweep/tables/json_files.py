@@ -1,6 +1,6 @@
 """JSON of a results folder: read within limits, as anyone may have written it.
 
-Every such file is optional: its readers go on without one that is damaged. What they catch is
+Every such file is optional: its readers do without one that is damaged. What they catch is
 ``OSError`` (it is missing, or no file) and ``ValueError`` (anything about its content).
 """
 
