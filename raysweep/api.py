@@ -7,6 +7,7 @@ from typing import Any
 
 from raysweep import arguments
 from raysweep.arguments import in_python_words, translated
+from raysweep.clean_text import clean_line
 from raysweep.errors import InputError, SweepStoppedError
 from raysweep.settings.names import TOP_KEYS, change_meant
 from raysweep.settings.sweep import MAX_CONFIGS, Sweep, load_sweep, sweep_from, sweep_of
@@ -98,7 +99,7 @@ def run(
             verbosity=_verbosity(verbose, quiet),
         )
         outcome, _ = run_sweep(sweep, options)
-        message = translated(outcome.message)
+        message = clean_line(translated(outcome.message))
         if outcome.is_error:
             raise SweepStoppedError(message)
         if outcome.is_interrupted:

@@ -16,8 +16,10 @@ from typing import Annotated
 import typer
 
 from raysweep import __version__, shipped
+from raysweep.clean_text import clean_line
+from raysweep.command_line import CleanCommand, os_error_line
 from raysweep.errors import InputError
-from raysweep.user_text.values import near
+from raysweep.user_text.values import near, printable
 
 SCRIPTS = {
     "report": "Write a report of a sweep: one self-contained HTML file that opens offline.",
@@ -68,7 +70,7 @@ def _main() -> None:
         print(f"raysweep {__version__}")
         return
     if name not in COMMANDS:
-        print(f"error: {_unknown(name, rest)}", file=sys.stderr)
+        print(f"error: {clean_line(_unknown(name, rest))}", file=sys.stderr)
         sys.exit(2)
     called_as = f"{_called_as()} {name}"
     del sys.argv[1]
@@ -149,18 +151,17 @@ def spaces(
             print(f"{each:{width}}  {shipped.summary_of(each)}")
         return
     for written in shipped.copy_space(name, file):
-        print(f"written to {written}")
+        print(printable(f"written to {written}"))
 
 
 def _run_spaces(called_as: str) -> None:
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(spaces)
+    app.command(cls=CleanCommand)(spaces)
     try:
         app(prog_name=called_as)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"error: {place}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {os_error_line(error)}", file=sys.stderr)
         sys.exit(2)

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from raysweep.clean_text import clean_line, clean_lines
+
 _T = TypeVar("_T")
 MOST_SHOWN = 10
 """At most this many mistakes of one input are shown."""
@@ -12,7 +14,14 @@ _MOST_KEPT = 100
 
 
 class RaysweepError(Exception):
-    """Base class of all errors that raysweep raises on purpose."""
+    """Base class of all errors that raysweep raises on purpose.
+
+    Messages quote files, names and settings, so their text is cleaned; it is one line.
+    """
+
+    def __str__(self) -> str:
+        """Return the message without control characters and line ends."""
+        return clean_line(super().__str__())
 
     def _render_traceback_(self) -> list[str]:
         """Return what a notebook shows: the message, without 40 lines of our own code."""
@@ -56,6 +65,10 @@ class CombinedInputError(InputError):
             lines.append(f"and {least}{len(mistakes) - MOST_SHOWN} more")
         super().__init__("\n  ".join([f"{head}{least}{len(mistakes)} mistakes", *lines]))
         self._mistakes, self._source, self.has_more = tuple(mistakes), source, has_more
+
+    def __str__(self) -> str:
+        """Return the lines without control characters."""
+        return clean_lines(Exception.__str__(self))
 
     def __reduce__(self) -> tuple[type, tuple[tuple[InputError, ...], str, bool]]:
         """Support pickling."""

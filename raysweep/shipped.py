@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from raysweep.errors import InputError
-from raysweep.user_text.values import near
+from raysweep.user_text.values import near, printable
 
 _PACKAGE = Path(__file__).parent
 _SUFFIX = ".yaml"
@@ -98,9 +98,6 @@ def find_space(file: Path, *, is_quiet: bool = False) -> Path:
             f"neither{near(file.name, [*names, *here])}; `raysweep spaces` lists the shipped ones"
         )
     if not is_quiet:
-        print(
-            f"{file}: using the search space shipped with raysweep (to change it, copy it here: "
-            f"raysweep spaces {file})",
-            file=sys.stderr,
-        )
+        line = f"{file}: using the search space shipped with raysweep (to change it, copy it here: "
+        print(printable(f"{line}raysweep spaces {file})", sys.stderr), file=sys.stderr)
     return shipped_folder() / beside.name

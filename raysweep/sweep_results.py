@@ -11,11 +11,14 @@ from raysweep.analysis.leaderboard import DEFAULT_METRIC, rank
 from raysweep.analysis.report.page import report_page
 from raysweep.analysis.sweeps import Sweeps
 from raysweep.arguments import in_python_words
+from raysweep.clean_text import clean_line
 from raysweep.errors import InputError
 from raysweep.monitor.snapshot import SweepStatus
 from raysweep.monitor.terminal import Snapshot
 from raysweep.settings.sweep import Sweep, sweep_from
+from raysweep.settings.yaml_nodes import MAX_BYTES
 from raysweep.statuses import Status
+from raysweep.tables.json_files import read_limited
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 from raysweep.tune.scheduling.ledger import stays
@@ -103,7 +106,7 @@ class SweepResults:
             metric: A metric of ``trials``, or several.
             n: Largest number of rows to return.
             mode: ``"max"`` or ``"min"`` for each metric; by default its usual mode.
-            where: Only rows that meet a condition in pandas' query syntax: ``"lr < 0.1"``.
+            where: Only rows that meet a condition such as ``"lr < 0.1"`` (docs: Commands).
 
         Returns:
             For one metric ``mean``, ``sd``, ``ci95`` (half-width of Student's 95 % interval of
@@ -134,7 +137,7 @@ class SweepResults:
             file: File to write; by default ``NAME.html`` in the current folder.
             metric: The metric to show first.
             n_samples: Show replayed images of this many of the best configurations.
-            where: Only rows that meet a condition in pandas' query syntax.
+            where: Only rows that meet a condition.
 
         Returns:
             The file's path.
@@ -158,9 +161,10 @@ class SweepResults:
 
     def __repr__(self) -> str:
         try:
-            return f"<SweepResults {self.folder}: {_counts(self.status)}>"
+            counts = f": {_counts(self.status)}"
         except InputError:
-            return f"<SweepResults {self.folder}>"
+            counts = ""
+        return clean_line(f"<SweepResults {self.folder}{counts}>")
 
     def _repr_html_(self) -> str | None:
         """Show counts and the best settings in a notebook."""
@@ -170,7 +174,7 @@ class SweepResults:
             best = self.leaderboard(metric, _SHOWN).rename(columns={"mean": metric})
         except InputError:
             return None
-        title = pd.Series([f"{self.folder}: {counts}"]).to_frame()
+        title = pd.Series([clean_line(f"{self.folder}: {counts}")]).to_frame()
         head = title.to_html(header=False, index=False, border=0)
         return head + best.to_html(index=False, float_format="{:.4g}".format, na_rep=NULL_TEXT)
 
@@ -178,9 +182,9 @@ class SweepResults:
         """Return the search space as last run."""
         file = self._location / "sweep.yaml"
         try:
-            content = file.read_bytes()
-        except OSError as error:
-            reason = error.strerror or "no such file"
+            content = read_limited(file, MAX_BYTES)
+        except (OSError, ValueError) as error:
+            reason = (error.strerror if isinstance(error, OSError) else error) or "no such file"
             raise InputError(
                 f"{file}: expected the search space of a sweep, got: {reason}; "
                 f"raysweep.results.read_trials reads the tables without it"

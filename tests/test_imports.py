@@ -9,12 +9,14 @@ ROOT = Path(__file__).parents[1]
 
 
 MAY_IMPORT: dict[str, set[str]] = {
-    "errors": set(),
+    "clean_text": set(),
+    "command_line": {"clean_text", "typer"},
+    "errors": {"clean_text"},
     "_compat": {"ray", "torch"},
     "atomic": set(),
     "versions": set(),
     "statuses": set(),
-    "user_text": {"errors"},
+    "user_text": {"clean_text", "errors"},
     "shipped": {"errors", "user_text"},
     "learning": {"errors", "user_text", "learning/declarations", "learning/data"}
     | {"learning/models", "learning/methods", "pydantic", "pydantic_core", "torch"},
@@ -29,13 +31,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"learning/stacked", "learning/training", "torch"},
     "learning/training": {"learning", "learning/data", "learning/models", "learning/replay"}
     | {"learning/stacked", "torch"},
-    "settings": {"errors", "user_text", "learning", "numpy", "pydantic", "scipy", "yaml"},
+    "settings": {"clean_text", "errors", "user_text", "learning"}
+    | {"numpy", "pydantic", "scipy", "yaml"},
     "packs": {"statuses", "settings", "learning", "packs/stage_cache", "numpy", "torch"},
     "packs/planning": {"settings", "packs", "learning"},
     "packs/stage_cache": {"atomic", "learning", "safetensors", "torch"},
     "tables": {"errors", "atomic", "statuses", "user_text", "settings", "learning"}
     | {"numpy", "pandas", "pyarrow", "scipy"},
     "monitor": {
+        "clean_text",
+        "command_line",
         "errors",
         "_compat",
         "atomic",
@@ -50,6 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "monitor/loggers": {"errors", "atomic", "statuses", "user_text", "tables"}
     | {"mlflow", "tensorboard", "wandb"},
     "tune": {
+        "clean_text",
+        "command_line",
         "errors",
         "_compat",
         "versions",
@@ -63,16 +70,36 @@ MAY_IMPORT: dict[str, set[str]] = {
         "monitor",
     }
     | {"IPython", "numpy", "optuna", "pandas", "pyarrow", "ray", "rich", "torch", "typer"},
-    "analysis": {"errors", "statuses", "user_text", "packs", "tables"}
+    "analysis": {"clean_text", "command_line", "errors", "statuses", "user_text", "packs", "tables"}
     | {"cycler", "matplotlib", "numpy", "pandas", "plotly", "scipy", "sklearn", "typer"},
     "results": {"errors", "tables"},
     "status": {"monitor"},
-    "cli": {"errors", "user_text", "shipped", "tune", "monitor", "analysis", "typer"},
+    "cli": {
+        "clean_text",
+        "command_line",
+        "errors",
+        "user_text",
+        "shipped",
+        "tune",
+        "monitor",
+        "analysis",
+        "typer",
+    },
     "__main__": {"cli"},
     "arguments": {"errors", "tables"},
-    "sweep_results": {"errors", "arguments", "statuses", "user_text", "settings", "tables"}
+    "sweep_results": {"clean_text", "errors", "arguments", "statuses", "user_text"}
+    | {"settings", "tables"}
     | {"monitor", "analysis", "tune", "pandas"},
-    "api": {"errors", "arguments", "user_text", "shipped", "settings", "tables", "tune"}
+    "api": {
+        "clean_text",
+        "errors",
+        "arguments",
+        "user_text",
+        "shipped",
+        "settings",
+        "tables",
+        "tune",
+    }
     | {"sweep_results"},
     "__init__": {"errors", "tune", "sweep_results", "api"},
 }

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
+from raysweep.command_line import CleanCommand, os_error_line
 from raysweep.errors import InputError
 from raysweep.tables.ranking import in_texts
 from raysweep.tables.schemas import setting_of
@@ -19,7 +20,7 @@ Folders = Annotated[
 ]
 Where = Annotated[
     str | None,
-    typer.Option(help='Only rows that meet a condition in pandas\' query syntax: "lr < 0.1".'),
+    typer.Option(help="Only rows that meet a condition: \"lr < 0.1 and replay == 'simple'\"."),
 ]
 Out = Annotated[Path | None, typer.Option(help="File to write (default: see above).")]
 Metric = Annotated[str, typer.Option(help="A metric of the table.")]
@@ -33,15 +34,14 @@ def run(script: Callable[..., None], called_as: str | None = None) -> None:
     ``called_as`` is the name that its help shows.
     """
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(script)
+    app.command(cls=CleanCommand)(script)
     try:
         app(prog_name=called_as, standalone_mode=True)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except OSError as error:
-        location = f"{error.filename}: " if error.filename else ""
-        print(f"error: {location}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {os_error_line(error)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -61,7 +61,7 @@ def write(content: str | bytes, out: Path) -> None:
     if isinstance(content, str):
         content = content.encode()
     out.write_bytes(content)
-    print(f"written to {out}")
+    print(printable(f"written to {out}"))
 
 
 def give_table(

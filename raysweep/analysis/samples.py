@@ -376,7 +376,7 @@ def show(
     blocks = []
     for _, row in chosen.iterrows():
         location = places[str(row["sweep"])]
-        print(f"training {row['config_id']} again", file=sys.stderr)
+        print(printable(f"training {row['config_id']} again"), file=sys.stderr)
         block = _block(row, n, data, location, [*_TITLE, *varied])
         lines = [block.title, *block.lines, *([] if block.strips else [_nothing(row)])]
         print(printable("\n  ".join(lines)))

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from raysweep.analysis.conditions import meets
 from raysweep.errors import InputError
+from raysweep.statuses import ENDED
 from raysweep.tables.columns import SETTING
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import metrics_of
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 from raysweep.user_text.metric_hints import metric_hint
-from raysweep.user_text.values import near
+from raysweep.user_text.values import near, show
 
 
 class Sweeps:
@@ -52,6 +54,12 @@ class Sweeps:
             raise InputError(
                 f"{_listed(self.places)}: expected configurations that have ended, found none yet"
             )
+        strange = set(frame["status"]) - set(ENDED)
+        if strange:
+            raise InputError(
+                f"{_listed(self.places)}: expected the statuses {', '.join(ENDED)} in trials, got "
+                f"{show(min(strange, key=str))}; it was not written by this version"
+            )
         return frame if self._where is None else _filtered(frame, self._where)
 
     @cached_property
@@ -83,16 +91,11 @@ def _listed(places: Sequence[ResultsPath]) -> str:
 
 
 def _filtered(trials: pd.DataFrame, where: str) -> pd.DataFrame:
-    try:
-        kept = trials.loc[with_short_names(trials).query(where, engine="python").index]
-    except Exception as error:  # noqa: BLE001 (pandas raises whatever the text leads it to)
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"--where: expected a condition in pandas' query syntax, such as "
-            f"\"lr < 0.1 and replay == 'simple'\", got {where!r} ({reason})"
-        ) from None
+    kept = trials[meets(trials, where)]
     if kept.empty:
-        raise InputError(f"--where: no row of {len(trials)} meets {where!r}; use a wider condition")
+        raise InputError(
+            f"--where: no row of {len(trials)} meets {show(where)}; use a wider condition"
+        )
     return kept.reset_index(drop=True)
 
 

@@ -13,7 +13,11 @@ from pydantic import BeforeValidator, Field, GetCoreSchemaHandler
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
+from raysweep.errors import InputError
 from raysweep.user_text.values import plain_number
+
+MOST_LAYERS = 100
+"""Planning takes minutes for 20,000 layers."""
 
 
 def _flag(value: Any) -> Any:
@@ -25,6 +29,8 @@ def _flag(value: Any) -> Any:
 def _widths(value: Any) -> Any:
     if isinstance(value, str | bytes) or not isinstance(value, list | tuple):
         raise ValueError("not a list of widths")
+    if len(value) > MOST_LAYERS:
+        raise InputError(f"expected at most {MOST_LAYERS} layers, got {len(value):,}; write fewer")
     if any(isinstance(width, bool) for width in value):
         raise ValueError("not a list of widths")
     return tuple(plain_number(width) for width in value)
@@ -39,7 +45,11 @@ def _replay_kind(value: Any) -> Any:
 Real = Annotated[float, BeforeValidator(plain_number), Field(allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(plain_number)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
-Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=100_000)], ...], BeforeValidator(_widths)]
+Widths = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=100_000)], ...],
+    Field(max_length=MOST_LAYERS),
+    BeforeValidator(_widths),
+]
 
 
 class Choice:

@@ -13,9 +13,11 @@ from raysweep.errors import InputError
 from raysweep.monitor.driver_report import STATUS_FILE, DriverReport
 from raysweep.monitor.terminal import Snapshot, show_duration
 from raysweep.settings.sweep import sweep_from
+from raysweep.settings.yaml_nodes import MAX_BYTES
 from raysweep.statuses import Status
 from raysweep.tables.folder import partly_trained, read_runs, resume_command
 from raysweep.tables.holders import Holder, find_holder
+from raysweep.tables.json_files import read_limited
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import best_of, is_lower_better
 from raysweep.tables.reader import read_trials
@@ -24,6 +26,8 @@ _RATE_S = 300.0
 _FRESH_S = 60.0
 """A driver writes its report every few seconds; an older one is out of date."""
 _MOST_ERRORS = 5
+_FIRST_YEAR, _LAST_YEAR = 1971, 2261
+"""Differences of times between these fit into nanoseconds, as pandas counts them."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +94,14 @@ class SweepStatus:
     def _load_sweep(self) -> None:
         """Count the configurations to run, again if the search space has changed."""
         try:
-            content = (self.location / "sweep.yaml").read_bytes()
+            content = read_limited(self.location / "sweep.yaml", MAX_BYTES)
         except FileNotFoundError:
             self._ids, self._n_total = None, None
             self._doubts = ["no sweep.yaml: the number of configurations is unknown"]
+            return
+        except ValueError as error:
+            self._ids, self._n_total, self._sweep_yaml = None, None, None
+            self._doubts = [f"the number of configurations is unknown: sweep.yaml has {error}"]
             return
         if content == self._sweep_yaml:
             return
@@ -116,9 +124,9 @@ class SweepStatus:
             return _Driver(None, False)
         file = self.location / STATUS_FILE
         try:
-            report = DriverReport.from_bytes(file.read_bytes())
+            report = DriverReport.from_bytes(read_limited(file))
             age_s = max(0.0, (datetime.now(UTC) - file.written_at()).total_seconds())
-        except FileNotFoundError:
+        except (OSError, ValueError):  # none, or something else of this name
             report, age_s = None, 0.0
         if report is not None and report.driver != holder.name:
             report = None  # from an earlier driver
@@ -243,5 +251,7 @@ def _time(text: Any) -> datetime | None:
     try:
         time = datetime.fromisoformat(text)
     except (TypeError, ValueError):
+        return None
+    if not _FIRST_YEAR <= time.year <= _LAST_YEAR:
         return None
     return time if time.tzinfo else time.replace(tzinfo=UTC)

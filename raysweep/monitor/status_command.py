@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
+from raysweep.command_line import CleanCommand
 from raysweep.errors import InputError
 from raysweep.monitor.snapshot import SweepStatus
 from raysweep.monitor.terminal import TALLEST, WIDEST, Display, Snapshot, lines_of, show_status
@@ -15,7 +16,7 @@ from raysweep.monitor.terminal import TALLEST, WIDEST, Display, Snapshot, lines_
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@_APP.command()
+@_APP.command(cls=CleanCommand)
 def status(
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="A sweep's folder, or its address (s3://...).")

@@ -2,13 +2,14 @@
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from raysweep.clean_text import clean_line
 from raysweep.statuses import Status
 from raysweep.tables.schemas import label_of, unit_of
 from raysweep.user_text.values import NULL_TEXT
@@ -100,6 +101,24 @@ class Snapshot:
         """Show in a notebook what ``raysweep status`` prints."""
         return f"<pre>{html.escape(str(self))}</pre>"
 
+    def cleaned(self) -> "Snapshot":
+        """Return it with clean texts: names, stages and errors come from files and workers."""
+        workers = [
+            replace(
+                work,
+                host=None if work.host is None else clean_line(work.host),
+                stage=None if work.stage is None else clean_line(work.stage),
+            )
+            for work in self.workers
+        ]
+        return replace(
+            self,
+            title=clean_line(self.title),
+            metric=clean_line(self.metric),
+            workers=workers,
+            notes=[clean_line(note) for note in self.notes],
+        )
+
     @property
     def n_ended(self) -> int:
         """Number of configurations that have ended."""
@@ -139,6 +158,7 @@ def show_clock(left_s: float, now: datetime | None = None) -> str:
 
 def show_status(snapshot: Snapshot) -> str:
     """Describe a snapshot in one plain line."""
+    snapshot = snapshot.cleaned()
     parts = [f"{snapshot.n_ended}/{max(snapshot.n_total or 0, snapshot.n_ended)} done"]
     parts.append(f"{snapshot.n_running} running")
     counts = {Status.DIVERGED: 0, Status.FAILED: 0, **snapshot.counts}
@@ -212,6 +232,7 @@ def lines_of(snapshot: Snapshot, width: int, height: int, is_ascii: bool = False
 
     All lines except ``notes`` fit the width.
     """
+    snapshot = snapshot.cleaned()
     lines = [Text(show_status(snapshot))] if height < 4 else _layout(snapshot, width, height)
     if is_ascii:
         for line in lines:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from raysweep.clean_text import clean_line
 from raysweep.errors import CombinedInputError, InputError, together
 from raysweep.learning.config import Config, defaults_of, section_of
 from raysweep.settings.execution import Resources, StageCaching
@@ -34,7 +35,7 @@ from raysweep.settings.stopping import (
 )
 from raysweep.settings.yaml_nodes import MAX_BYTES, Mark, Node, locate, mark_after
 from raysweep.settings.yaml_text import construct
-from raysweep.user_text.values import near, one_line, show
+from raysweep.user_text.values import near, show
 
 MAX_CONFIGS = 1_000_000
 _TRIED = 20
@@ -83,10 +84,10 @@ def load_sweep(path: Path, overrides: Overrides = (), *, max_configs: int = MAX_
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise InputError(one_line(_missing_file(path))) from None
+        raise InputError(_missing_file(path)) from None
     except (OSError, ValueError) as error:  # ValueError: the name has a zero byte
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(one_line(f"{path}: expected a readable file, got: {reason}")) from None
+        raise InputError(f"{path}: expected a readable file, got: {reason}") from None
     return sweep_from(path.name, content, overrides, max_configs=max_configs)
 
 
@@ -138,11 +139,11 @@ def _named(
     marked = []
     for error in errors.mistakes:
         mark = _position(error, root, overridden)
-        text = one_line(f"{name}: {error}{f' ({mark})' if mark else ''}")
+        text = f"{name}: {error}{f' ({mark})' if mark else ''}"
         marked.append((mark or Mark(0, 0), InputError(text, error.place, is_key=error.is_key)))
     marked.sort(key=lambda pair: pair[0])
     has_more = isinstance(errors, CombinedInputError) and errors.has_more
-    return together([error for _, error in marked], one_line(name), has_more)
+    return together([error for _, error in marked], clean_line(name), has_more)
 
 
 def _decoded(content: bytes) -> str:

@@ -15,6 +15,7 @@ from pyarrow import fs
 from raysweep.atomic import TEMPORARY
 from raysweep.errors import InputError, RaysweepError
 from raysweep.tables.file_lock import FileLock
+from raysweep.tables.json_files import checked_run, read_json
 from raysweep.tables.lease import Lease, clear_probes
 from raysweep.tables.locks import LOCK, Lock, Say
 from raysweep.tables.paths import ResultsPath, copy_all, delete_all
@@ -231,10 +232,12 @@ class ResultsFolder:
 def read_runs(folder: str | Path | ResultsPath) -> list[dict[str, Any]]:
     """Return the runs in a folder's ``manifest.json``, oldest first; empty if it is unreadable."""
     try:
-        runs = json.loads((ResultsPath.of(folder) / "manifest.json").read_bytes())["runs"]
+        runs = read_json(ResultsPath.of(folder) / "manifest.json")["runs"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
+    if not isinstance(runs, list):
+        return []
+    return [checked_run(run) for run in runs if isinstance(run, dict)]
 
 
 def partly_trained(folder: str | Path | ResultsPath) -> frozenset[str]:
@@ -243,9 +246,9 @@ def partly_trained(folder: str | Path | ResultsPath) -> frozenset[str]:
     Some of them may have ended since. The set is empty if the list can't be read.
     """
     try:
-        entries = json.loads((ResultsPath.of(folder) / PAUSED / PAUSED_LIST).read_bytes())
+        entries = read_json(ResultsPath.of(folder) / PAUSED / PAUSED_LIST)
         return frozenset(str(config) for entry in entries for config in entry["configs"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (OSError, ValueError, KeyError, TypeError):
         return frozenset()
 
 
@@ -257,7 +260,7 @@ def resume_command(command: Sequence[str]) -> str:
 def _runs(manifest: ResultsPath, other_than: str) -> list[dict[str, Any]]:
     """Return all runs in a manifest except one; move a damaged manifest aside."""
     try:
-        content = json.loads(manifest.read_bytes())
+        content = read_json(manifest)
         return [entry for entry in content["runs"] if entry["start"] != other_than]
     except FileNotFoundError:
         return []

@@ -47,7 +47,7 @@ def find_holder(folder: ResultsPath) -> Holder | None:
 
 def _is_alive(name: str, since: datetime) -> bool | None:
     """Return whether a process on this host runs and is not a later one with the same id."""
-    found = re.fullmatch(r"process (\d+) on (.*)", name)
+    found = re.fullmatch(r"process (\d{1,10}) on (.*)", name)
     if not found or found[2] != socket.gethostname():
         return None
     pid = int(found[1])

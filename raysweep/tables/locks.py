@@ -1,12 +1,12 @@
 """What the locks share that allow one driver per sweep folder."""
 
-import json
 import os
 import socket
 from collections.abc import Callable
 from typing import Protocol
 
 from raysweep.errors import InputError
+from raysweep.tables.json_files import decode_json
 
 LOCK = ".lock"
 
@@ -42,7 +42,7 @@ def this_process() -> str:
 def field_of(lease: bytes, name: str) -> str | None:
     """Return a text of a lease, None if it has none or is damaged."""
     try:
-        value = json.loads(lease)[name]
+        value = decode_json(lease)[name]
     except (ValueError, KeyError, TypeError):
         return None
     return value if isinstance(value, str) else None

@@ -1,8 +1,10 @@
 """A folder or file, on a local file system or in an object store."""
 
 import contextlib
+import errno
 import re
 import shutil
+import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -204,6 +206,18 @@ class ResultsPath:
             raise FileNotFoundError(str(self))
         written: datetime = info.mtime
         return written
+
+    def size(self) -> int:
+        """Return the size of the file in bytes. Raise ``OSError`` for anything but a file."""
+        if self.local is not None:
+            state = self.local.stat()
+            if not stat.S_ISREG(state.st_mode):
+                raise OSError(errno.EINVAL, "not a file, but a folder, pipe or device", str(self))
+            return state.st_size
+        info = self._info(self.key)
+        if info.type != fs.FileType.File:
+            raise FileNotFoundError(str(self))
+        return int(info.size or 0)
 
     def expect_bucket(self) -> None:
         """Raise ``OSError`` if the store has no such bucket, or cannot be reached."""

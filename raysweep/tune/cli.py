@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from raysweep.clean_text import clean_line
+from raysweep.command_line import CleanCommand
 from raysweep.errors import InputError, NothingRunsError, SweepStoppedError
 from raysweep.settings.sweep import MAX_CONFIGS, load_sweep
 from raysweep.shipped import find_space
@@ -26,7 +28,7 @@ COMMAND = "RAYSWEEP_COMMAND"
 _APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
-@_APP.command()
+@_APP.command(cls=CleanCommand)
 def tune(
     file: Annotated[
         Path,
@@ -106,7 +108,7 @@ def tune(
             resume=resume,
         )
         if dry_run:
-            plan_sweep(sweep, options, show=lambda text: print(text, flush=True))
+            plan_sweep(sweep, options, show=lambda text: print(printable(text), flush=True))
             code = ExitCode.ENDED
         else:
             outcome, _ = run_sweep(sweep, options)
@@ -124,7 +126,7 @@ def tune(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = ExitCode.ENDED
     except KeyboardInterrupt:
-        print(f"interrupted; {resume}", file=sys.stderr)
+        print(printable(f"interrupted; {resume}", sys.stderr), file=sys.stderr)
         signum = second_signal()
         code = 128 + signum if signum else ExitCode.INTERRUPTED
     sys.exit(int(code))
@@ -136,7 +138,8 @@ def _print_outcome(outcome: Outcome) -> ExitCode:
         print(printable(outcome.summary), flush=True)
     if outcome.message:
         text = f"error: {outcome.message}" if outcome.is_error else outcome.message
-        print(text, file=sys.stderr if outcome.is_error else sys.stdout)
+        stream = sys.stderr if outcome.is_error else sys.stdout
+        print(printable(clean_line(text), stream), file=stream)
     return outcome.code
 
 

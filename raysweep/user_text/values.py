@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, TextIO
 
+from raysweep.clean_text import clean_line, clean_lines
 from raysweep.errors import InputError, all_of
 from raysweep.user_text.secret_names import secret_within
 
@@ -282,28 +283,22 @@ def show_value(value: object) -> str:
     if is_null(value):
         return NULL_TEXT
     if not isinstance(value, float):
-        return str(value)
+        return clean_line(str(value))
     is_whole = value.is_integer() and abs(value) < _MOST_WHOLE
     text = f"{value:g}"
     return str(int(value)) if is_whole and "e" in text else text
 
 
 def printable(text: str, stream: TextIO | None = None) -> str:
-    """Return text in a form that a stream (by default stdout) can print.
+    """Return text in a form that is safe to print on a stream (by default stdout).
 
-    In encodings without a dash, such as ASCII, null becomes a hyphen and other unsupported
-    characters become question marks.
+    All but line feeds that does not print is escaped (``clean_text``). In encodings without a dash,
+    such as ASCII, null becomes a hyphen and other unsupported characters become question marks.
     """
+    text = clean_lines(text)
     encoding = getattr(stream or sys.stdout, "encoding", None) or "utf-8"
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
         return text.replace(NULL_TEXT, "-").encode(encoding, "replace").decode(encoding)
     return text
-
-
-def one_line(text: str) -> str:
-    """Escape characters that break a line or do not print: line ends, control and bidi ones."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
-    )

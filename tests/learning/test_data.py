@@ -490,6 +490,15 @@ def test_a_damaged_file_is_one_line_too(tmp_path: Path) -> None:
     assert str(raw) in str(caught.value)
 
 
+def test_pipes_in_place_of_its_files_are_refused_without_reading_them(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in FILES:
+        os.mkfifo(raw / file)
+    with pytest.raises(InputError, match=r"expected a file at .*, got a directory, pipe or device"):
+        load_source("mnist", tmp_path)
+
+
 @pytest.fixture(scope="module")
 def full_mnist(tmp_path_factory: pytest.TempPathFactory) -> Source:
     """Return all of MNIST from the four .gz files in ``RAYSWEEP_DATA``/MNIST/raw."""

@@ -1,6 +1,7 @@
 """Data sets in files of the user's own: named by what is in them, checked before Ray starts."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
+from raysweep.learning.data.source_files import find_file, source_name
 from raysweep.learning.data.sources import Source, check_fit, is_local, load_source
 from raysweep.learning.data.task_sequences import make_tasks
 from raysweep.packs.planning.packing import make_plan
@@ -179,6 +181,18 @@ def test_what_is_no_npz_file_is_one_line(tmp_path: Path) -> None:
     file.mkdir()
     with pytest.raises(InputError, match=r"expected an \.npz file, .* got: .*directory"):
         load(file)
+
+
+def test_what_is_no_file_is_refused_without_reading_it(tmp_path: Path) -> None:
+    pipe, device, sound = (tmp_path / f"{name}.npz" for name in ("pipe", "device", "sound"))
+    os.mkfifo(pipe)
+    device.symlink_to("/dev/zero")
+    for file in (pipe, device):
+        with pytest.raises(InputError, match=r"got: a directory, pipe or device"):
+            load(file)
+    name = source_name(str(save(sound)))  # a search by content in the same folder ends, too
+    sound.rename(tmp_path / "moved.npz")
+    assert find_file(name, tmp_path) == tmp_path / "moved.npz"
 
 
 def test_a_source_that_is_neither_known_nor_a_file_is_refused(tmp_path: Path) -> None:

@@ -233,6 +233,19 @@ def test_the_limit_of_configurations_is_the_most_that_is_accepted(tmp_path: Path
         load_sweep(file, ["space.beta_2={grid_search: [1, 2]}"], max_configs=6)
 
 
+@pytest.mark.parametrize("name", ["encoder_widths", "class_decoder_widths", "rec_decoder_widths"])
+def test_a_network_of_very_many_layers_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "deep.yaml"
+    for given in ("{}", "{{grid_search: [{}]}}"):
+        file.write_text(f"space: {{{name}: {given.format(['10'] * 20_000)}}}\n".replace("'", ""))
+        tick = time.process_time()
+        message = refusal(file)
+        assert time.process_time() - tick < 10
+        assert "expected at most 100 layers, got 20,000; write fewer" in message
+    file.write_text(f"space: {{{name}: {['10'] * 100}}}\n".replace("'", ""))
+    assert load_sweep(file).configs
+
+
 @pytest.mark.parametrize("name", ["a\nb.yaml", "a\x1b[31m.yaml", "\u202ea.yaml", "a\udcffb.yaml"])
 def test_a_strange_file_name_is_still_one_printable_line(tmp_path: Path, name: str) -> None:
     missing = refusal(tmp_path / name)

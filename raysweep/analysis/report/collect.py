@@ -19,6 +19,7 @@ from raysweep.errors import InputError
 from raysweep.statuses import ENDED
 from raysweep.tables.columns import SETTING
 from raysweep.tables.folder import read_runs, resume_command
+from raysweep.tables.json_files import read_limited
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import (
     half_width_in_sd,
@@ -32,6 +33,8 @@ from raysweep.user_text.values import NULL_TEXT, is_null, show_value
 _DIGITS = 5
 _CURVES = {"accuracy": "test_accuracy", "loss": "loss"}
 """The learning curves of a report: columns of ``epochs``."""
+_LONGEST_YAML = 1_000_000
+"""In bytes, as for the search spaces themselves."""
 _MOST_CURVES = 1_000_000
 """Most numbers of learning curves: with more, every second epoch is left out, and so on."""
 
@@ -182,8 +185,8 @@ def _time(sweeps: Sweeps) -> dict[str, Any]:
 def _sweep(location: ResultsPath, name: str, trials: pd.DataFrame) -> dict[str, Any]:
     """Return a sweep's folder, and when, how and with what it ran."""
     try:
-        resolved = (location / "sweep.yaml").read_bytes().decode(errors="replace")
-    except OSError:
+        resolved = read_limited(location / "sweep.yaml", _LONGEST_YAML).decode(errors="replace")
+    except (OSError, ValueError):
         resolved = ""
     times = [trials["started_at"].min(), trials["ended_at"].max()]
     return {

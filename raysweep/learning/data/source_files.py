@@ -11,6 +11,7 @@ import zipfile
 import zlib
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISREG
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
@@ -65,6 +66,11 @@ def source_name(text: str) -> str:
             f"expected an .npz file of images and labels, found none at {text[:200]!r} "
             f"(relative to {Path.cwd()})"
         ) from None
+    if not S_ISREG(stat.st_mode):  # reading a pipe or device may have no end
+        raise InputError(
+            f"{path.absolute()}: expected an .npz file, as numpy.savez writes it, got: a "
+            "directory, pipe or device"
+        )
     name = _named(path.absolute(), stat.st_mtime_ns, stat.st_size)
     _PATHS[name] = path.absolute()
     return name

@@ -122,6 +122,7 @@ def _load_torchvision(name: str, folder: Path) -> tuple[_Bytes, _Bytes, _Bytes, 
     class_name = NAMED_SOURCES[name].torchvision
     assert class_name is not None, name
     data_class = getattr(datasets, class_name)
+    _expect_files(name, folder / class_name / "raw")
     try:
         # Keep torchvision's download bars off the driver's screen.
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -141,6 +142,16 @@ def _load_torchvision(name: str, folder: Path) -> tuple[_Bytes, _Bytes, _Bytes, 
         test.data.numpy().reshape(len(test.data), -1),
         test.targets.numpy().astype(np.uint8),
     )
+
+
+def _expect_files(name: str, raw: Path) -> None:
+    """Refuse pipes and devices in place of a source's files: reading them may have no end."""
+    for path in (raw / f"{file}-ubyte{ending}" for file in _FILES for ending in ("", ".gz")):
+        if path.exists() and not path.is_file():
+            raise InputError(
+                f"data.source {name}: expected a file at {path}, got a directory, pipe or device; "
+                "remove it"
+            )
 
 
 def check_fit(configs: Iterable[Config], source: Source) -> None:

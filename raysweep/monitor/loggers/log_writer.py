@@ -7,6 +7,7 @@ had not logged yet.
 import importlib
 import importlib.util
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from typing import Any
 from raysweep.atomic import write_atomically
 from raysweep.errors import InputError
 from raysweep.monitor.loggers.logged_run import Logger, run_of
+from raysweep.tables.json_files import read_json
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_epochs, read_trials
 
@@ -27,6 +29,8 @@ _READING_SHARE = 0.05
 _PATIENCE_S = 3.0
 _BATCH = 50
 _RECORD = "logged.json"
+_ID = re.compile(r"\w{1,64}", re.ASCII)
+"""Loggers look for runs by their ids, in names of folders and in queries: others are left out."""
 _MODULES = {
     "tensorboard": ("raysweep.monitor.loggers.tensorboard", "TensorBoardLogger", "tensorboard"),
     "mlflow": ("raysweep.monitor.loggers.mlflow", "MlflowLogger", "mlflow"),
@@ -57,14 +61,14 @@ class _Record:
         self.begun: list[str] = []
         self.is_lost = False
         try:
-            content = json.loads(file.read_bytes())
+            content = read_json(ResultsPath(file))
             self.logged = {str(name): int(attempt) for name, attempt in content["logged"].items()}
             self.begun = [str(name) for name in content["begun"]]
             self.is_lost = bool(content.get("is_lost", False))
         except FileNotFoundError:
             self.is_lost = file.parent.is_dir() and any(file.parent.iterdir())
-        except (ValueError, AttributeError, KeyError, TypeError):
-            self.logged, self.is_lost = {}, True
+        except (OSError, ValueError, AttributeError, KeyError, TypeError, OverflowError):
+            self.logged, self.begun, self.is_lost = {}, [], True
 
     def write(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +134,10 @@ class LogWriter:
             left = {}
             for name in self._names:
                 logged = self._records[name].logged
-                is_left = [logged.get(config_id) != attempt for config_id, attempt in keys]
+                is_left = [
+                    logged.get(config_id) != attempt and _ID.fullmatch(config_id) is not None
+                    for config_id, attempt in keys
+                ]
                 left[name] = trials[is_left].to_dict("records")
             wanted = {row["config_id"] for rows in left.values() for row in rows}
             if not wanted:

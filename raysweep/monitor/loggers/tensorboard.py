@@ -1,5 +1,6 @@
 """TensorBoard: event files with scalars and hyper-parameters, one folder per configuration."""
 
+import glob
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +32,7 @@ class TensorBoardLogger:
 
     def remove(self, config_id: str) -> None:
         """Delete a run's folder."""
-        for folder in self._folder.glob(f"*{config_id}"):
+        for folder in self._folder.glob(f"*{glob.escape(config_id)}"):
             shutil.rmtree(folder)
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
+from raysweep.clean_text import clean_lines
 from raysweep.learning.config import Config
 from raysweep.statuses import Status
 from raysweep.tables.schemas import config_columns
@@ -54,11 +55,11 @@ class SweepPlan:
     _statuses: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
-        return self.text
+        return clean_lines(self.text)
 
     def _repr_html_(self) -> str:
         """Show in a notebook what ``--dry-run`` prints."""
-        return f"<pre>{html.escape(self.text)}</pre>"
+        return f"<pre>{html.escape(str(self))}</pre>"
 
     @property
     def configs(self) -> pd.DataFrame:

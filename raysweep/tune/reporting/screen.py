@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from raysweep.clean_text import clean_line
 from raysweep.monitor.terminal import Display
 from raysweep.tune.reporting.notebook import CellOutput, is_notebook
 from raysweep.tune.reporting.progress import Progress
@@ -54,6 +55,7 @@ class Screen:
             self._print(text)
 
     def _print(self, text: str) -> None:
+        text = clean_line(text)
         if self._cell:
             self._cell.add(text)
         else:

@@ -18,6 +18,7 @@ from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import memory_bytes
 from raysweep.statuses import Status
 from raysweep.tables.folder import PAUSED, PAUSED_LIST
+from raysweep.tables.json_files import read_json
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import statuses
 from raysweep.tune.scheduling.queue import Job
@@ -136,9 +137,9 @@ def _listed(folder: Path) -> list[tuple[list[str], list[str]]]:
     try:
         entries = [
             (entry["configs"], entry["files"])
-            for entry in json.loads((folder / PAUSED_LIST).read_bytes())
+            for entry in read_json(ResultsPath(folder / PAUSED_LIST))
         ]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError):
         return []
     return [
         (list(dict.fromkeys(ids)), names)

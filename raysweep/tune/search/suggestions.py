@@ -16,6 +16,7 @@ from raysweep.settings.space import Parameters, Space
 from raysweep.settings.sweep import Sweep
 from raysweep.statuses import Status
 from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.json_files import read_json
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import usual_mode
 from raysweep.tables.reader import read_arrow
@@ -116,7 +117,7 @@ def known_of(
 
 def _suggested(location: ResultsPath) -> list[dict[str, Any]]:
     try:
-        content = json.loads((location / SUGGESTIONS).read_bytes())
+        content = read_json(location / SUGGESTIONS)
     except (OSError, ValueError):
         return []
     if not isinstance(content, list):
