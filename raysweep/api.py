@@ -166,7 +166,8 @@ def load(
     with in_python_words():
         data = None if data_folder is None else arguments.path("data_folder", data_folder)
         found = SweepResults(arguments.place("folder", folder), data)
-        _ = found.status  # for its checks
+        for loss in found.status.losses:
+            warnings.warn(f"{found.folder}: {loss}", stacklevel=2)
         return found
 
 

@@ -91,6 +91,7 @@ class Snapshot:
     history: Sequence[tuple[float, float]] = ()
     workers: Sequence[WorkerState] = ()
     notes: Sequence[str] = field(default=())
+    losses: Sequence[str] = field(default=())
 
     def __str__(self) -> str:
         """Return the lines that ``raysweep status`` prints."""

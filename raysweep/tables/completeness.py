@@ -26,6 +26,7 @@ OUTCOME = ("config_id", "status", "attempt", *COUNTS.values())
 """The columns of ``trials`` that are read first: enough, unless a row is of an earlier version."""
 _CHECKED = (Status.FINISHED, Status.DIVERGED, Status.STOPPED)
 _SEED = f"{SETTING}seed"
+_ENDS = ["status", "diverged_stage", "diverged_epoch", "stopped_rung", "forward_transfer"]
 
 
 @dataclass(frozen=True)
@@ -122,45 +123,42 @@ def describe_gaps(gaps: Sequence[Gap], n_ended: int) -> str:
 
 def _needed(trials: "pd.DataFrame") -> dict[str, list[int]]:
     """Return the numbers of rows that rows of ``trials`` must have, by column."""
+    names = list(COUNTS.values())
     if not is_early(trials):
-        return {name: trials[name].astype("int64").tolist() for name in COUNTS.values()}
-    given: dict[str, list[Any]] = {
-        name: trials[name].tolist() if name in trials else [None] * len(trials)
-        for name in COUNTS.values()
-    }
-    kinds: dict[tuple[Any, ...], Config | None] = {}
-    settings = trials[_kind_columns(trials)].astype(object).map(str)
-    for place, key in enumerate(settings.itertuples(index=False, name=None)):
-        if all(_is_number(values[place]) for values in given.values()):
-            continue
-        row = {name: _or_none(value) for name, value in trials.iloc[place].items()}
-        if key not in kinds:
-            try:
-                kinds[key] = config_of(row)
-            except InputError:  # written by another version: its rows can't be foreseen
-                kinds[key] = None
-        for name, n in _needed_early(kinds[key], row).items():
-            given[name][place] = n
-    return {name: [int(n) for n in values] for name, values in given.items()}
+        return {name: trials[name].astype("int64").tolist() for name in names}
+    needed = trials.reindex(columns=names).astype("float64")
+    early = trials[needed.isna().any(axis=1)]
+    # Few kinds of rows need different numbers, and rebuilding a configuration takes a while.
+    ends = early.reindex(columns=_ENDS)
+    ends["forward_transfer"] = ends["forward_transfer"].notna()
+    by = [ends[name] for name in _ENDS] + [early[name] for name in _settings_of_stages(early)]
+    kind = early.groupby(by, dropna=False, sort=False).ngroup()
+    firsts = early[~kind.duplicated()]
+    found = {kind[label]: _needed_early(row) for label, row in firsts.iterrows()}
+    for i, name in enumerate(names):
+        needed.loc[early.index, name] = kind.map({k: numbers[i] for k, numbers in found.items()})
+    return {name: needed[name].astype("int64").tolist() for name in names}
 
 
-def _needed_early(config: Config | None, row: Mapping[Any, Any]) -> dict[str, int]:
-    """Return the numbers for a row of an earlier version, none if they are unknown.
+def _needed_early(row: "pd.Series[Any]") -> list[int]:
+    """Return the numbers for a row of an earlier version, 0 if they are unknown."""
+    outcome = {name: row.get(name) for name in _ENDS}
+    outcome = {name: value if value == value else None for name, value in outcome.items()}  # noqa: PLR0124 (NaN)
+    try:
+        config = config_of(row)
+    except InputError:  # written by another version: its rows can't be foreseen
+        return [0] * len(COUNTS)
+    n_epochs, n_accuracy = rows_needed(config, outcome).values()
+    # Before 0.2.0, accuracy was not measured before any training, so there is no forward transfer.
+    if n_accuracy and outcome["forward_transfer"] is None:
+        n_accuracy -= config.n_tasks
+    return [n_epochs, n_accuracy]
 
-    Early versions did not measure accuracy before any training: their forward transfer is null.
-    """
-    if config is None:
-        return dict.fromkeys(COUNTS.values(), 0)
-    numbers = rows_needed(config, row)
-    if row.get("forward_transfer") is None and numbers[COUNTS["accuracy"]]:
-        numbers[COUNTS["accuracy"]] -= config.n_tasks
-    return numbers
 
+def _settings_of_stages(trials: "pd.DataFrame") -> list[str]:
+    """List the columns of settings on which the stages and their epochs may depend.
 
-def _kind_columns(trials: "pd.DataFrame") -> list[str]:
-    """List the settings that determine which stages there are: neither real numbers nor the seed.
-
-    Configurations that agree in these need the same rows if they end in the same way.
+    They depend on no real number and not on the seed.
     """
     return [
         column.name
@@ -170,11 +168,3 @@ def _kind_columns(trials: "pd.DataFrame") -> list[str]:
         and column.name != _SEED
         and column.name in trials
     ]
-
-
-def _is_number(value: Any) -> bool:
-    return value is not None and value == value  # noqa: PLR0124 (NaN)
-
-
-def _or_none(value: Any) -> Any:
-    return value if _is_number(value) else None

@@ -27,6 +27,8 @@ from raysweep.tables.reader import (
 )
 from raysweep.tables.schemas import TABLES
 
+TRAIN_AGAIN = "run the sweep again to train them again"
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -80,3 +82,14 @@ def survey(folder: str | Path | ResultsPath) -> Survey:
         frame = read_arrow(location, "trials").to_pandas()
         frame = frame[frame["config_id"].isin(rows["config_id"].to_pylist())]
     return Survey(statuses_in(rows), find_gaps(frame, counts), stray_note(location))
+
+
+def loss_notes(location: ResultsPath, ids: Collection[str] | None = None) -> list[str]:
+    """Return lines for the reader of results: what rows are lost, and what files are not ours.
+
+    ``ids`` limits it to some configurations. Raise ``InputError`` like ``survey``.
+    """
+    found = survey(location)
+    gaps = found.gap_note(ids)
+    notes = [f"{gaps}; {TRAIN_AGAIN}"] if gaps else []
+    return [*notes, found.strays] if found.strays else notes
