@@ -249,7 +249,7 @@ class _Driver:
                 f"all {len(self.sweep.configs)} configurations are done: nothing to train"
             )
             keeper.close()
-            return Outcome(ExitCode.ENDED, conclude(self.sweep, self.folder, None))
+            return Outcome(ExitCode.ENDED, conclude(self.sweep, self.folder))
         try:
             progress = self._train(missing, ledger, sources, writer, known)
         finally:
@@ -257,7 +257,7 @@ class _Driver:
         total_s = time.monotonic() - self.began
         ledger = Ledger.of(self.location)
         lacking, spent = ledger.found.lacking, {"total_s": total_s, "data_s": data_s}
-        done = conclude(self.sweep, self.folder, progress, lacking=lacking, **spent)
+        done = conclude(self.sweep, self.folder, progress=progress, lacking=lacking, **spent)
         return replace(self._outcome(progress, ledger), summary=done)
 
     def _work(self, ledger: Ledger) -> RemainingWork:
@@ -392,7 +392,7 @@ class _Driver:
         return exit_status(
             self.sweep,
             self.location,
-            ledger,
+            ledger=ledger,
             n_unasked=n_unasked,
             n_paused=self._n_paused,
             end=why,

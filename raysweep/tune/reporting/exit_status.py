@@ -10,8 +10,8 @@ from raysweep.tune.scheduling.ledger import Ledger
 def exit_status(
     sweep: Sweep,
     location: ResultsPath,
-    ledger: Ledger,
     *,
+    ledger: Ledger,
     n_unasked: int,
     n_paused: int,
     end: End,

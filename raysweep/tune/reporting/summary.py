@@ -97,8 +97,8 @@ def _runs(plan: Plan, stored: Container[str] | None) -> str:
 def conclude(
     sweep: Sweep,
     folder: ResultsFolder,
-    progress: Progress | None,
     *,
+    progress: Progress | None = None,
     total_s: float = 0.0,
     data_s: float = 0.0,
     lacking: Collection[str] = (),
