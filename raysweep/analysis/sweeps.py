@@ -13,7 +13,7 @@ import pandas as pd
 
 from raysweep.errors import InputError
 from raysweep.tables.columns import SETTING
-from raysweep.tables.completeness import describe_gaps, find_gaps
+from raysweep.tables.completeness import describe_gaps, find_gaps, keys_of
 from raysweep.tables.part_files import stray_note
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import metrics_of
@@ -84,9 +84,9 @@ class Sweeps:
         """Return the rows of a table that belong to those of ``trials``; say if some are lost."""
         keys = self.trials[["sweep", "config_id"]]
         for name, location in zip(self.names, self.places, strict=True):
-            counts = frame.loc[frame["sweep"] == name, "config_id"].value_counts()
+            rows = keys_of(frame[frame["sweep"] == name], table)
             trials = self.trials[self.trials["sweep"] == name]
-            if gaps := find_gaps(trials, {table: counts.to_dict()}):
+            if gaps := find_gaps(trials, {table: rows}):
                 _say(f"{location}: {describe_gaps(gaps, len(trials))}; {TRAIN_AGAIN}")
         return frame.merge(keys, on=["sweep", "config_id"])
 

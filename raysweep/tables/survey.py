@@ -9,10 +9,9 @@ from raysweep.tables.completeness import (
     COUNTS,
     OUTCOME,
     Gap,
-    counted,
     describe_gaps,
     find_gaps,
-    is_early,
+    needs_settings,
 )
 from raysweep.tables.origins import odd_ones
 from raysweep.tables.part_files import stray_note
@@ -68,20 +67,20 @@ def survey(folder: str | Path | ResultsPath) -> Survey:
     rows = unite(location, "trials", trials.tables, OUTCOME)
     if location.local is None and not len(rows):
         expect_bucket(location, "trials")
-    counts = {}
+    keys = {}
     sweeps = {f"{location / 'trials'}.parquet": trials.sweep}
     for table in COUNTS:
         key = TABLES[table].key
         files = ask_files(location, table, key)
         sweeps[f"{location / table}.parquet"] = files.sweep
-        counts[table] = counted(unite(location, table, files.tables, key))
+        keys[table] = unite(location, table, files.tables, key)
     if odd := odd_ones(sweeps):
         raise foreign_error(odd)
     frame = rows.to_pandas()
-    if is_early(frame):
+    if needs_settings(frame):
         frame = read_arrow(location, "trials").to_pandas()
         frame = frame[frame["config_id"].isin(rows["config_id"].to_pylist())]
-    return Survey(statuses_in(rows), find_gaps(frame, counts), stray_note(location))
+    return Survey(statuses_in(rows), find_gaps(frame, keys), stray_note(location))
 
 
 def loss_notes(location: ResultsPath, ids: Collection[str] | None = None) -> list[str]:

@@ -24,6 +24,7 @@ from raysweep.tables import completeness
 from raysweep.tables.completeness import COUNTS, find_gaps, rows_needed
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.reader import statuses
+from raysweep.tables.schemas import TABLES
 from raysweep.tables.survey import survey
 from raysweep.tables.writer import Writer
 from raysweep.tune.scheduling.ledger import Ledger
@@ -152,10 +153,34 @@ def test_rows_of_other_configurations_are_left_alone(folder: Path) -> None:
     assert Ledger.of(results.location).missing(sweep) == [CONFIGS[2]]  # there is no early stopping
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_later_rows_of_an_earlier_attempt_do_not_stand_in_for_lost_ones(
+    folder: Path, number: int
+) -> None:
+    whole = rows_of(CONFIGS[number], ENDS[0])
+    later = {"epochs": whole["epochs"][-2:], "accuracy": whole["accuracy"][-3:]}
+    results = ResultsFolder(folder)
+    results.open()
+    writer = Writer(results)
+    for table, rows in later.items():
+        writer.add(table, rows)
+    writer.fold()
+    results.close()
+    assert not survey(folder).gaps
+    for table in COUNTS:
+        frame = pq.read_table(folder / f"{table}.parquet").to_pandas()
+        first = frame[frame["config_id"] == CONFIGS[number].id].index[0]
+        left = pa.Table.from_pandas(frame.drop(index=first), preserve_index=False)
+        pq.write_table(left, folder / f"{table}.parquet")
+    found = survey(folder)
+    assert found.lacking == {CONFIGS[number].id} and len(found.gaps) == 2
+
+
 def test_failed_ones_need_no_rows() -> None:
     row = trial_row(CONFIGS[0], "failed")
     assert rows_needed(CONFIGS[0], row) == {"n_epoch_rows": 0, "n_accuracy_rows": 0}
-    assert find_gaps(frame_of([row]), {"epochs": {}, "accuracy": {}}) == []
+    none = {table: TABLES[table].arrow.empty_table() for table in COUNTS}
+    assert find_gaps(frame_of([row]), none) == []
 
 
 def test_what_lacks_rows_is_missing_and_keeps_its_attempts(folder: Path) -> None:

