@@ -65,7 +65,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"IPython", "numpy", "optuna", "pandas", "pyarrow", "ray", "rich", "torch", "typer"},
     "analysis": {"errors", "statuses", "user_text", "packs", "tables"}
     | {"cycler", "matplotlib", "numpy", "pandas", "plotly", "scipy", "sklearn", "typer"},
-    "results": {"errors", "tables"},
+    "results": {"errors", "tables", "pandas"},
     "status": {"monitor"},
     "cli": {"errors", "user_text", "shipped", "tune", "monitor", "analysis", "typer"},
     "__main__": {"cli"},

@@ -4,6 +4,7 @@ import os
 import re
 
 from raysweep.atomic import TEMPORARY
+from raysweep.errors import InputError
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.schemas import TABLES
 
@@ -31,10 +32,16 @@ def part_files(location: ResultsPath, table: str) -> list[ResultsPath]:
 
 
 def stray_note(location: ResultsPath) -> str | None:
-    """Return a line about what lies among the parts but is not ours; None if nothing does."""
-    strays = [
-        str(path) for table in TABLES for path, is_ours in _entries(location, table) if not is_ours
-    ]
+    """Return a line about what lies among the parts but is not ours; None if nothing does.
+
+    Raise ``InputError`` if the folder cannot be read.
+    """
+    try:
+        found = [entry for table in TABLES for entry in _entries(location, table)]
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{location}: expected to list its parts, got: {reason}") from None
+    strays = [str(path) for path, is_ours in found if not is_ours]
     if not strays:
         return None
     more = f" and {len(strays) - _NAMED} more" if len(strays) > _NAMED else ""

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from table_rows import accuracy_rows, trial_row
 
+from raysweep import results
 from raysweep.analysis.sweeps import Sweeps
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
@@ -28,9 +29,9 @@ READERS = {"trials": read_trials, "epochs": read_epochs, "accuracy": read_accura
 
 def write_sweep(path: Path, lr: float = 0.1, is_folded: bool = True) -> Path:
     """Write a sweep of one configuration that failed, so that it needs no rows."""
-    results = ResultsFolder(path)
-    results.open()
-    writer = Writer(results)
+    opened = ResultsFolder(path)
+    opened.open()
+    writer = Writer(opened)
     config = Config(lr=lr)
     writer.add("trials", [trial_row(config, "failed")])
     writer.add("epochs", [{"config_id": config.id, "stage": "train_task_1", "epoch": 1}])
@@ -38,7 +39,7 @@ def write_sweep(path: Path, lr: float = 0.1, is_folded: bool = True) -> Path:
     if is_folded:
         writer.fold()
     writer.flush()
-    results.close()
+    opened.close()
     return path
 
 
@@ -136,9 +137,9 @@ def test_files_of_0_3_0_fit_any_sweep_and_are_given_its_id(tmp_path: Path) -> No
 def test_a_new_sweep_has_another_id_even_under_the_same_name(tmp_path: Path) -> None:
     folder = write_sweep(tmp_path / "sweep")
     before = pq.read_schema(folder / "trials.parquet").metadata
-    results = ResultsFolder(folder)
-    moved = results.open(is_fresh=True)
-    results.close()
+    opened = ResultsFolder(folder)
+    moved = opened.open(is_fresh=True)
+    opened.close()
     write_sweep(folder)
     assert pq.read_schema(folder / "trials.parquet").metadata != before
     assert moved is not None
@@ -196,6 +197,9 @@ def test_a_stray_file_is_named_and_passed_over(
     assert survey(folder).strays == note
     assert len(Sweeps([folder]).trials) == 1
     assert capsys.readouterr().err == f"note: {note}\n"
+    with pytest.warns(UserWarning) as warned:
+        assert len(results.read_trials(folder)) == 1
+    assert [str(warning.message) for warning in warned] == [note]
     write_sweep(folder, lr=0.2)  # the writer, too
     assert len(read_trials(folder)) == len(pd.read_parquet(folder / "trials.parquet")) == 2
     assert os.path.lexists(path)
