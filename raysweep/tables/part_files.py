@@ -54,14 +54,13 @@ def stray_note(location: ResultsPath) -> str | None:
 def _entries(location: ResultsPath, table: str) -> list[tuple[ResultsPath, bool]]:
     """List what lies among the parts of a table by name, and whether it is a part file."""
     folder = location / "parts" / table
-    if folder.local is None:
-        found = dict.fromkeys(folder.names(), True)
-    else:
+    found = dict.fromkeys(folder.names(), True)
+    if folder.local is not None and found:
         try:
             with os.scandir(folder.local) as entries:
                 # Not a link, pipe or folder: opening these may hang or lead elsewhere.
                 found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:  # moved aside meanwhile
             return []
     return [
         (folder / name, is_file and run_of(name) is not None)
