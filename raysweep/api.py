@@ -156,6 +156,8 @@ def load(
 ) -> SweepResults:
     """Return the results of the sweep in a folder: finished, interrupted or running.
 
+    Warn if rows of configurations that have ended are lost, unless a run is training them again.
+
     Args:
         folder: The sweep's folder, such as ``"results/vib"``, or its URL in an object store.
         data_folder: Folder of the data sets, for images in the report.

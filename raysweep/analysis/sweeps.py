@@ -27,8 +27,9 @@ class Sweeps:
     """The tables of sweeps, each read on first access; ``where`` filters trials.
 
     ``ids`` are the configurations to keep (None: all). Tables have only rows of configurations that
-    have ended. Raises ``InputError`` for a folder that is not a sweep's, a damaged table, a mistake
-    in ``where``, and if no row is left.
+    have ended; a line on stderr tells of rows that are lost and of stray files. Raises
+    ``InputError`` for a folder that is not a sweep's, a damaged table, a mistake in ``where``, and
+    if no row is left.
     """
 
     def __init__(

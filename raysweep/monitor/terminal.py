@@ -76,7 +76,7 @@ class Snapshot:
     ``counts`` has the configurations by status over all runs; ``n_total`` is None if unknown.
     ``best`` is a value of ``metric``; ``history`` has pairs of seconds in the run and the best
     value reached then. ``left_s`` and ``per_min`` are None if unknown. ``notes`` are lines below
-    the rest.
+    the rest; ``losses``, which are among them, tell of rows that are lost.
     """
 
     title: str
