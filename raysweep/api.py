@@ -157,6 +157,8 @@ def load(
 ) -> SweepResults:
     """Return the results of the sweep in a folder: finished, interrupted or running.
 
+    Warn if rows of configurations that have ended are lost, unless a run is training them again.
+
     Args:
         folder: The sweep's folder, such as ``"results/vib"``, or its URL in an object store.
         data_folder: Folder of the data sets, for images in the report.
@@ -167,7 +169,8 @@ def load(
     with in_python_words():
         data = None if data_folder is None else arguments.path("data_folder", data_folder)
         found = SweepResults(arguments.place("folder", folder), data)
-        _ = found.status  # for its checks
+        for loss in found.status.losses:
+            warnings.warn(f"{found.folder}: {loss}", stacklevel=2)
         return found
 
 

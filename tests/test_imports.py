@@ -72,7 +72,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"IPython", "numpy", "optuna", "pandas", "pyarrow", "ray", "rich", "torch", "typer"},
     "analysis": {"clean_text", "command_line", "errors", "statuses", "user_text", "packs", "tables"}
     | {"cycler", "matplotlib", "numpy", "pandas", "plotly", "scipy", "sklearn", "typer"},
-    "results": {"errors", "tables"},
+    "results": {"errors", "tables", "pandas"},
     "status": {"monitor"},
     "cli": {
         "clean_text",

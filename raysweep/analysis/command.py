@@ -25,6 +25,8 @@ Where = Annotated[
 Out = Annotated[Path | None, typer.Option(help="File to write (default: see above).")]
 Metric = Annotated[str, typer.Option(help="A metric of the table.")]
 TABLE_FORMATS = ("text", "csv", "json", "markdown")
+_FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a formula begins, in full-width characters, too."""
 TableFormat = Annotated[str | None, typer.Option("--format", help=", ".join(TABLE_FORMATS) + ".")]
 
 
@@ -74,7 +76,7 @@ def give_table(
     name = chosen_format(given_format, out, TABLE_FORMATS)
     writers: dict[str, Callable[[], Any]] = {
         "text": lambda: (as_text or _plain)(frame),
-        "csv": lambda: _with_whole_numbers(frame).to_csv(index=False),
+        "csv": lambda: _without_formulas(_with_whole_numbers(frame)).to_csv(index=False),
         "json": lambda: _with_whole_numbers(frame).to_json(orient="records", indent=1),
         "markdown": lambda: _markdown(frame),
     }
@@ -91,6 +93,34 @@ def _with_whole_numbers(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.astype(
         {name: "Int64" for name, column in columns.items() if column and column.is_whole}
     )
+
+
+def _without_formulas(frame: pd.DataFrame) -> pd.DataFrame:
+    """Prefix texts that a spreadsheet would run as a formula with an apostrophe, headers too.
+
+    This is the advice of OWASP (CSV injection). Numbers stay as they are, also those in texts.
+    """
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, str) or _is_number(value):
+            return value
+        # pandas does not quote a carriage return, so what follows it would begin a row.
+        text = value.replace("\r\n", "\n").replace("\r", "\n")
+        return f"'{text}" if text.startswith(_FORMULA) else text
+
+    plain_frame = frame.copy()
+    for name in frame:
+        if frame[name].dtype.kind not in "fiubmM":
+            plain_frame[name] = frame[name].map(plain)
+    return plain_frame.rename(columns=plain)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return text.strip() == text
 
 
 def _in_texts(frame: pd.DataFrame) -> pd.DataFrame:

@@ -4,6 +4,7 @@ DataFrames have the columns of docs/tables.md, preceded by ``sweep``, the name o
 Settings are the columns ``config/...``; users may name one ``lr`` or ``config/lr``.
 """
 
+import sys
 from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +15,12 @@ from raysweep.analysis.conditions import meets
 from raysweep.errors import InputError
 from raysweep.statuses import ENDED
 from raysweep.tables.columns import SETTING
+from raysweep.tables.completeness import describe_gaps, find_gaps, keys_of
+from raysweep.tables.part_files import stray_note
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import metrics_of
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
+from raysweep.tables.survey import TRAIN_AGAIN
 from raysweep.user_text.metric_hints import metric_hint
 from raysweep.user_text.values import near, show
 
@@ -25,8 +29,9 @@ class Sweeps:
     """The tables of sweeps, each read on first access; ``where`` filters trials.
 
     ``ids`` are the configurations to keep (None: all). Tables have only rows of configurations that
-    have ended. Raises ``InputError`` for a folder that is not a sweep's, a damaged table, a mistake
-    in ``where``, and if no row is left.
+    have ended; a line on stderr tells of rows that are lost and of stray files. Raises
+    ``InputError`` for a folder that is not a sweep's, a damaged table, a mistake in ``where``, and
+    if no row is left.
     """
 
     def __init__(
@@ -48,6 +53,9 @@ class Sweeps:
     def trials(self) -> pd.DataFrame:
         """Rows of ``trials``."""
         frame = self._read(read_trials)
+        for location in self.places:
+            if strays := stray_note(location):
+                _say(strays)
         if self._ids is not None:
             frame = frame[frame["config_id"].isin(self._ids)].reset_index(drop=True)
         if frame.empty:
@@ -65,12 +73,12 @@ class Sweeps:
     @cached_property
     def epochs(self) -> pd.DataFrame:
         """Rows of ``epochs``, of the configurations in ``trials``."""
-        return self._of_trials(self._read(read_epochs))
+        return self._of_trials("epochs", self._read(read_epochs))
 
     @cached_property
     def accuracy(self) -> pd.DataFrame:
         """Rows of ``accuracy``, of the configurations in ``trials``."""
-        return self._of_trials(self._read(read_accuracy))
+        return self._of_trials("accuracy", self._read(read_accuracy))
 
     def _read(self, read: Callable[[ResultsPath], pd.DataFrame]) -> pd.DataFrame:
         frames = []
@@ -81,9 +89,19 @@ class Sweeps:
         whole = [frame for frame in frames if not frame.empty] or frames[:1]
         return whole[0] if len(whole) == 1 else pd.concat(whole, ignore_index=True)
 
-    def _of_trials(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def _of_trials(self, table: str, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of a table that belong to those of ``trials``; say if some are lost."""
         keys = self.trials[["sweep", "config_id"]]
+        for name, location in zip(self.names, self.places, strict=True):
+            rows = keys_of(frame[frame["sweep"] == name], table)
+            trials = self.trials[self.trials["sweep"] == name]
+            if gaps := find_gaps(trials, {table: rows}):
+                _say(f"{location}: {describe_gaps(gaps, len(trials))}; {TRAIN_AGAIN}")
         return frame.merge(keys, on=["sweep", "config_id"])
+
+
+def _say(note: str) -> None:
+    print(f"note: {note}", file=sys.stderr)
 
 
 def _listed(places: Sequence[ResultsPath]) -> str:

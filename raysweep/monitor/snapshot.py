@@ -21,6 +21,7 @@ from raysweep.tables.json_files import read_limited
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import best_of, is_lower_better
 from raysweep.tables.reader import read_trials
+from raysweep.tables.survey import loss_notes
 
 _RATE_S = 300.0
 _FRESH_S = 60.0
@@ -53,6 +54,7 @@ class SweepStatus:
     _n_total: int | None = None
     _objective: tuple[str, str | None] = ("average_accuracy", None)
     _doubts: list[str] = field(default_factory=list)
+    _seen: tuple[int, list[str]] | None = None
 
     @classmethod
     def at(cls, folder: str | Path | ResultsPath) -> "SweepStatus":
@@ -77,7 +79,8 @@ class SweepStatus:
             n_others = 0
         last_run = runs[-1] if runs else {}
         snapshot = self._counted(trials, driver, last_run)
-        notes = [_who(driver, last_run), *_errors(trials), *self._doubts]
+        losses = [] if driver.is_running else self._losses(len(trials))
+        notes = [_who(driver, last_run), *_errors(trials), *losses, *self._doubts]
         if n_others:
             notes.append(f"{n_others} more rows are from earlier versions of the search space")
         if driver.is_running and driver.report and driver.report.dashboard:
@@ -89,7 +92,17 @@ class SweepStatus:
             notes.append(f"{n_partly} are partly trained and resume where they stopped")
         if is_left and not driver.is_running and last_run.get("command"):
             notes.append(f"continue with: {resume_command(last_run['command'])}")
-        return replace(snapshot, notes=notes)
+        return replace(snapshot, notes=notes, losses=losses)
+
+    def _losses(self, n_ended: int) -> list[str]:
+        """Return lines about rows that are lost; look again only if configurations have ended."""
+        if self._seen is None or self._seen[0] != n_ended:
+            try:
+                lines = loss_notes(self.location, self._ids)
+            except InputError as error:
+                lines = [str(error)]
+            self._seen = n_ended, lines
+        return self._seen[1]
 
     def _load_sweep(self) -> None:
         """Count the configurations to run, again if the search space has changed."""

@@ -77,7 +77,7 @@ class Snapshot:
     ``counts`` has the configurations by status over all runs; ``n_total`` is None if unknown.
     ``best`` is a value of ``metric``; ``history`` has pairs of seconds in the run and the best
     value reached then. ``left_s`` and ``per_min`` are None if unknown. ``notes`` are lines below
-    the rest.
+    the rest; ``losses``, which are among them, tell of rows that are lost.
     """
 
     title: str
@@ -92,6 +92,7 @@ class Snapshot:
     history: Sequence[tuple[float, float]] = ()
     workers: Sequence[WorkerState] = ()
     notes: Sequence[str] = field(default=())
+    losses: Sequence[str] = field(default=())
 
     def __str__(self) -> str:
         """Return the lines that ``raysweep status`` prints."""

@@ -7,10 +7,12 @@ store a digest of every byte between the pages and the footer, where Parquet rea
 import hashlib
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from raysweep.tables.unpacking import RefusedError, expect_plausible, read_plausible
 
 _MARK = b"raysweep sha256:"
 _CLAIM = b"raysweep.sealed"
@@ -19,32 +21,47 @@ _MAGIC = b"PAR1"
 _N_TAIL = 4 + len(_MAGIC)
 
 
-class DamagedError(Exception):
-    """A file's content is damaged; the message says how."""
+class DamagedError(RefusedError):
+    """A file's content is damaged, in the way that ``reason`` says."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"expected a complete Parquet file, got a damaged one ({reason})")
 
 
-def encode(table: pa.Table) -> bytes:
-    """Encode a table as the content of a file."""
+def encode(table: pa.Table, marks: Mapping[bytes, bytes] | None = None) -> bytes:
+    """Encode a table as the content of a file, with ``marks`` in its metadata."""
     sink = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({_CLAIM: b"1"}), sink, compression="zstd")
+    metadata = {_CLAIM: b"1", **(marks or {})}
+    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
     content = sink.getvalue()
     pages, footer = content[: _footer(content)], content[_footer(content) :]
     return b"".join((pages, _seal(pages, footer), footer))
 
 
-def decode(content: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+def decode(
+    content: bytes,
+    columns: Sequence[str] | None = None,
+    expect: Callable[[pq.FileMetaData], object] | None = None,
+) -> pa.Table:
     """Decode the table in a file's content; raise ``DamagedError`` if it is incomplete.
 
-    A file without a digest, from an earlier version or from the user, is accepted.
+    ``expect`` gets the file's metadata before anything else is read, and may raise
+    ``RefusedError``, as does a table that would unpack to an implausible size. A file without a
+    digest, from an earlier version or from the user, is accepted.
     """
     is_sealed = check(content)
     try:
         file = pq.ParquetFile(pa.BufferReader(content))
         if not is_sealed and _CLAIM in (file.metadata.metadata or {}):
             raise DamagedError("its digest is missing")
+        if expect is not None:
+            expect(file.metadata)
+        texts = expect_plausible(file.metadata, len(content))
         # Without a digest, only reading every page can reveal damage.
-        table = file.read(columns=columns if is_sealed else None).replace_schema_metadata(None)
-    except (DamagedError, KeyboardInterrupt):
+        wanted = columns if is_sealed else None
+        table = read_plausible(file, content, texts, wanted) if texts else file.read(wanted)
+        table = table.replace_schema_metadata(None)
+    except (RefusedError, KeyboardInterrupt):
         raise
     except Exception as error:  # noqa: BLE001 (pyarrow raises anything for damaged files)
         raise DamagedError(" ".join(str(error).split())[:120]) from None

@@ -23,6 +23,7 @@ from raysweep.tables.ranking import (
     varied_settings,
 )
 from raysweep.tables.schemas import TABLES
+from raysweep.tables.unpacking import RefusedError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -213,9 +214,6 @@ def read_pareto(folder: str | Path | ResultsPath) -> "pd.DataFrame":
         raise InputError(
             f"{location}: expected to read it, got: {error.strerror or error}"
         ) from None
-    except checksums.DamagedError as error:
-        raise InputError(
-            f"{location}: expected a complete Parquet file, got a damaged one ({error}); "
-            f"run the sweep again to rewrite it"
-        ) from None
+    except RefusedError as error:
+        raise InputError(f"{location}: {error}; run the sweep again to rewrite it") from None
     return front

@@ -1,17 +1,22 @@
 """Readers of the tables, safe to use while a sweep is writing them."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from raysweep.errors import InputError
 from raysweep.tables import checksums
+from raysweep.tables.origins import odd_ones, sweep_in
+from raysweep.tables.part_files import part_files
 from raysweep.tables.paths import ResultsPath, read_all
 from raysweep.tables.schemas import TABLES
+from raysweep.tables.unpacking import RefusedError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,10 +29,19 @@ OURS = frozenset({"parts", "sweep.yaml", ".lock"})
 
 
 class TableFiles(NamedTuple):
-    """The content of a table's files: the folded file, if any, and the parts, oldest first."""
+    """The content of a table's files: the folded file, if any, and the parts, oldest first.
+
+    ``sweep`` is the id of the sweep that they belong to, None if they are of version 0.3.0.
+    """
 
     folded: pa.Table | None
     parts: dict[ResultsPath, pa.Table]
+    sweep: str | None = None
+
+    @property
+    def tables(self) -> list[pa.Table]:
+        """The content of all files, oldest first."""
+        return ([] if self.folded is None else [self.folded]) + list(self.parts.values())
 
 
 def read_trials(folder: str | Path | ResultsPath) -> "pd.DataFrame":
@@ -53,18 +67,16 @@ def read_accuracy(folder: str | Path | ResultsPath) -> "pd.DataFrame":
 def statuses(folder: str | Path | ResultsPath) -> dict[str, tuple[str, int]]:
     """Map the id of each configuration that has ended to its status and attempt.
 
-    Also check the files of the other tables and raise ``InputError`` for a damaged one: better
-    before a run than when it folds them.
+    A configuration may lack rows of other tables: ``raysweep.tables.survey`` looks at these, too.
     """
     location = ResultsPath.of(folder)
-    for name in TABLES:
-        if name != "trials":
-            _asked(location, name, columns=[])
-    table = read_arrow(location, "trials", ["config_id", "status", "attempt"])
-    if location.local is None and not len(table):
-        _expect_bucket(location, "trials")
-    rows = zip(*(table[name].to_pylist() for name in table.column_names), strict=True)
-    return {config_id: (status, attempt) for config_id, status, attempt in rows}
+    return statuses_in(read_arrow(location, "trials", ["config_id", "status", "attempt"]))
+
+
+def statuses_in(trials: pa.Table) -> dict[str, tuple[str, int]]:
+    """Map the id of each configuration in ``trials`` to its status and attempt."""
+    columns = (trials[name].to_pylist() for name in ("config_id", "status", "attempt"))
+    return {config_id: (status, n) for config_id, status, n in zip(*columns, strict=True)}
 
 
 def _read(folder: str | Path | ResultsPath, table: str) -> "pd.DataFrame":
@@ -112,11 +124,12 @@ def _expect_sweep(location: ResultsPath, table: str) -> None:
     except OSError as error:
         raise _unreadable(location, table, error) from None
     if not OURS & set(names):
-        _expect_bucket(location, table)
+        expect_bucket(location, table)
         raise _no_sweep(location, table)
 
 
-def _expect_bucket(location: ResultsPath, table: str) -> None:
+def expect_bucket(location: ResultsPath, table: str) -> None:
+    """Raise ``InputError`` if a store has no such bucket, or cannot be reached."""
     try:
         location.expect_bucket()
     except OSError as error:
@@ -128,16 +141,6 @@ def _unreadable(location: ResultsPath, table: str, error: OSError) -> InputError
     return InputError(f"{location}: expected to read {table}, got: {reason}")
 
 
-def part_files(location: ResultsPath, table: str) -> list[ResultsPath]:
-    """List the part files of a table, oldest first. Raise ``OSError`` on failure."""
-    folder = location / "parts" / table
-    return [
-        folder / name
-        for name in folder.names()
-        if name.startswith("part-") and name.endswith(".parquet")
-    ]
-
-
 def read_arrow(
     folder: str | Path | ResultsPath, table: str, columns: Sequence[str] | None = None
 ) -> pa.Table:
@@ -146,12 +149,13 @@ def read_arrow(
     Raise ``InputError`` like ``read_trials``; without any files the table is empty.
     """
     location = ResultsPath.of(folder)
-    found = _asked(location, table, columns)
-    tables = ([] if found.folded is None else [found.folded]) + list(found.parts.values())
-    return unite(location, table, tables, columns)
+    return unite(location, table, ask_files(location, table, columns).tables, columns)
 
 
-def _asked(location: ResultsPath, table: str, columns: Sequence[str] | None) -> TableFiles:
+def ask_files(
+    location: ResultsPath, table: str, columns: Sequence[str] | None = None
+) -> TableFiles:
+    """Read a table's files like ``read_files``, but raise ``InputError`` for every error."""
     try:
         return read_files(location, table, columns)
     except OSError as error:
@@ -167,16 +171,17 @@ def read_files(folder: ResultsPath, table: str, columns: Sequence[str] | None = 
     for _ in range(_ATTEMPTS):
         # List parts first: if one is folded meanwhile, opening it fails and we start over.
         parts = part_files(folder, table)
+        file = folder / f"{table}.parquet"
+        sweeps: dict[ResultsPath, str | None] = {}
         try:
-            folded = _folded(folder / f"{table}.parquet", table, columns)
-            contents = read_all(parts)
-            return TableFiles(
-                folded,
-                {
-                    part: _decode(part, table, content, columns)
-                    for part, content in zip(parts, contents, strict=True)
-                },
-            )
+            whole = _folded(file)
+            contents = dict(zip(parts, read_all(parts), strict=True))
+            folded = None if whole is None else _decode(file, table, whole, columns, sweeps)
+            decoded = {
+                part: _decode(part, table, content, columns, sweeps)
+                for part, content in contents.items()
+            }
+            return TableFiles(folded, decoded, _one_sweep(sweeps))
         except FileNotFoundError:
             time.sleep(_PAUSE_S)
         except InputError:
@@ -189,11 +194,14 @@ def read_files(folder: ResultsPath, table: str, columns: Sequence[str] | None = 
     raise InputError(f"{folder}: expected to read {table}, but its files keep changing; try again")
 
 
-def _folded(path: ResultsPath, table: str, columns: Sequence[str] | None) -> pa.Table | None:
-    if path.local is not None and not path.exists():
-        return None
+def _folded(path: ResultsPath) -> bytes | None:
+    if path.local is not None:
+        if not path.exists():
+            return None
+        if not path.is_file():  # reading a pipe would wait for ever
+            raise InputError(f"{path}: expected a file, got a folder or a device; move it away")
     try:
-        return _decode(path, table, path.read_bytes(), columns)
+        return path.read_bytes()
     except FileNotFoundError:
         if path.local is not None:
             raise
@@ -201,21 +209,57 @@ def _folded(path: ResultsPath, table: str, columns: Sequence[str] | None) -> pa.
 
 
 def _decode(
-    path: ResultsPath, table: str, content: bytes, columns: Sequence[str] | None
+    path: ResultsPath,
+    table: str,
+    content: bytes,
+    columns: Sequence[str] | None,
+    sweeps: dict[ResultsPath, str | None],
 ) -> pa.Table:
+    """Decode a file's content, and note in ``sweeps`` which sweep it belongs to."""
+
+    def expect(file: pq.FileMetaData) -> None:
+        sweeps[path] = sweep_in(table, file)
+
     try:
-        return checksums.decode(content, columns)
-    except checksums.DamagedError as error:
-        # A row of `trials` vouches for those of other tables, which are not trained again.
-        way_on = (
-            "delete it and run the sweep again to train what the file held"
-            if table == "trials"
-            else f"delete it to continue without its rows of {table}, or train everything again "
-            "with --fresh"
-        )
+        return checksums.decode(content, columns, expect)
+    except RefusedError as error:
         raise InputError(
-            f"{path}: expected a complete Parquet file, got a damaged one ({error}); {way_on}"
+            f"{path}: {error}; delete it and run the sweep again to train what the file held"
         ) from None
+
+
+def _one_sweep(sweeps: Mapping[ResultsPath, str | None]) -> str | None:
+    """Return the sweep that files belong to; raise ``InputError`` if they are of several."""
+    odd = odd_ones({str(path): sweep for path, sweep in sweeps.items()})
+    if odd:
+        raise foreign_error(odd)
+    return next((sweep for sweep in sweeps.values() if sweep is not None), None)
+
+
+def earlier_sweep(folder: ResultsPath) -> str | None:
+    """Return the id of the sweep whose files are in a folder; None if no file has one.
+
+    Raise ``OSError`` if the folder cannot be read.
+    """
+    parts = [(t, path) for t in TABLES for path in part_files(folder, t)[-1:]]
+    for table, path in [*parts, *((t, folder / f"{t}.parquet") for t in reversed(TABLES))]:
+        sweeps: dict[ResultsPath, str | None] = {}
+        with contextlib.suppress(InputError, FileNotFoundError):  # reading the tables tells them
+            content = _folded(path)
+            if content is not None:
+                _decode(path, table, content, [], sweeps)
+        if sweeps.get(path) is not None:
+            return sweeps[path]
+    return None
+
+
+def foreign_error(odd: Sequence[str]) -> InputError:
+    """Return the error for files that belong to another sweep than those beside them."""
+    more = f" (and {len(odd) - 1} more)" if len(odd) > 1 else ""
+    return InputError(
+        f"{odd[0]}: expected a file of the same sweep as those beside it, got one of another "
+        f"sweep{more}; put the right one back, or delete it and run the sweep again"
+    )
 
 
 def unite(

@@ -182,6 +182,14 @@ _TRIALS = (
     Column("host", _TEXT, "Host on which the configuration ended."),
     Column("device", _TEXT, "`cpu` or the name of the GPU."),
     Column("attempt", _WHOLE, "Attempt number: 1, or more after lost workers and failed runs."),
+    Column(
+        "n_epoch_rows",
+        _WHOLE,
+        "Number of rows that the configuration has in `epochs`, at least; if fewer are there, some"
+        " were lost, and the next run trains it again. 0 if it failed; null in rows of version"
+        " 0.3.0 and earlier.",
+    ),
+    Column("n_accuracy_rows", _WHOLE, "The same for its rows in `accuracy`."),
     Column("raysweep_version", _TEXT, "raysweep version in the worker."),
     Column("torch_version", _TEXT, "torch version in the worker."),
 )
@@ -247,8 +255,8 @@ TABLES: dict[str, TableSchema] = {
         (*_TRIALS[:2], *map(_setting, Config.model_fields), *_TRIALS[2:]),
     ),
 }
-"""The tables by name, in the order they are written: a row of ``trials`` comes last, so that it
-vouches for the other rows of its configuration."""
+"""The tables by name, in the order they are written: a row of ``trials`` comes last, after the
+other rows of its configuration (``raysweep.tables.completeness`` counts these)."""
 
 _BY_NAME = {column.name: column for table in TABLES.values() for column in table.columns}
 

@@ -11,8 +11,10 @@ from raysweep.errors import InputError
 from raysweep.tables import checksums
 from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.object_store import patiently
+from raysweep.tables.origins import marks, new_sweep
+from raysweep.tables.part_files import part_files, part_name, run_of
 from raysweep.tables.paths import ResultsPath, delete_all
-from raysweep.tables.reader import TableFiles, part_files, read_files, unite
+from raysweep.tables.reader import TableFiles, earlier_sweep, read_files, unite
 from raysweep.tables.schemas import TABLES
 
 _FOLD_AFTER_PARTS = 200
@@ -35,9 +37,9 @@ class Writer:
         except OSError as error:
             raise WriteError(folder.location, error) from None
         self._n_parts = {name: len(parts) for name, parts in earlier.items()}
-        names = [part.name for parts in earlier.values() for part in parts]
-        latest = max((int(name.split("-")[1]) for name in names), default=0)
-        self._run = max(time.time_ns(), latest + 1)
+        runs = [run_of(part.name) or 0 for parts in earlier.values() for part in parts]
+        self._run = max(time.time_ns(), max(runs, default=0) + 1)
+        self._sweep = earlier_sweep(folder.location) or new_sweep()
 
     def add(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Collect rows of a table; keys are column names, missing ones become null."""
@@ -60,11 +62,11 @@ class Writer:
             if not rows:
                 continue
             self._n_written += 1
-            part = f"part-{self._run:020d}-{self._n_written:08d}.parquet"
+            part = part_name(self._run, self._n_written)
             location = self.folder.location / "parts" / name / part
             try:
-                content = checksums.encode(pa.Table.from_pylist(rows, schema=schema.arrow))
-                _write(location, content)
+                table = pa.Table.from_pylist(rows, schema=schema.arrow)
+                _write(location, self._encoded(name, table))
                 self._n_parts[name] += 1
             except BaseException as error:
                 self._rows[name] = rows
@@ -74,6 +76,9 @@ class Writer:
         for name in TABLES:
             if self._n_parts[name] >= _FOLD_AFTER_PARTS:
                 self._fold_table(name)
+
+    def _encoded(self, name: str, table: pa.Table) -> bytes:
+        return checksums.encode(table, marks(name, self._sweep))
 
     def _expect_lock(self) -> None:
         try:
@@ -107,7 +112,7 @@ class Writer:
         location = self.folder.location
         parts = list(found.parts.values())
         earlier = [] if found.folded is None else [found.folded]
-        content = checksums.encode(unite(location, name, [*earlier, *parts]))
+        content = self._encoded(name, unite(location, name, [*earlier, *parts]))
         self._expect_lock()
         _write(location / f"{name}.parquet", content)
         if location.local is None and len(unite(location, name, parts)) == sum(map(len, parts)):

@@ -19,7 +19,7 @@ from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import Sweep
 from raysweep.settings.yaml_text import dump_yaml
 from raysweep.tables.folder import ResultsFolder, WriteError, check_name
-from raysweep.tables.reader import statuses
+from raysweep.tables.survey import Survey
 from raysweep.tables.writer import Writer
 from raysweep.tune.cluster.nodes import this_machine
 from raysweep.tune.cluster.starting import ClusterOptions, connect
@@ -140,7 +140,7 @@ class _Driver:
 
     def _ledger(self) -> Ledger:
         is_new = self.options.is_fresh or not self.location.exists()
-        return Ledger({} if is_new else statuses(self.location))
+        return Ledger(Survey()) if is_new else Ledger.of(self.location)
 
     def stop(self, reason: str, trace: str = "") -> Outcome:
         """Return one line on why the run ended early and how to resume it; log the traceback."""
@@ -156,19 +156,22 @@ class _Driver:
         self.screen.close()
         self.folder.close()
 
-    def _know(self) -> EarlierSuggestions | None:
+    def _know(self, ledger: Ledger) -> EarlierSuggestions | None:
         """Look up earlier suggestions, in a sweep whose results decide what is tried next."""
         if self.sweep.space is None:
             return None
         modes_of(self.sweep.search)  # for its checks
         is_new = self.options.is_fresh or not self.location.exists()
-        known = known_of(self.location, self.sweep.space, is_new, stays(self.sweep))
+        left, lacking = stays(self.sweep), ledger.found.lacking
+        known = known_of(self.location, self.sweep.space, is_new, left, lacking)
         self.sweep = replace(self.sweep, configs=tuple(known.configs(self.sweep.space)))
         return known
 
     def dry_run(self, show: Callable[[str], None], is_measured: bool) -> SweepPlan:
         """Return what would run, and how long by the time of a few training steps."""
-        known, ledger, nodes = self._know(), self._ledger(), [this_machine()]
+        ledger, nodes = self._ledger(), [this_machine()]
+        known = self._know(ledger)
+        ledger.say_lost(self.sweep, self.screen.say)
         wanted = ledger.missing(self.sweep) if known is None else self.sweep.examples
         data = data_folder(self.options.data)
         # Also for its checks; nothing is downloaded.
@@ -225,14 +228,16 @@ class _Driver:
     def run(self) -> Outcome:
         """Train what is missing."""
         # Data and settings are checked against each other before anything is written.
-        self._know()
-        sources = self._load_sources([*self._ledger().missing(self.sweep), *self.sweep.examples])
+        ledger = self._ledger()
+        self._know(ledger)
+        sources = self._load_sources([*ledger.missing(self.sweep), *self.sweep.examples])
         data_s = time.monotonic() - self.began
         moved = self.folder.open(self.options.is_fresh, self.screen.say)
         if moved:
             self.screen.say(f"earlier results moved to {moved}")
-        ledger = Ledger(statuses(self.location))
-        known = self._know()  # again: another driver may have held the folder until now
+        ledger = Ledger.of(self.location)  # again: another driver may have held the folder
+        known = self._know(ledger)
+        ledger.say_lost(self.sweep, self.screen.say)
         missing = ledger.missing(self.sweep)
         self.folder.write_text("sweep.yaml", dump_yaml(self.sweep.resolved))
         writer = Writer(self.folder)
@@ -244,14 +249,16 @@ class _Driver:
                 f"all {len(self.sweep.configs)} configurations are done: nothing to train"
             )
             keeper.close()
-            return Outcome(ExitCode.ENDED, conclude(self.sweep, self.folder, None))
+            return Outcome(ExitCode.ENDED, conclude(self.sweep, self.folder))
         try:
             progress = self._train(missing, ledger, sources, writer, known)
         finally:
             keeper.close()
         total_s = time.monotonic() - self.began
-        done = conclude(self.sweep, self.folder, progress, total_s=total_s, data_s=data_s)
-        return replace(self._outcome(progress), summary=done)
+        ledger = Ledger.of(self.location)
+        lacking, spent = ledger.found.lacking, {"total_s": total_s, "data_s": data_s}
+        done = conclude(self.sweep, self.folder, progress=progress, lacking=lacking, **spent)
+        return replace(self._outcome(progress, ledger), summary=done)
 
     def _work(self, ledger: Ledger) -> RemainingWork:
         return RemainingWork(
@@ -371,21 +378,21 @@ class _Driver:
             has_averages=self.sweep.early_stopping is not None,
         )
 
-    def _outcome(self, progress: Progress) -> Outcome:
+    def _outcome(self, progress: Progress, ledger: Ledger) -> Outcome:
         n_unasked = 0
         if self._suggested is not None:
             n_unasked = self._suggested.n_unasked(self.sweep.search.n_samples)
         why = self._end
-        if why.over and not progress.n_ended and not self._n_paused:
+        if self._limit is not None and progress.n_ended == progress.n_total:
+            name = "--limit" if self._limit == self.options.limit else "max_configs"
+            why = why if why.common_error else End(f"{name} {self._limit} reached")
+        elif why.over and not progress.n_ended and not self._n_paused:
             hint = "before a configuration ended; give more, or set a smaller pack"
             why = End(f"{why.over} {hint}")
-        is_limit = self._limit is not None and progress.n_ended == progress.n_total
-        if is_limit and not why.common_error:
-            name = "--limit" if self._limit == self.options.limit else "max_configs"
-            why = End(f"{name} {self._limit} reached")
         return exit_status(
             self.sweep,
             self.location,
+            ledger=ledger,
             n_unasked=n_unasked,
             n_paused=self._n_paused,
             end=why,

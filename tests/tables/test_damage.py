@@ -23,6 +23,7 @@ from raysweep.tables import checksums, writer
 from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials, statuses
 from raysweep.tables.schemas import TABLES
+from raysweep.tables.survey import survey
 from raysweep.tables.writer import Writer
 
 READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
@@ -159,9 +160,8 @@ def test_a_damaged_file_is_told_before_a_run_writes_anything(
     path = files_of(folder, table, is_folded=False)
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(InputError, match=rf"{path.name}: expected a complete Parq") as error:
-        statuses(folder)
-    is_trained_again = "run the sweep again to train what the file held" in str(error.value)
-    assert is_trained_again == (table == "trials")
+        survey(folder)
+    assert "delete it and run the sweep again to train what the file held" in str(error.value)
 
 
 def test_without_the_damaged_file_all_others_are_there(written: Path, tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ class Ended:
         trials = read_trials(self.folder.location)
         configs = [self._space(metric, lr) for lr in sorted(set(trials["config/lr"]))]
         sweep = replace(self._sweep(metric), configs=tuple(itertools.chain(*configs)))
-        return conclude(sweep, self.folder, None).strip().splitlines()
+        return conclude(sweep, self.folder).strip().splitlines()
 
 
 @pytest.fixture

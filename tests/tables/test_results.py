@@ -126,7 +126,9 @@ def test_a_damaged_part_is_named_with_the_way_on(folder: ResultsFolder) -> None:
     writer.flush()
     (part,) = (folder.path / "parts" / "accuracy").iterdir()
     part.write_bytes(part.read_bytes()[:-20])
-    with pytest.raises(InputError, match=f"{part.name}.*damaged.*delete it to continue"):
+    with pytest.raises(
+        InputError, match=f"{part.name}.*damaged.*delete it and run the sweep again"
+    ):
         read_accuracy(folder.path)
 
 

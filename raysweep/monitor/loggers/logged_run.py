@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from raysweep.tables.columns import SETTING
+from raysweep.tables.completeness import COUNTS
 from raysweep.tables.schemas import TABLES, setting_of
 from raysweep.user_text.values import is_null, show_value
 
@@ -26,7 +27,9 @@ _LONGEST_TITLE = 150
 METRIC_NAMES = tuple(
     column.name
     for column in TABLES["trials"].columns
-    if column.is_number and not column.is_setting and column.name not in (*_TEXTS, "attempt")
+    if column.is_number
+    and not column.is_setting
+    and column.name not in (*_TEXTS, "attempt", *COUNTS.values())
 )
 """Possible keys of ``LoggedRun.metrics``, which omits nulls."""
 

@@ -12,6 +12,7 @@ from raysweep.learning.stage_graph import epochs_of, model_of, stages_of
 from raysweep.learning.stages import Stage
 from raysweep.statuses import Status
 from raysweep.tables.checksums import encode
+from raysweep.tables.completeness import COUNTS, rows_needed
 from raysweep.tables.schemas import TABLES, column_of, config_columns
 
 _N_WRITTEN = 20_000
@@ -31,11 +32,8 @@ def n_rows(configs: Sequence[Config]) -> dict[str, int]:
 
 
 def _n_rows_of(config: Config) -> dict[str, int]:
-    n_tasks = config.n_tasks
-    # Before any training, and after each task; joint training learns all tasks at once.
-    n_tested = 2 if config.is_joint else n_tasks + 1
-    n_epochs = sum(epochs_of(config, stage) for stage in stages_of(config))
-    return {"epochs": n_epochs, "accuracy": n_tested * n_tasks, "trials": 1}
+    needed = rows_needed(config, {"status": Status.FINISHED})
+    return {"trials": 1, **{table: needed[column] for table, column in COUNTS.items()}}
 
 
 def n_bytes(configs: Sequence[Config]) -> int:

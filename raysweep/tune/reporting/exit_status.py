@@ -2,7 +2,6 @@
 
 from raysweep.settings.sweep import Sweep
 from raysweep.tables.paths import ResultsPath
-from raysweep.tables.reader import statuses
 from raysweep.tune.options import ExitCode, Outcome
 from raysweep.tune.scheduling.budgets import ALIKE, End
 from raysweep.tune.scheduling.ledger import Ledger
@@ -12,6 +11,7 @@ def exit_status(
     sweep: Sweep,
     location: ResultsPath,
     *,
+    ledger: Ledger,
     n_unasked: int,
     n_paused: int,
     end: End,
@@ -19,10 +19,10 @@ def exit_status(
 ) -> Outcome:
     """Return how a run ended: what is missing or failed, how to continue, and the exit code.
 
+    ``ledger`` is what was done at the end.
     ``n_unasked`` counts the configurations that a search has yet to suggest, ``n_paused`` those
     that are partly trained; ``end`` is why the run ended early, if it did.
     """
-    ledger = Ledger(statuses(location))
     n_failed = len(ledger.failed(sweep))
     n_missing = len(ledger.missing(sweep)) - n_failed + n_unasked
     logs = location / "logs"

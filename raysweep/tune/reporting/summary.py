@@ -1,6 +1,6 @@
 """What the command prints: the plan before a run, the outcome after it."""
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 
 from raysweep.monitor.terminal import show_duration
 from raysweep.packs.planning.packing import Plan, memory_of
@@ -97,13 +97,16 @@ def _runs(plan: Plan, stored: Container[str] | None) -> str:
 def conclude(
     sweep: Sweep,
     folder: ResultsFolder,
-    progress: Progress | None,
+    *,
+    progress: Progress | None = None,
     total_s: float = 0.0,
     data_s: float = 0.0,
+    lacking: Collection[str] = (),
 ) -> str:
     """Summarise a sweep: its best settings, counts by status, tables, and where the time went.
 
-    A search for several metrics also writes the Pareto front; with one metric, a front left by an
+    ``lacking`` has the ids of the configurations that lack rows and thus count as missing. A search
+    for several metrics also writes the Pareto front; with one metric, a front left by an
     earlier version of the file is deleted. Raises ``WriteError``.
     """
     trials = read_trials(folder.location)
@@ -113,9 +116,9 @@ def conclude(
     n_seeds = len(sweep.space.seeds) if sweep.space else None
     has_front = len(metrics) > 1
     write_pareto(folder, pareto_settings(current, metrics, modes, n_seeds) if has_front else None)
-    counts = current["status"].value_counts()
+    counts = current.loc[~current["config_id"].isin(list(lacking)), "status"].value_counts()
     shown = [f"{counts[status]} {status}" for status in ENDED if counts.get(status)]
-    n_missing = len(ids) - len(current)
+    n_missing = len(ids) - int(counts.sum())
     shown += [f"{n_missing} missing"] if n_missing else []
     lines = ["", format_best(current, metrics, modes, _SHOWN, n_seeds), ""]
     lines.append(f"{len(ids)} configurations: {', '.join(shown)}")

@@ -18,6 +18,7 @@ from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import cost
 from raysweep.settings.stopping import Budget
 from raysweep.statuses import Status
+from raysweep.tables.completeness import rows_needed
 from raysweep.tables.folder import WriteError
 from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer
@@ -190,6 +191,7 @@ class Collector(tune.Callback):
             if row.get(name) is not None:
                 row[name] = datetime.fromtimestamp(row[name], UTC)
         row["attempt"] = self._attempts.get(config_id, 0) + job.n_tries + 1
+        row |= rows_needed(config, row)
         self._writer.add("trials", [{**config_columns(config), **row}])
         if config_id not in job.ended:  # a repeated epoch reports its ends again
             job.ended.add(config_id)

@@ -1,10 +1,13 @@
 """What is done in a sweep, and what is left to train."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from raysweep.learning.config import Config
 from raysweep.settings.sweep import Sweep
 from raysweep.statuses import Status
+from raysweep.tables.paths import ResultsPath
+from raysweep.tables.survey import Survey, survey
 
 
 def stays(sweep: Sweep) -> frozenset[str]:
@@ -19,17 +22,36 @@ def stays(sweep: Sweep) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class Ledger:
-    """What is done: the status and attempt count of each configuration that has a row."""
+    """What is done, from a look at the tables."""
 
-    rows: dict[str, tuple[str, int]]
+    found: Survey
+
+    @classmethod
+    def of(cls, location: ResultsPath) -> "Ledger":
+        """Return what is done in a folder; raise ``InputError`` like ``survey``."""
+        return cls(survey(location))
 
     def status(self, config: Config) -> str:
-        """Return a configuration's status, ``missing`` if it has no row."""
-        return self.rows.get(config.id, (Status.MISSING, 0))[0]
+        """Return a configuration's status, ``missing`` if it has no row or lacks other rows."""
+        if config.id in self.found.lacking:
+            return Status.MISSING
+        return self.found.rows.get(config.id, (Status.MISSING, 0))[0]
 
     def attempts(self, config: Config) -> int:
         """Count the attempts so far."""
-        return self.rows.get(config.id, (Status.MISSING, 0))[1]
+        return self.found.rows.get(config.id, (Status.MISSING, 0))[1]
+
+    def say_lost(self, sweep: Sweep, say: Callable[[str], None]) -> None:
+        """Say in a line each which rows of the sweep's configurations are lost, what files stray.
+
+        A search has more configurations than are known before its rows are read.
+        """
+        ids = None if sweep.space else {config.id for config in sweep.configs}
+        gaps = self.found.gap_note(ids)
+        if gaps:
+            say(f"note: {gaps}; they are trained again")
+        if self.found.strays:
+            say(f"note: {self.found.strays}")
 
     def ended(self, sweep: Sweep) -> list[Config]:
         """List the configurations that a run leaves as they are."""

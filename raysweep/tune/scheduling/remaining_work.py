@@ -155,8 +155,10 @@ class RemainingWork:
         from raysweep.tune.scheduling.resume import paused_jobs  # imports Ray Tune
 
         location, failed = self.folder.location, self.ledger.failed(self.sweep)
+        # One that lacks rows starts over: its state may be from after the epochs that are lost.
+        left = [config for config in self.missing if config.id not in self.ledger.found.lacking]
         jobs = paused_jobs(
-            location, self.missing, most=lanes, memory=room.memory, limit=self.limit, alone=failed
+            location, left, most=lanes, memory=room.memory, limit=self.limit, alone=failed
         )
         if jobs:
             n_configs = sum(len(job.pack.configs) for job in jobs)

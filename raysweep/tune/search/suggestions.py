@@ -76,13 +76,17 @@ def modes_of(search: Search) -> tuple[str, ...]:
 
 
 def known_of(
-    location: ResultsPath, space: Space, is_new: bool, stays: Collection[str]
+    location: ResultsPath,
+    space: Space,
+    is_new: bool,
+    stays: Collection[str],
+    lacking: Collection[str] = (),
 ) -> EarlierSuggestions:
     """Read from a folder which suggestions were made, and their results.
 
     Rows of an earlier grid in the same space count as suggestions, too: the searcher learns from
-    them. ``stays`` has the statuses that are not trained again. Raises ``InputError`` for a
-    damaged table.
+    them. ``stays`` has the statuses that are not trained again, ``lacking`` the ids of the
+    configurations that are all the same. Raises ``InputError`` for a damaged table.
     """
     if is_new:
         return EarlierSuggestions({}, [], [])
@@ -105,7 +109,7 @@ def known_of(
         if row["config_id"] not in taken:
             with contextlib.suppress(InputError):
                 take(space.parameters_of(config_of(row)))
-    done = {i for i, row in rows.items() if row["status"] in stays}
+    done = {i for i, row in rows.items() if row["status"] in stays and i not in lacking}
     ended: list[Parameters] = []
     left: list[Parameters] = []
     for parameters in found.values():
