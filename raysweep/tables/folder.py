@@ -15,7 +15,7 @@ from pyarrow import fs
 from raysweep.atomic import TEMPORARY
 from raysweep.errors import InputError, RaysweepError
 from raysweep.tables.file_lock import FileLock
-from raysweep.tables.lease import Lease, clear_probes
+from raysweep.tables.lease import Lease
 from raysweep.tables.locks import LOCK, Lock, Say
 from raysweep.tables.paths import ResultsPath, copy_all, delete_all
 from raysweep.tables.reader import OURS
@@ -130,7 +130,6 @@ class ResultsFolder:
 
     def _open_in_store(self, is_fresh: bool, say: Say | None) -> ResultsPath | None:
         self._take(Lease(self.location), say)
-        clear_probes(self.location)
         self.scratch.delete_tree()
         return self._copy_aside() if is_fresh else None
 

@@ -25,7 +25,7 @@ _CREDENTIALS = {
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS to a file with credentials",
 }
 # Three attempts per request, so that a wrong address or a missing network shows within 30 s.
-_CONNECT_S, _ANSWER_S, _ATTEMPTS = 5.0, 6.0, 3
+CONNECT_S, ANSWER_S, ATTEMPTS = 5.0, 6.0, 3
 _PATIENCE_S = 30.0
 _LONGEST_REASON = 200
 
@@ -102,35 +102,56 @@ def without_secrets(text: str) -> str:
     return start + mark + "&".join(shown)
 
 
+class Endpoint(NamedTuple):
+    """Where a bucket is; None is what the library takes by itself."""
+
+    scheme: str | None
+    host: str | None
+    region: str | None
+    tls_ca_file_path: str | None
+
+
+def endpoint_of(scheme: str, bucket: str, query: str) -> Endpoint:
+    """Return where a bucket is, by the options of its address and the environment.
+
+    Raise ``OSError`` if the bucket's region is needed and the store cannot be reached.
+    """
+    options = dict(parse_qsl(query))
+    host = options.get("endpoint_override")
+    if scheme == "s3" and not host:  # like Amazon's own tools
+        named = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+        host = next(filter(None, named), None)
+    if host and "://" in host:
+        protocol, _, host = host.partition("://")
+        options.setdefault("scheme", protocol)
+    host = host.rstrip("/") if host else None
+    region = options.get("region")
+    if scheme == "s3" and not region:
+        region = _region(bucket, host)
+    return Endpoint(options.get("scheme"), host, region, options.get("tls_ca_file_path"))
+
+
 @lru_cache(maxsize=64)
 def connect(scheme: str, bucket: str, query: str) -> fs.FileSystem:
     """Return the file system of a bucket, with credentials from the store's usual places.
 
     Raise ``OSError`` if the bucket's region is needed and the store cannot be reached.
     """
-    options = dict(parse_qsl(query))
-    endpoint = options.get("endpoint_override")
-    if scheme == "s3" and not endpoint:  # like Amazon's own tools
-        named = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
-        endpoint = next(filter(None, named), None)
-    if endpoint and "://" in endpoint:
-        protocol, _, endpoint = endpoint.partition("://")
-        options.setdefault("scheme", protocol)
-    endpoint = endpoint.rstrip("/") if endpoint else None
+    endpoint = endpoint_of(scheme, bucket, query)
     if scheme == "gs":
         return fs.GcsFileSystem(
-            endpoint_override=endpoint,
-            scheme=options.get("scheme"),
-            retry_time_limit=timedelta(seconds=_CONNECT_S * _ATTEMPTS),
+            endpoint_override=endpoint.host,
+            scheme=endpoint.scheme,
+            retry_time_limit=timedelta(seconds=CONNECT_S * ATTEMPTS),
         )
     return fs.S3FileSystem(
-        endpoint_override=endpoint,
-        scheme=options.get("scheme"),
-        region=options.get("region") or _region(bucket, endpoint),
-        tls_ca_file_path=options.get("tls_ca_file_path"),
-        connect_timeout=_CONNECT_S,
-        request_timeout=_ANSWER_S,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        endpoint_override=endpoint.host,
+        scheme=endpoint.scheme,
+        region=endpoint.region,
+        tls_ca_file_path=endpoint.tls_ca_file_path,
+        connect_timeout=CONNECT_S,
+        request_timeout=ANSWER_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
         allow_delayed_open=True,  # otherwise a small object takes three requests instead of one
     )
 
@@ -139,7 +160,12 @@ def _region(bucket: str, endpoint: str | None) -> str | None:
     """Return the region of an Amazon bucket, None if the environment sets it."""
     if any(os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")):
         return None
-    return "us-east-1" if endpoint else str(fs.resolve_s3_region(bucket))
+    return "us-east-1" if endpoint else _amazon_region(bucket)
+
+
+@lru_cache(maxsize=64)
+def _amazon_region(bucket: str) -> str:
+    return str(fs.resolve_s3_region(bucket))
 
 
 def explained(scheme: str, bucket: str, error: Exception) -> StoreError:
@@ -162,7 +188,7 @@ def explained(scheme: str, bucket: str, error: Exception) -> StoreError:
         )
     if re.search(r"NETWORK_CONNECTION|UNAVAILABLE|DEADLINE|Could not (connect|resolve)", text):
         return StoreError(f"no connection to the store ({reason[:_LONGEST_REASON]})", True)
-    is_passing = bool(re.search(r"SLOW_DOWN|THROTTL|INTERNAL|HTTP status 5|TIMEOUT", text))
+    is_passing = bool(re.search(r"SLOW_DOWN|THROTTL|INTERNAL|HTTP status (5|429)|TIMEOUT", text))
     return StoreError(text[:_LONGEST_REASON], is_passing)
 
 

@@ -22,7 +22,7 @@ from table_rows import accuracy_rows, read_while_flushed, trial_row
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
-from raysweep.tables import lease, object_store, paths, writer
+from raysweep.tables import conditions, lease, object_store, paths, writer
 from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.object_store import StoreError
 from raysweep.tables.pareto import pareto_settings, read_pareto, write_pareto
@@ -61,7 +61,7 @@ def _environment(monkeypatch: Patch, tmp_path: Path, gs_environment: dict[str, s
     for name, value in {**credentials(), **gs_environment}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr(lease, "_SETTLE_S", 0.05)
+    monkeypatch.setattr(conditions, "_SETTLE_S", 0.05)
     monkeypatch.setattr(lease, "_LOOK_S", 0.1)
 
 
@@ -613,7 +613,7 @@ def test_credentials_that_google_refuses_are_told_in_one_line(status: int) -> No
 @pytest.mark.parametrize("scheme", ["s3", "gs"])
 def test_a_store_out_of_reach_is_told_in_one_line(scheme: str, monkeypatch: Patch) -> None:
     if scheme == "gs":
-        monkeypatch.setattr(object_store, "_CONNECT_S", 0.3)  # 5 s, three times: 23 s, measured
+        monkeypatch.setattr(object_store, "CONNECT_S", 0.3)  # 5 s, three times: 23 s, measured
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
@@ -624,7 +624,7 @@ def test_a_store_out_of_reach_is_told_in_one_line(scheme: str, monkeypatch: Patc
 
 
 def test_a_store_that_never_answers_is_told_in_one_line(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(object_store, "_ANSWER_S", 1.0)  # 6 s, three times: 19 s, measured
+    monkeypatch.setattr(object_store, "ANSWER_S", 1.0)  # 6 s, three times: 19 s, measured
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(50)
