@@ -2,6 +2,7 @@
 
 import contextlib
 import http.client
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,6 +26,8 @@ class FaultyStore:
     behind: StoreServer
     fault: Callable[[str, str], Fault] = lambda method, path: None
     requests: list[tuple[str, str, Fault]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    """The access key of each request to S3."""
 
     def address(self, name: str) -> str:
         return self.behind.address(name).replace(f":{self.behind.port}", f":{self.port}")
@@ -46,6 +49,8 @@ def faults_before(behind: StoreServer) -> Iterator[FaultyStore]:
             body = self.body()
             fault = store.fault(self.command, self.path)
             store.requests.append((self.command, self.path, fault))
+            signed = re.search(r"Credential=([^/]+)/", self.headers.get("Authorization", ""))
+            store.keys += [signed[1]] if signed else []
             if fault == "hang":
                 is_over.wait()
                 self.close_connection = True
@@ -91,7 +96,7 @@ def faults_before(behind: StoreServer) -> Iterator[FaultyStore]:
             self.rfile.readline()
             return content
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = answer  # noqa: N815
 
         def log_message(self, *words: object) -> None:
             """Say nothing."""

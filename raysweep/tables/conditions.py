@@ -74,8 +74,11 @@ class ConditionalObject:
         found = take_apart(path.address)
         self._scheme, self._bucket, self._key = found.scheme, found.bucket, found.key
         self._library = obstore
-        with self._asking():
+        try:
             endpoint = endpoint_of(found.scheme, found.bucket, path.query)
+        except OSError as error:
+            raise explained(found.scheme, found.bucket, error) from None
+        with self._asking():
             self._store = _store(found.scheme, found.bucket, endpoint)
 
     def read(self) -> Version | None:
@@ -126,7 +129,7 @@ class ConditionalObject:
             yield
         except StoreError:
             raise
-        except (OSError, self._library.exceptions.BaseError) as error:
+        except (OSError, ValueError, self._library.exceptions.BaseError) as error:
             raise self._explained(error) from None
 
     def _explained(self, error: Exception) -> StoreError:
@@ -138,8 +141,8 @@ class ConditionalObject:
             reason = f"HTTP status {code[1]}" + (f": {words[1]}" if words else "")
         elif re.search(r"kind: (Connect|Timeout|Request|Interrupted)", text):
             is_late = "kind: Timeout" in text
-            answer = f"no answer within {object_store.ANSWER_S:g} s" if is_late else "no connection"
-            reason = f"NETWORK_CONNECTION, {answer}"
+            why = f"no answer within {object_store.ANSWER_S:g} s" if is_late else "it is refused"
+            return StoreError(f"no connection to the store ({why})", is_passing=True)
         else:
             reason = text.partition("\n\nDebug source")[0]
         unable = isinstance(error, self._library.exceptions.NotSupportedError)
@@ -186,7 +189,9 @@ def _tag(result: Any) -> dict[str, str]:
 
 @lru_cache(maxsize=64)
 def _store(scheme: str, bucket: str, endpoint: Endpoint) -> Any:
-    from obstore.store import GCSStore, S3Store
+    from obstore import store
+
+    library: Any = store  # its types would have every option spelled out
 
     url = f"{endpoint.scheme or 'https'}://{endpoint.host}" if endpoint.host else None
     limit_s = object_store.ANSWER_S
@@ -196,7 +201,10 @@ def _store(scheme: str, bucket: str, endpoint: Endpoint) -> Any:
         "timeout": timedelta(seconds=limit_s),
     }
     if endpoint.tls_ca_file_path:
-        client["root_certificate"] = Path(endpoint.tls_ca_file_path).read_bytes()
+        try:
+            client["root_certificate"] = Path(endpoint.tls_ca_file_path).read_bytes()
+        except OSError as error:
+            raise StoreError(f"tls_ca_file_path: expected to read it, got: {error}") from None
     common: dict[str, Any] = {
         "client_options": client,
         "retry_config": {
@@ -209,7 +217,7 @@ def _store(scheme: str, bucket: str, endpoint: Endpoint) -> Any:
         is_open = bool(url and url.startswith("http:")) and not has_google_credentials()
         places = {"base_url": url} if url else {}
         provider = None if is_open else google_provider()
-        return GCSStore(
+        return library.GCSStore(
             bucket, skip_signature=is_open, credential_provider=provider, **places, **common
         )
     options: dict[str, Any] = {"conditional_put": "etag"}
@@ -218,4 +226,4 @@ def _store(scheme: str, bucket: str, endpoint: Endpoint) -> Any:
         options |= {"endpoint": url, "aws_endpoint_url_s3": url}
     if endpoint.region:
         options["region"] = endpoint.region
-    return S3Store(bucket, credential_provider=aws_provider(), **options, **common)
+    return library.S3Store(bucket, credential_provider=aws_provider(), **options, **common)

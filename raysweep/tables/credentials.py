@@ -17,7 +17,7 @@ _LIFE = timedelta(minutes=5)
 _NATIVE = ("service_account", "authorized_user")
 _ELSEWHERE = ("role_arn", "sso_session", "sso_start_url", "credential_process", "login_session")
 
-Provider = Callable[[], dict[str, Any]]
+Provider = Callable[[], Any]
 
 
 class CredentialsError(Exception):
@@ -37,12 +37,16 @@ def aws_provider() -> Provider | None:
     if not any(key in _profile(name) for key in _ELSEWHERE):
         return None
     try:
+        from botocore.exceptions import BotoCoreError
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError:
         raise CredentialsError(
             f"the profile {name} of ~/.aws needs the package boto3: pip install boto3"
         ) from None
-    provider: Provider = Boto3CredentialProvider()
+    try:
+        provider: Provider = Boto3CredentialProvider()
+    except (BotoCoreError, ValueError) as error:
+        raise CredentialsError(f"the profile {name} of ~/.aws: {_line(error)}") from None
     return provider
 
 
@@ -92,6 +96,7 @@ def google_provider() -> Provider | None:
     if kind is None or kind in _NATIVE:
         return None
     try:
+        from google.auth.exceptions import GoogleAuthError
         from obstore.auth.google import GoogleCredentialProvider
 
         provider: Provider = GoogleCredentialProvider()
@@ -100,7 +105,13 @@ def google_provider() -> Provider | None:
             f"credentials of type {kind} need the package google-auth: "
             f"pip install google-auth requests"
         ) from None
+    except (GoogleAuthError, ValueError) as error:
+        raise CredentialsError(f"credentials of type {kind}: {_line(error)}") from None
     return provider
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def has_google_credentials() -> bool:

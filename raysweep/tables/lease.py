@@ -47,7 +47,7 @@ class Lease:
         self._thread: threading.Thread | None = None
 
     def take(self, say: Say | None = None) -> None:
-        """Take the lease; watch an existing one for a minute, unless its driver is known to be gone.
+        """Take the lease; watch an existing one for a minute, unless its driver is surely gone.
 
         Report through ``say`` that it is waiting, or that the store can't tell drivers apart for
         certain. Raise ``InputError`` if another driver has the lease, ``OSError`` if the store

@@ -5,8 +5,8 @@ import re
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from functools import lru_cache, wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pyarrow import fs
@@ -28,7 +28,9 @@ _CREDENTIALS = {
 CONNECT_S, ANSWER_S, ATTEMPTS = 5.0, 6.0, 3
 _PATIENCE_S = 30.0
 _LONGEST_REASON = 200
+_ANSWERS = r"SLOW_DOWN|THROTTL|INTERNAL|HTTP status (5(?!01)|429)"
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -42,11 +44,16 @@ class Address(NamedTuple):
 
 
 class StoreError(OSError):
-    """A store's error in one line; ``is_passing`` if a later attempt may succeed."""
+    """A store's error in one line.
 
-    def __init__(self, text: str, is_passing: bool = False) -> None:
+    ``is_passing`` if a later attempt may succeed; ``is_answer`` if that is since the store itself
+    said so, as by status 500, and not since it can't be reached.
+    """
+
+    def __init__(self, text: str, is_passing: bool = False, is_answer: bool = False) -> None:
         super().__init__(text)
         self.is_passing = is_passing
+        self.is_answer = is_answer
 
 
 def take_apart(text: str) -> Address:
@@ -187,9 +194,11 @@ def explained(scheme: str, bucket: str, error: Exception) -> StoreError:
             f"({reason[:_LONGEST_REASON]}); {_CREDENTIALS[scheme]}"
         )
     if re.search(r"NETWORK_CONNECTION|UNAVAILABLE|DEADLINE|Could not (connect|resolve)", text):
-        return StoreError(f"no connection to the store ({reason[:_LONGEST_REASON]})", True)
-    is_passing = bool(re.search(r"SLOW_DOWN|THROTTL|INTERNAL|HTTP status (5|429)|TIMEOUT", text))
-    return StoreError(text[:_LONGEST_REASON], is_passing)
+        is_answer = "SERVICE_UNAVAILABLE" in text  # Amazon's status 503
+        text = f"no connection to the store ({reason[:_LONGEST_REASON]})"
+        return StoreError(text, True, is_answer)
+    is_answer = bool(re.search(_ANSWERS, text))
+    return StoreError(text[:_LONGEST_REASON], is_answer or "TIMEOUT" in text, is_answer)
 
 
 def no_bucket(scheme: str, bucket: str) -> StoreError:
@@ -204,12 +213,29 @@ def patiently(action: Callable[[], T]) -> T:
 
     This lets sweeps survive a short loss of the network. Raise the last attempt's error.
     """
+    return _retried(action, lambda error: error.is_passing)
+
+
+def patient(method: Callable[P, T]) -> Callable[P, T]:
+    """Retry a request for half a minute if the store answers that it is overloaded or broken.
+
+    A store that cannot be reached is not waited for: at a start, its address is likely to be wrong.
+    """
+
+    @wraps(method)
+    def retried(*args: P.args, **kwargs: P.kwargs) -> T:
+        return _retried(lambda: method(*args, **kwargs), lambda error: error.is_answer)
+
+    return retried
+
+
+def _retried(action: Callable[[], T], is_worth: Callable[[StoreError], bool]) -> T:
     until, pause = time.monotonic() + _PATIENCE_S, 1.0
     while True:
         try:
             return action()
         except StoreError as error:
-            if not error.is_passing or time.monotonic() + pause > until:
+            if not is_worth(error) or time.monotonic() + pause > until:
                 raise
         time.sleep(pause)
         pause *= 2

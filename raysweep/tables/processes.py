@@ -50,20 +50,20 @@ def _here() -> str | None:
 
 def _start(pid: int) -> str | None:
     """Return when a process began, in ticks since the machine started."""
-    fields = _fields(pid)
+    fields = stat_fields(pid)
     return fields[19] if len(fields) > 19 else None
 
 
 def _has_ended(pid: int) -> bool:
     """Return whether all threads of a process have ended, which nobody has waited for yet."""
     try:
-        return _fields(pid)[:1] in (["Z"], ["X"]) and len(os.listdir(f"/proc/{pid}/task")) <= 1  # noqa: PTH208
+        return stat_fields(pid)[:1] in (["Z"], ["X"]) and len(os.listdir(f"/proc/{pid}/task")) <= 1  # noqa: PTH208
     except OSError:
         return False
 
 
-def _fields(pid: int) -> list[str]:
-    """Return what the system tells of a process after its name, empty if nothing."""
+def stat_fields(pid: int) -> list[str]:
+    """Return the fields of ``/proc/PID/stat`` after the name; empty if the system does not tell."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

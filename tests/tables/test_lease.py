@@ -1,0 +1,531 @@
+"""The lease of a folder in an object store: one driver, whatever the clocks, the network, the store."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from faulty_store import Fault, FaultyStore, faults_before
+from gs_server import gs_credentials, serve_gs
+from s3_server import S3Server, StoreServer, credentials, serve
+
+from raysweep.errors import InputError
+from raysweep.tables import conditions, lease, object_store, processes
+from raysweep.tables.conditions import ConditionalObject, PlainObject
+from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.holders import HolderWatch, find_holder
+from raysweep.tables.lease import Lease
+from raysweep.tables.locks import this_process
+from raysweep.tables.object_store import StoreError
+from raysweep.tables.paths import ResultsPath
+from raysweep.tables.reader import statuses
+
+pytestmark = pytest.mark.slow
+
+_NUMBERS = count()
+_ELSEWHERE = b'{"holder": "process 1 on elsewhere", "token": "other"}'
+Patch = pytest.MonkeyPatch
+
+
+@pytest.fixture(scope="module", params=["s3", "gs"])
+def server(request: pytest.FixtureRequest) -> Iterator[StoreServer]:
+    with serve() if request.param == "s3" else serve_gs() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[S3Server]:
+    with serve() as server:
+        yield server
+
+
+@pytest.fixture
+def faulty(server: StoreServer) -> Iterator[FaultyStore]:
+    with faults_before(server) as store:
+        yield store
+
+
+@pytest.fixture
+def faulty_s3(s3_server: S3Server) -> Iterator[FaultyStore]:
+    with faults_before(s3_server) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def gs_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return gs_credentials(tmp_path_factory.mktemp("gs"))
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: Patch, tmp_path: Path, gs_environment: dict[str, str]) -> None:
+    for name in os.environ:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    for name, value in {**credentials(), **gs_environment}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr(conditions, "_SETTLE_S", 0.2)
+    monkeypatch.setattr(lease, "_LOOK_S", 0.05)
+    monkeypatch.setattr(lease, "STALE_S", 0.5)
+    monkeypatch.setattr(object_store, "ANSWER_S", 1.0)
+
+
+@pytest.fixture
+def path(server: StoreServer) -> ResultsPath:
+    return ResultsPath.of(server.address(f"leases/{next(_NUMBERS)}"))
+
+
+def at(store: FaultyStore) -> ResultsPath:
+    return ResultsPath.of(store.address(f"faulty/{next(_NUMBERS)}"))
+
+
+def wait_until(condition: Callable[[], bool], limit_s: float = 20.0) -> None:
+    until = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+# Of several drivers one has it
+
+
+def race(path: ResultsPath, n_takers: int) -> tuple[list[Lease], list[InputError]]:
+    """Let threads take a lease at the same moment."""
+    meeting = threading.Barrier(n_takers)
+    won: list[Lease] = []
+    lost: list[InputError] = []
+
+    def take() -> None:
+        taker = Lease(path)
+        wait = taker._await_free
+
+        def together(say: object) -> object:
+            left = wait(None)
+            meeting.wait(timeout=20)
+            return left
+
+        taker._await_free = together  # type: ignore[assignment,method-assign]
+        try:
+            taker.take()
+            won.append(taker)
+        except InputError as error:
+            lost.append(error)
+
+    threads = [threading.Thread(target=take) for _ in range(n_takers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return won, lost
+
+
+@pytest.mark.parametrize("left", [None, _ELSEWHERE])
+def test_of_takers_at_one_moment_exactly_one_has_the_lease(
+    path: ResultsPath, monkeypatch: Patch, left: bytes | None
+) -> None:
+    monkeypatch.setattr(lease, "STALE_S", 0.05)
+    for i in range(20):  # with and without a stale lease: 40 races in each store
+        place = path / str(i)
+        if left is not None:
+            (place / ".lock").write_bytes(left)
+        won, lost = race(place, 4)
+        assert (len(won), len(lost)) == (1, 3), lost
+        assert won[0].holder() is None
+        assert "holds it" in str(lost[0])
+        won[0].release()
+
+
+_TAKER = """
+import sys, time
+from raysweep.errors import InputError
+from raysweep.tables import lease
+from raysweep.tables.lease import Lease
+from raysweep.tables.paths import ResultsPath
+lease.STALE_S, lease._LOOK_S, lease.RENEW_S = 2.0, 0.05, 0.2
+print("ready", flush=True)
+sys.stdin.readline()
+taken = Lease(ResultsPath.of(sys.argv[1]))
+try:
+    taken.take()
+except InputError as error:
+    print("lost", error, flush=True)
+else:
+    print("won", flush=True)
+    sys.stdin.readline()
+    print(taken.holder(), flush=True)
+    taken.release()
+"""
+
+
+def start_taker(path: ResultsPath, *words: str) -> "subprocess.Popen[str]":
+    taker = subprocess.Popen(
+        [*words, sys.executable, "-c", _TAKER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert taker.stdout
+    assert taker.stdout.readline() == "ready\n"
+    return taker
+
+
+def tell(taker: "subprocess.Popen[str]", line: str = "") -> None:
+    assert taker.stdin
+    taker.stdin.write(f"{line}\n")
+    taker.stdin.flush()
+
+
+def hear(taker: "subprocess.Popen[str]") -> str:
+    assert taker.stdout
+    return taker.stdout.readline().strip()
+
+
+@pytest.mark.parametrize("skews", [("+0", "+0"), ("-10m", "+0"), ("+0", "-10m"), ("+10m", "-10m")])
+def test_of_drivers_with_clocks_far_apart_one_has_the_lease(
+    s3_server: S3Server, skews: tuple[str, str]
+) -> None:
+    path = ResultsPath.of(s3_server.address(f"skewed/{next(_NUMBERS)}"))
+    (path / ".lock").write_bytes(_ELSEWHERE)
+    skewed = [["faketime", "-f", skew] if skew != "+0" else [] for skew in skews]
+    if any(skewed) and subprocess.run(["which", "faketime"], capture_output=True).returncode:  # noqa: PLW1510
+        pytest.skip("faketime is missing")
+    takers = [start_taker(path, *words) for words in skewed]
+    try:
+        for taker in takers:
+            tell(taker)
+        heard = [hear(taker) for taker in takers]
+        assert sorted(line.split()[0] for line in heard) == ["lost", "won"], heard
+        winner = takers[heard.index("won")]
+        # A third one, later, sees it renewed, whatever the clocks.
+        third = start_taker(path)
+        takers.append(third)
+        tell(third)
+        assert "has just renewed its lease" in hear(third)
+        tell(winner)
+        assert hear(winner) == "None"  # nobody else
+    finally:
+        for taker in takers:
+            taker.kill()
+            taker.wait()
+
+
+def test_a_driver_that_was_frozen_and_lost_its_lease_cannot_renew_it(
+    path: ResultsPath, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_S", 3600.0)
+    frozen, other = Lease(path), Lease(path)
+    frozen.take()
+    monkeypatch.setattr(lease, "is_gone", lambda process: False)
+    other.take()
+    lock = path / ".lock"
+    held = lock.read_bytes()
+    assert not frozen._is_renewed()  # as when it wakes up
+    assert frozen.holder() == this_process()
+    frozen.release()
+    assert lock.read_bytes() == held
+    assert other.holder() is None
+    other.release()
+
+
+def test_a_lock_that_is_deleted_or_overwritten_is_lost(
+    path: ResultsPath, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(lease, "RENEW_S", 0.05)
+    for damage in ((path / ".lock").delete, lambda: (path / ".lock").write_bytes(b"{}")):
+        held = Lease(path)
+        held.take()
+        damage()
+        wait_until(lambda: not held._thread.is_alive())  # noqa: B023
+        assert held.holder() in ("no driver", "another process")
+        held.release()
+
+
+# Waiting for the lease of a driver that was killed
+
+
+def test_the_lease_of_a_process_that_is_gone_is_taken_at_once(
+    path: ResultsPath, monkeypatch: Patch
+) -> None:
+    taker = start_taker(path)
+    tell(taker)
+    assert hear(taker) == "won"
+    monkeypatch.setattr(lease, "STALE_S", 60.0)
+    monkeypatch.setattr(lease, "RENEW_S", 60.0)
+    said: list[str] = []
+    with pytest.raises(InputError, match="has just renewed"):
+        Lease(path).take(said.append)  # while it lives
+    assert f"process {taker.pid} on " in said[0] and "waiting 60 s" in said[0]
+    taker.kill()
+    taker.wait()
+    began = time.monotonic()
+    mine = Lease(path)
+    mine.take(said.append)
+    assert time.monotonic() - began < 5
+    assert len(said) == 1
+    mine.release()
+
+
+def test_a_process_is_gone_only_if_that_is_sure() -> None:
+    mine = processes.identity()
+    assert mine is not None
+    ended = subprocess.run(
+        [sys.executable, "-c", "from raysweep.tables.processes import identity; print(identity())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()
+    assert processes.is_gone(ended)
+    assert not processes.is_gone(mine)
+    host, boot, namespace, pid, start = mine.split()
+    assert processes.is_gone(" ".join([host, boot, namespace, pid, str(int(start) + 1)]))
+    for unknown in (
+        None,
+        "",
+        "x",
+        " ".join([host, boot, namespace, "x", start]),
+        ended.replace(host, "another"),
+        ended.replace(boot, "another"),  # a machine of this name may have started twice
+        ended.replace(namespace, "pid:[1]"),  # another container's
+    ):
+        assert not processes.is_gone(unknown), unknown
+
+
+def test_a_zombie_is_gone() -> None:
+    script = "from raysweep.tables.processes import identity; print(identity(), flush=True)"
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    identity = hear(process)
+    wait_until(lambda: processes.stat_fields(process.pid)[0] == "Z")
+    assert processes.is_gone(identity)
+    process.wait()
+
+
+def test_a_lease_that_was_given_back_is_taken_at_once(
+    path: ResultsPath, monkeypatch: Patch
+) -> None:
+    monkeypatch.setattr(lease, "STALE_S", 60.0)
+    said: list[str] = []
+    for _ in range(3):
+        held = Lease(path)
+        held.take(said.append)
+        assert find_holder(path) is not None
+        held.release()
+        assert find_holder(path) is None
+    assert said == []
+
+
+# A store that is out of order
+
+
+def test_renewals_outlive_errors_and_lost_answers(faulty: FaultyStore, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(lease, "RENEW_S", 0.1)
+    path = at(faulty)
+    held = Lease(path)
+    held.take()
+    for fault in (500, "lost", 503):
+        faults = iter([fault] * 5)
+        faulty.fault = lambda method, path: next(faults, None)  # noqa: B023
+        wait_until(lambda: next(faults, "over") == "over")  # noqa: B023
+        faulty.fault = lambda method, path: None
+        n_seen = len(faulty.requests)
+        wait_until(lambda: len(faulty.requests) > n_seen + 3)  # noqa: B023
+        assert held.holder() is None
+        assert held._thread and held._thread.is_alive()
+    held.release()
+    assert find_holder_through(faulty, path) == b"released"
+
+
+def find_holder_through(store: FaultyStore, path: ResultsPath) -> bytes:
+    found = ConditionalObject(path / ".lock").read()
+    assert found
+    return b"released" if lease.is_released(found.content) else found.content
+
+
+def test_a_first_write_whose_answer_is_lost_counts(faulty: FaultyStore) -> None:
+    faults = iter(["lost"])
+    faulty.fault = lambda method, path: next(faults, None) if method == "PUT" else None
+    held = Lease(at(faulty))
+    held.take()
+    assert held.holder() is None
+    held.release()
+
+
+def test_requests_for_the_lease_have_a_time_limit(faulty: FaultyStore, monkeypatch: Patch) -> None:
+    monkeypatch.setattr(object_store, "ANSWER_S", 0.3)
+    monkeypatch.setattr(object_store, "_PATIENCE_S", 0.5)
+    faulty.fault = lambda method, path: "hang"
+    began = time.monotonic()
+    with pytest.raises(StoreError, match=r"no connection to the store \(no answer within 0.3 s\)"):
+        Lease(at(faulty)).take()
+    assert time.monotonic() - began < 6
+
+
+def test_errors_of_the_store_at_the_start_are_waited_for(
+    faulty_s3: FaultyStore, monkeypatch: Patch
+) -> None:
+    address = str(at(faulty_s3))
+    for code in (500, 503):
+        until = time.monotonic() + 3
+
+        def fault(method: str, path: str, code: int = code, until: float = until) -> Fault:
+            return code if time.monotonic() < until else None
+
+        faulty_s3.fault = fault
+        assert statuses(address) == {}  # the first that a run asks for
+        faulty_s3.fault = lambda method, path, end=time.monotonic() + 3, code=code: (  # type: ignore[misc]
+            code if time.monotonic() < end else None
+        )
+        folder = ResultsFolder(address)
+        folder.open()
+        folder.close()
+    monkeypatch.setattr(object_store, "_PATIENCE_S", 2.0)
+    faulty_s3.fault = lambda method, path: 500
+    with pytest.raises(InputError, match="HTTP status 500") as error:
+        ResultsFolder(address).open()
+    assert "\n" not in str(error.value)
+
+
+# Stores without conditions
+
+
+@pytest.mark.parametrize("fault", ["plain", 501])
+def test_a_store_without_conditions_is_found_out_and_said(
+    faulty_s3: FaultyStore, monkeypatch: Patch, fault: Fault
+) -> None:
+    """Status 501 is the answer of some, others ignore the headers."""
+
+    def only_conditional(method: str, path: str) -> Fault:
+        if fault == "plain":
+            return fault
+        # pyarrow's puts have a query, or no condition: told apart by who sends them.
+        return fault if method == "PUT" and threading.get_ident() and is_conditional() else None
+
+    def is_conditional() -> bool:
+        return bool(conditional)
+
+    conditional: list[bool] = []
+    write = ConditionalObject.write
+
+    def marked(self: ConditionalObject, *words: object) -> object:
+        conditional.append(True)
+        try:
+            return write(self, *words)  # type: ignore[arg-type]
+        finally:
+            conditional.pop()
+
+    monkeypatch.setattr(ConditionalObject, "write", marked)
+    faulty_s3.fault = only_conditional
+    path = at(faulty_s3)
+    said: list[str] = []
+    first = Lease(path)
+    first.take(said.append)
+    assert isinstance(first._object, PlainObject)
+    (line,) = said
+    assert "can't refuse a second driver that starts in the same second" in line
+    assert ("it ignores conditions" if fault == "plain" else "HTTP status 501") in line
+    assert first.holder() is None
+    assert first._is_renewed()
+    monkeypatch.setattr(lease, "RENEW_S", 0.1)
+    (path / ".lock").write_bytes(_ELSEWHERE)
+    assert not first._is_renewed()
+    first.release()
+    assert (path / ".lock").read_bytes() == _ELSEWHERE
+    won, lost = race(path, 2)
+    assert (len(won), len(lost)) == (1, 1)
+    won[0].release()
+
+
+def test_without_the_library_the_lease_is_written_as_before(
+    path: ResultsPath, monkeypatch: Patch
+) -> None:
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    said: list[str] = []
+    held = Lease(path)
+    held.take(said.append)
+    assert "(the package obstore is not installed)" in said[0]
+    assert held.holder() is None
+    held.release()
+
+
+def test_a_store_with_conditions_is_not_doubted(path: ResultsPath) -> None:
+    said: list[str] = []
+    held = Lease(path)
+    held.take(said.append)
+    assert isinstance(held._object, ConditionalObject)
+    assert said == []
+    held.release()
+
+
+# Who holds it, as seen from elsewhere
+
+
+def test_a_lease_is_judged_by_watching_it_not_by_clocks(
+    path: ResultsPath, monkeypatch: Patch
+) -> None:
+    from datetime import UTC, datetime, timedelta
+
+    written = datetime.now(UTC)
+    lock = path / ".lock"
+    lock.write_bytes(_ELSEWHERE)
+    monkeypatch.setattr("raysweep.tables.holders.STALE_S", 2.0)
+    for age_s, expected in ((0, True), (-600, None), (600, None), (2000, False)):
+        monkeypatch.setattr(
+            ResultsPath, "written_at", lambda self, age_s=age_s: written - timedelta(seconds=age_s)
+        )
+        holder = find_holder(path)
+        assert holder is not None
+        assert (holder.name, holder.is_alive) == ("process 1 on elsewhere", expected), age_s
+        watch = HolderWatch(path)
+        watch.look()
+        lock.write_bytes(_ELSEWHERE + b" ")
+        assert watch.look().is_alive is True  # type: ignore[union-attr]
+        lock.write_bytes(_ELSEWHERE)
+    assert watch.look().is_alive is True  # type: ignore[union-attr]
+    time.sleep(2.1)
+    assert watch.look().is_alive is False  # type: ignore[union-attr]
+
+
+# Credentials and addresses
+
+
+_PROFILES = """
+[default]
+aws_access_key_id = of-the-profile
+aws_secret_access_key = a%secret
+[other]
+aws_access_key_id = of-the-other
+aws_secret_access_key = another
+aws_session_token = token
+[program]
+credential_process = {program}
+"""
+
+
+@pytest.mark.parametrize(
+    ("profile", "key"),
+    [(None, "of-the-profile"), ("other", "of-the-other"), ("program", "of-a-program")],
+)
+def test_credentials_come_from_the_profiles_that_pyarrow_reads(
+    faulty_s3: FaultyStore, monkeypatch: Patch, tmp_path: Path, profile: str | None, key: str
+) -> None:
+    program = tmp_path / "program"
+    keys = {"Version": 1, "AccessKeyId": "of-a-program", "SecretAccessKey": "secret"}
+    program.write_text(f"#!/bin/sh\necho '{json.dumps(keys)}'\n")
+    program.chmod(0o700)
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws" / "credentials").write_text(_PROFILES.format(program=program))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    if profile:
+        monkeypatch.setenv("AWS_PROFILE", profile)
+    conditions._store.cache_clear()
+    path = at(faulty_s3)
+    ConditionalObject(path).write(b"x", None)
+    assert path.read_bytes() == b"x"  # pyarrow's request
+    assert len(faulty_s3.keys) > 1
+    assert set(faulty_s3.keys) == {key}
