@@ -60,7 +60,7 @@ def faults_before(behind: StoreServer) -> Iterator[FaultyStore]:
                 headers = {k: v for k, v in headers.items() if k.lower() not in _CONDITIONS}
             status, answered, content = fault, {}, b""
             if not isinstance(fault, int):
-                status, answered, content = self.ask(headers, body)
+                status, answered, content = self.patiently_ask(headers, body)
             if fault == "lost":
                 status, answered, content = 500, {}, b""
             with contextlib.suppress(OSError):
@@ -71,6 +71,15 @@ def faults_before(behind: StoreServer) -> Iterator[FaultyStore]:
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(content)
+
+        def patiently_ask(
+            self, headers: dict[str, str], body: bytes
+        ) -> tuple[int, dict[str, str], bytes]:
+            """Ask again where moto refused a body unread, which resets the connection."""
+            for _ in range(5):
+                with contextlib.suppress(ConnectionError):
+                    return self.ask(headers, body)
+            return 503, {}, b""
 
         def ask(self, headers: dict[str, str], body: bytes) -> tuple[int, dict[str, str], bytes]:
             connection = http.client.HTTPConnection("127.0.0.1", behind.port, timeout=30)

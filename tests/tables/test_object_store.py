@@ -252,9 +252,7 @@ def start_driver(address: str) -> "subprocess.Popen[str]":
     return driver
 
 
-def test_a_killed_driver_leaves_whole_files_and_another_goes_on_when_its_lease_ends(
-    address: str, monkeypatch: Patch
-) -> None:
+def test_a_killed_driver_leaves_whole_files_and_another_goes_on(address: str) -> None:
     driver = start_driver(address)
     assert driver.stdout
     seen = [driver.stdout.readline() for _ in range(15)]
@@ -263,14 +261,11 @@ def test_a_killed_driver_leaves_whole_files_and_another_goes_on_when_its_lease_e
     driver.wait(timeout=30)
     n_acknowledged = sum(line.endswith("\n") for line in seen)
     assert n_acknowledged <= len(values(address)) <= n_acknowledged + 1
-    monkeypatch.setattr(lease, "STALE_S", 5.0)
     said: list[str] = []
     folder = ResultsFolder(address)
-    folder.open(say=said.append)
+    folder.open(say=said.append)  # at once: the process is gone
     folder.close()
-    (line,) = said
-    assert f"process {driver.pid} on {socket.gethostname()} holds it" in line
-    assert "unless it is still alive" in line
+    assert said == []
 
 
 def test_an_interrupt_leaves_a_whole_file(folder: ResultsFolder, monkeypatch: Patch) -> None:
@@ -364,51 +359,21 @@ def test_a_second_driver_is_refused_as_soon_as_the_first_renews_its_lease(
     second.open(say=said.append)  # at once: nobody holds it
     second.close()
     assert len(said) == 1
-    assert not [name for name in second.location.names() if name.startswith(".lock")]
+    assert [name for name in second.location.names() if name.startswith(".lock")] == [".lock"]
 
 
-def test_a_lease_that_was_long_not_renewed_is_taken_at_once(
+def test_a_lease_that_nobody_renews_is_taken_after_a_while(
     address: str, monkeypatch: Patch
 ) -> None:
     left = ResultsFolder(address)
     (left.location / ".lock").write_bytes(b'{"holder": "process 1 on gone", "token": "x"}')
-    monkeypatch.setattr(lease, "STALE_S", 1.0)
-    time.sleep(2.1)  # a store gives whole seconds
+    monkeypatch.setattr(lease, "STALE_S", 0.5)
     said: list[str] = []
     left.open(say=said.append)
     left.close()
-    assert said == []
-
-
-def test_of_two_drivers_that_take_a_lease_at_one_moment_one_has_it(
-    address: str, monkeypatch: Patch
-) -> None:
-    monkeypatch.setattr(lease, "_SETTLE_S", 0.7)
-    meeting = threading.Barrier(2)
-    write = lease.Lease._write
-
-    def together(taken: lease.Lease) -> None:
-        meeting.wait(timeout=10)
-        write(taken)
-
-    monkeypatch.setattr(lease.Lease, "_write", together)
-    folders = [ResultsFolder(address) for _ in range(2)]
-    refused: list[InputError] = []
-
-    def take(folder: ResultsFolder) -> None:
-        try:
-            folder.open()
-        except InputError as error:
-            refused.append(error)
-
-    threads = [threading.Thread(target=take, args=(folder,)) for folder in folders]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(refused) == 1, refused
-    for folder in folders:
-        folder.close()
+    (line,) = said
+    assert "process 1 on gone holds it" in line
+    assert "unless it is still alive" in line
 
 
 def test_a_driver_whose_lease_was_taken_writes_no_more_and_leaves_the_other_its_files(
