@@ -21,7 +21,14 @@ from raysweep.tables.credentials import (
     google_provider,
     has_google_credentials,
 )
-from raysweep.tables.object_store import Endpoint, StoreError, endpoint_of, explained, take_apart
+from raysweep.tables.object_store import (
+    Endpoint,
+    StoreError,
+    endpoint_of,
+    explained,
+    patiently,
+    take_apart,
+)
 from raysweep.tables.paths import ResultsPath
 
 _SETTLE_S = 1.0
@@ -56,13 +63,18 @@ class StoreObject(Protocol):
 
 
 def open_object(path: ResultsPath) -> tuple[StoreObject, str | None]:
-    """Return an object of a store, and why it can't be written on a condition, if it can't."""
+    """Return an object of a store, and why it can't be written on a condition, if that is known.
+
+    Raise ``StoreError`` if the store cannot be reached.
+    """
     try:
-        return ConditionalObject(path), None
+        found = ConditionalObject(path)
+        patiently(found.read)
     except ImportError:
         return PlainObject(path), "the package obstore is not installed"
-    except CredentialsError as error:
+    except (CredentialsError, ConditionsError) as error:
         return PlainObject(path), str(error)
+    return found, None
 
 
 class ConditionalObject:

@@ -433,6 +433,18 @@ def test_a_store_without_conditions_is_found_out_and_said(
     won[0].release()
 
 
+def test_a_store_that_the_library_cannot_read_is_written_as_before(faulty_s3: FaultyStore) -> None:
+    path = at(faulty_s3)
+    n_reads = count()
+    faulty_s3.fault = lambda method, path: 501 if method == "GET" and next(n_reads) < 3 else None
+    said: list[str] = []
+    held = Lease(path)
+    held.take(said.append)
+    assert "(HTTP status 501)" in said[0]
+    assert held.holder() is None
+    held.release()
+
+
 def test_without_the_library_the_lease_is_written_as_before(
     path: ResultsPath, monkeypatch: Patch
 ) -> None:

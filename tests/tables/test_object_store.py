@@ -454,7 +454,7 @@ def test_fresh_moves_a_stores_folder_aside_and_loses_nothing(address: str) -> No
     assert moved.tree() == before
     assert len(read_trials(moved)) == 2
     assert len(read_accuracy(moved)) == 3
-    assert folder.location.tree() == []
+    assert folder.location.tree() == [".lock"]
 
 
 @pytest.mark.parametrize("n_copied", [0, 3])
