@@ -54,9 +54,17 @@ def download(request, response, storage):
     if there := found(request, storage):
         tell(response, there)
 
+def head(request, response, storage):
+    there = found(request, storage)
+    if there:
+        tell(response, there)
+    else:
+        response.status = HTTPStatus.NOT_FOUND
+
+emulator.RequestHandler.do_HEAD = lambda self: emulator.Router(self).handle("HEAD")
 *others, (pattern, _) = emulator.HANDLERS
 pattern = pattern.replace("[-.", "[-.%")  # obstore writes a "-" of a bucket as "%2D"
-emulator.HANDLERS = (*others, (pattern, {"GET": download, "PUT": upload}))
+emulator.HANDLERS = (*others, (pattern, {"GET": download, "HEAD": head, "PUT": upload}))
 server = create_server("127.0.0.1", 0, in_memory=True)
 server.start()
 print(server._api._httpd.server_port, flush=True)

@@ -8,7 +8,7 @@ has a time limit, too: a store that never answers blocks pyarrow's for Google fo
 import contextlib
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +33,8 @@ from raysweep.tables.paths import ResultsPath
 
 _SETTLE_S = 1.0
 """How long to wait, in a store without conditions, before looking who wrote last."""
+_LEAST_S = 60.0
+"""Time limit of a request that writes a table."""
 _NEVER = {"e_tag": '"00000000000000000000000000000000"', "version": "1"}
 """A version that no object has."""
 
@@ -80,7 +82,7 @@ def open_object(path: ResultsPath) -> tuple[StoreObject, str | None]:
 class ConditionalObject:
     """An object in a store that checks conditions."""
 
-    def __init__(self, path: ResultsPath) -> None:
+    def __init__(self, path: ResultsPath, limit_s: float | None = None) -> None:
         import obstore  # a second until it is loaded; most sweeps are in local folders
 
         found = take_apart(path.address)
@@ -91,7 +93,8 @@ class ConditionalObject:
         except OSError as error:
             raise explained(found.scheme, found.bucket, error) from None
         with self._asking():
-            self._store = _store(found.scheme, found.bucket, endpoint)
+            limit_s = limit_s or object_store.ANSWER_S
+            self._store = _store(found.scheme, found.bucket, endpoint, limit_s)
 
     def read(self) -> Version | None:
         """Return the object, None if it does not exist. Raise ``StoreError``."""
@@ -102,6 +105,14 @@ class ConditionalObject:
             except FileNotFoundError as error:
                 if _is_bucket_missing(error):
                     raise
+                return None
+
+    def look(self) -> Version | None:
+        """Return the object's version without its content. Raise ``StoreError``."""
+        with self._asking():
+            try:
+                return Version(b"", _tag(self._library.head(self._store, self._key)))
+            except FileNotFoundError:
                 return None
 
     def write(self, content: bytes, over: Version | None) -> Version | None:
@@ -163,6 +174,24 @@ class ConditionalObject:
         return explained(self._scheme, self._bucket, OSError(reason))
 
 
+def replacer(path: ResultsPath) -> Callable[[bytes], bool]:
+    """Return what writes a file if nobody has written it since, or else returns False.
+
+    The store must check conditions. Raise ``StoreError``, then and now.
+    """
+    before = patiently(ConditionalObject(path).look)
+
+    def replace(content: bytes) -> bool:
+        # At a megabyte per second; few different limits, since each has its own connections.
+        limit_s = _LEAST_S
+        while limit_s < len(content) / 1e6:
+            limit_s *= 4
+        target = ConditionalObject(path, limit_s)
+        return patiently(lambda: target.write(content, before)) is not None
+
+    return replace
+
+
 class PlainObject:
     """An object in a store that ignores conditions: the last one to write has it.
 
@@ -200,13 +229,12 @@ def _tag(result: Any) -> dict[str, str]:
 
 
 @lru_cache(maxsize=64)
-def _store(scheme: str, bucket: str, endpoint: Endpoint) -> Any:
+def _store(scheme: str, bucket: str, endpoint: Endpoint, limit_s: float) -> Any:
     from obstore import store
 
     library: Any = store  # its types would have every option spelled out
 
     url = f"{endpoint.scheme or 'https'}://{endpoint.host}" if endpoint.host else None
-    limit_s = object_store.ANSWER_S
     client: dict[str, Any] = {
         "allow_http": url is not None and url.startswith("http:"),
         "connect_timeout": timedelta(seconds=object_store.CONNECT_S),

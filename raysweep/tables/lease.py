@@ -33,7 +33,8 @@ class Lease:
 
     Each write replaces the version that was last seen, or nothing, so of several drivers that take
     a lease at the same moment one has it. No clock is read: whether a lease is renewed is seen by
-    watching it. A driver that sleeps between checking its lease and writing may write once more.
+    watching it. A driver that sleeps between checking its lease and writing may still write once,
+    so tables are replaced on a condition, too (``ResultsFolder.replacer``).
     """
 
     def __init__(self, folder: ResultsPath) -> None:
@@ -153,6 +154,11 @@ class Lease:
             renewed = self._object.write(self._content(), now) or now
         self._version = renewed
         return True
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the store checks conditions."""
+        return isinstance(self._object, ConditionalObject)
 
     def holder(self) -> str | None:
         """Return the name of another holder, read from the store, or None."""

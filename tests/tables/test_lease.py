@@ -1,4 +1,4 @@
-"""The lease of a folder in an object store: one driver, whatever the clocks, the network, the store."""
+"""The lease of a folder in an object store: one driver, whatever clocks, networks, stores do."""
 
 import json
 import os
@@ -11,21 +11,24 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from faulty_store import Fault, FaultyStore, faults_before
 from gs_server import gs_credentials, serve_gs
 from s3_server import S3Server, StoreServer, credentials, serve
+from table_rows import accuracy_rows
 
 from raysweep.errors import InputError
-from raysweep.tables import conditions, lease, object_store, processes
+from raysweep.tables import checksums, conditions, lease, object_store, processes
 from raysweep.tables.conditions import ConditionalObject, PlainObject
-from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.holders import HolderWatch, find_holder
 from raysweep.tables.lease import Lease
 from raysweep.tables.locks import this_process
 from raysweep.tables.object_store import StoreError
 from raysweep.tables.paths import ResultsPath
-from raysweep.tables.reader import statuses
+from raysweep.tables.reader import read_accuracy, statuses
+from raysweep.tables.writer import Writer
 
 pytestmark = pytest.mark.slow
 
@@ -142,7 +145,7 @@ def test_of_takers_at_one_moment_exactly_one_has_the_lease(
         won[0].release()
 
 
-# libfaketime would do this from outside, but fails time.sleep (EINVAL) or stops the waits of threads.
+# libfaketime would do this from outside, but makes time.sleep fail or threads wait forever.
 _TAKER = """
 import datetime, sys, time
 skew_s, now_s = float(sys.argv[2]), time.time
@@ -254,6 +257,43 @@ def test_a_lock_that_is_deleted_or_overwritten_is_lost(
         wait_until(lambda: not held._thread.is_alive())  # noqa: B023
         assert held.holder() in ("no driver", "another process")
         held.release()
+
+
+def test_a_driver_that_wakes_up_in_a_fold_does_not_replace_the_table_of_another(
+    path: ResultsPath, monkeypatch: Patch
+) -> None:
+    """It checked its lease, slept for long, and writes: its table lacks what the other wrote."""
+    monkeypatch.setattr(lease, "RENEW_S", 3600.0)
+    monkeypatch.setattr(lease, "is_gone", lambda process: False)
+    frozen = ResultsFolder(path)
+    frozen.open()
+    writer = Writer(frozen)
+    writer.add("accuracy", accuracy_rows(0, 2))
+    writer.flush()
+    encode, other = checksums.encode, ResultsFolder(path)
+
+    def slowly(table: pa.Table) -> bytes:
+        if not len(table):
+            return encode(table)
+        monkeypatch.setattr(checksums, "encode", encode)
+        frozen.expect_lock()
+        monkeypatch.setattr(frozen, "expect_lock", lambda: None)  # it looked before it slept
+        other.open()
+        others = Writer(other)
+        others.add("accuracy", accuracy_rows(2, 3))
+        others.fold()
+        return encode(table)
+
+    monkeypatch.setattr(checksums, "encode", slowly)
+    with pytest.raises(WriteError, match="another program replaced it meanwhile"):
+        writer.fold()
+    assert len(read_accuracy(path)) == 5
+    monkeypatch.delattr(frozen, "expect_lock")
+    with pytest.raises(WriteError, match="holds the folder now; this driver lost it"):
+        frozen.expect_lock()
+    frozen.close()
+    other.close()
+    assert len(read_accuracy(path)) == 5
 
 
 # Waiting for the lease of a driver that was killed
