@@ -1,8 +1,10 @@
 """Addresses of object stores, connections to them, and their errors as one line."""
 
+import http.client
 import os
 import re
 import time
+import urllib.request
 from collections.abc import Callable
 from datetime import timedelta
 from functools import lru_cache, wraps
@@ -28,6 +30,7 @@ _CREDENTIALS = {
 CONNECT_S, ANSWER_S, ATTEMPTS = 5.0, 6.0, 3
 _PATIENCE_S = 30.0
 _LONGEST_REASON = 200
+_GOOGLE = "storage.googleapis.com"
 _ANSWERS = r"SLOW_DOWN|THROTTL|INTERNAL|HTTP status (5(?!01)|429)"
 
 P = ParamSpec("P")
@@ -146,6 +149,7 @@ def connect(scheme: str, bucket: str, query: str) -> fs.FileSystem:
     """
     endpoint = endpoint_of(scheme, bucket, query)
     if scheme == "gs":
+        _expect_answer(f"{endpoint.scheme or 'https'}://{endpoint.host or _GOOGLE}")
         return fs.GcsFileSystem(
             endpoint_override=endpoint.host,
             scheme=endpoint.scheme,
@@ -161,6 +165,25 @@ def connect(scheme: str, bucket: str, query: str) -> fs.FileSystem:
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
         allow_delayed_open=True,  # otherwise a small object takes three requests instead of one
     )
+
+
+def _expect_answer(url: str) -> None:
+    """Raise ``OSError`` if a server accepts connections, but never answers.
+
+    pyarrow has no time limit for Google's requests: it took two minutes, measured. Everything else
+    that may be wrong is left to pyarrow to find out.
+    """
+    request = urllib.request.Request(url, method="HEAD")  # noqa: S310  # of http or https
+    for attempt in range(ATTEMPTS):
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_S):  # noqa: S310
+                return
+        except TimeoutError:
+            if attempt == ATTEMPTS - 1:
+                text = f"no connection to the store (no answer within {ANSWER_S:g} s)"
+                raise StoreError(text, is_passing=True) from None
+        except (OSError, ValueError, http.client.HTTPException):
+            return
 
 
 def _region(bucket: str, endpoint: str | None) -> str | None:

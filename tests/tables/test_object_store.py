@@ -588,14 +588,15 @@ def test_a_store_out_of_reach_is_told_in_one_line(scheme: str, monkeypatch: Patc
         assert "google::cloud" not in str(error.value) and "\n" not in str(error.value)
 
 
-def test_a_store_that_never_answers_is_told_in_one_line(monkeypatch: Patch) -> None:
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_store_that_never_answers_is_told_in_one_line(scheme: str, monkeypatch: Patch) -> None:
     monkeypatch.setattr(object_store, "ANSWER_S", 1.0)  # 6 s, three times: 19 s, measured
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(50)
         port = silent.getsockname()[1]
         with pytest.raises(InputError, match="no connection to the store"):
-            read_trials(f"s3://b/x?endpoint_override=http://127.0.0.1:{port}")
+            read_trials(f"{scheme}://b/x?endpoint_override=http://127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize(
