@@ -83,7 +83,7 @@ class ConditionalObject:
     """An object in a store that checks conditions."""
 
     def __init__(self, path: ResultsPath, limit_s: float | None = None) -> None:
-        import obstore  # a second until it is loaded; most sweeps are in local folders
+        import obstore  # takes 0.2 s, and most sweeps are in local folders
 
         found = take_apart(path.address)
         self._scheme, self._bucket, self._key = found.scheme, found.bucket, found.key
