@@ -3,10 +3,12 @@
 import contextlib
 import http.client
 import re
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 from s3_server import StoreServer
 
@@ -38,8 +40,8 @@ _HOP = ("connection", "transfer-encoding", "content-length", "server", "date")
 
 
 @contextlib.contextmanager
-def faults_before(behind: StoreServer) -> Iterator[FaultyStore]:
-    """Run a server before another, at first without faults."""
+def faults_before(behind: StoreServer, certificate: Path | None = None) -> Iterator[FaultyStore]:
+    """Run a server before another, at first without faults; encrypted with a certificate."""
     is_over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -112,6 +114,10 @@ def faults_before(behind: StoreServer) -> Iterator[FaultyStore]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
+        if certificate:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
         store = FaultyStore(server.server_port, behind)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield store

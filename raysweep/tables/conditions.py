@@ -6,6 +6,7 @@ has a time limit, too: a store that never answers blocks pyarrow's for Google fo
 """
 
 import contextlib
+import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -92,9 +93,9 @@ class ConditionalObject:
             endpoint = endpoint_of(found.scheme, found.bucket, path.query)
         except OSError as error:
             raise explained(found.scheme, found.bucket, error) from None
+        self._limit_s = limit_s or object_store.ANSWER_S
         with self._asking():
-            limit_s = limit_s or object_store.ANSWER_S
-            self._store = _store(found.scheme, found.bucket, endpoint, limit_s)
+            self._store = _store(found.scheme, found.bucket, endpoint, self._limit_s)
 
     def read(self) -> Version | None:
         """Return the object, None if it does not exist. Raise ``StoreError``."""
@@ -164,7 +165,7 @@ class ConditionalObject:
             reason = f"HTTP status {code[1]}" + (f": {words[1]}" if words else "")
         elif re.search(r"kind: (Connect|Timeout|Request|Interrupted)", text):
             is_late = "kind: Timeout" in text
-            why = f"no answer within {object_store.ANSWER_S:g} s" if is_late else "it is refused"
+            why = f"no answer within {self._limit_s:g} s" if is_late else "it is refused"
             return StoreError(f"no connection to the store ({why})", is_passing=True)
         else:
             reason = text.partition("\n\nDebug source")[0]
@@ -261,9 +262,13 @@ def _store(scheme: str, bucket: str, endpoint: Endpoint, limit_s: float) -> Any:
             bucket, skip_signature=is_open, credential_provider=provider, **places, **common
         )
     options: dict[str, Any] = {"conditional_put": "etag"}
+    named = (os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION"))
+    region = endpoint.region or next(filter(None, named), "")
+    if not url and region.startswith("cn-"):
+        url = f"https://s3.{region}.amazonaws.com.cn"
     if url:
         # The second name would win if it were set in the environment.
         options |= {"endpoint": url, "aws_endpoint_url_s3": url}
-    if endpoint.region:
-        options["region"] = endpoint.region
+    if region:
+        options["region"] = region
     return library.S3Store(bucket, credential_provider=aws_provider(), **options, **common)

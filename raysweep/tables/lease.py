@@ -60,8 +60,8 @@ class Lease:
             reason = self._take_over(left, reason)
             if reason and say:
                 say(
-                    f"{self._folder}: this store can't refuse a second driver that starts in the "
-                    f"same second ({reason}); start one at a time"
+                    f"{self._folder}: a second driver that starts in the same second may not be "
+                    f"refused, since the store can't be asked to ({reason}); start one at a time"
                 )
         except BaseException:
             self._give_back()

@@ -1,5 +1,6 @@
 """The lease of a folder in an object store: one driver, whatever clocks, networks, stores do."""
 
+import ipaddress
 import json
 import os
 import subprocess
@@ -13,6 +14,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 from faulty_store import Fault, FaultyStore, faults_before
 from gs_server import gs_credentials, serve_gs
 from s3_server import S3Server, StoreServer, credentials, serve
@@ -20,7 +25,8 @@ from table_rows import accuracy_rows
 
 from raysweep.errors import InputError
 from raysweep.tables import checksums, conditions, lease, object_store, processes
-from raysweep.tables.conditions import ConditionalObject, PlainObject
+from raysweep.tables.conditions import ConditionalObject, PlainObject, open_object
+from raysweep.tables.credentials import CredentialsError, aws_provider, google_provider
 from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.holders import HolderWatch, find_holder
 from raysweep.tables.lease import Lease
@@ -459,7 +465,7 @@ def test_a_store_without_conditions_is_found_out_and_said(
     first.take(said.append)
     assert isinstance(first._object, PlainObject)
     (line,) = said
-    assert "can't refuse a second driver that starts in the same second" in line
+    assert "a second driver that starts in the same second may not be refused" in line
     assert ("it ignores conditions" if fault == "plain" else "HTTP status 501") in line
     assert first.holder() is None
     assert first._is_renewed()
@@ -572,3 +578,98 @@ def test_credentials_come_from_the_profiles_that_pyarrow_reads(
     assert path.read_bytes() == b"x"  # pyarrow's request
     assert len(faulty_s3.keys) > 1
     assert set(faulty_s3.keys) == {key}
+
+
+def test_a_package_that_credentials_need_is_named(
+    s3_server: S3Server, monkeypatch: Patch, tmp_path: Path
+) -> None:
+    (tmp_path / ".aws").mkdir()
+    role = "[profile role]\nrole_arn = arn:aws:iam::1:role/x\nsource_profile = default\n"
+    (tmp_path / ".aws" / "config").write_text(role)
+    federated = tmp_path / "federated.json"
+    federated.write_text('{"type": "external_account"}')
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_PROFILE", "role")
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(federated))
+    for provider, missing, line in (
+        (aws_provider, "obstore.auth.boto3", "profile role of ~/.aws needs the package boto3"),
+        (google_provider, "obstore.auth.google", "external_account need the package google-auth"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(CredentialsError, match=line):
+            patch.setitem(sys.modules, missing, None)
+            provider()
+    with pytest.raises(CredentialsError, match="credentials of type external_account: "):
+        google_provider()  # the file lacks all else
+    conditions._store.cache_clear()
+    monkeypatch.setitem(sys.modules, "obstore.auth.boto3", None)
+    object_, reason = open_object(ResultsPath.of(s3_server.address("x")))
+    assert isinstance(object_, PlainObject)
+    assert reason and "pip install boto3" in reason
+
+
+def test_the_address_wins_over_the_environment(s3_server: S3Server, monkeypatch: Patch) -> None:
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    path = ResultsPath.of(s3_server.address(f"places/{next(_NUMBERS)}"))
+    assert ConditionalObject(path).write(b"x", None)
+    assert path.read_bytes() == b"x"
+    host = s3_server.endpoint.removeprefix("http://")
+    path = ResultsPath.of(f"s3://sweeps/{next(_NUMBERS)}?endpoint_override={host}&scheme=http")
+    assert ConditionalObject(path).write(b"x", None)
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.setenv(name, s3_server.endpoint)
+    path = ResultsPath.of(f"s3://sweeps/{next(_NUMBERS)}")
+    object_store.connect.cache_clear()
+    assert ConditionalObject(path).write(b"x", None)
+    assert path.read_bytes() == b"x"
+    object_store.connect.cache_clear()
+
+
+def test_amazons_addresses_in_china_end_in_cn(monkeypatch: Patch) -> None:
+    monkeypatch.setenv("AWS_REGION", "cn-north-1")
+    store = ConditionalObject(ResultsPath.of("s3://bucket/x"))._store
+    assert store.config["endpoint"] == "https://s3.cn-north-1.amazonaws.com.cn"
+
+
+def certificate(
+    name: str, key: rsa.RSAPrivateKey, signer: rsa.RSAPrivateKey, is_authority: bool
+) -> bytes:
+    now = datetime.now(UTC)
+    local = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    built = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tests")]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([local]), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
+    return built.public_bytes(serialization.Encoding.PEM)
+
+
+def test_a_stores_own_certificate_is_trusted_by_its_file(
+    s3_server: S3Server, tmp_path: Path
+) -> None:
+    authority, key = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+    ca_file, server_file = tmp_path / "ca.pem", tmp_path / "server.pem"
+    ca_file.write_bytes(certificate("tests", authority, authority, True))
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    server_file.write_bytes(private + certificate("server", key, authority, False))
+    with faults_before(s3_server, server_file) as store:
+        place = f"s3://sweeps/{next(_NUMBERS)}?endpoint_override=https://127.0.0.1:{store.port}"
+        path = ResultsPath.of(f"{place}&tls_ca_file_path={ca_file}")
+        assert ConditionalObject(path).write(b"x", None)
+        assert path.read_bytes() == b"x"
+        with pytest.raises(StoreError, match="no connection to the store"):
+            ConditionalObject(ResultsPath.of(place)).read()
+        with pytest.raises(StoreError, match="tls_ca_file_path: expected to read it, got"):
+            ConditionalObject(ResultsPath.of(f"{place}&tls_ca_file_path={tmp_path}/none"))
