@@ -135,12 +135,12 @@ def race(path: ResultsPath, n_takers: int) -> tuple[list[Lease], list[InputError
     return won, lost
 
 
-@pytest.mark.parametrize("left", [None, _ELSEWHERE])
+@pytest.mark.parametrize(("left", "n_races"), [(None, 10), (_ELSEWHERE, 40)])
 def test_of_takers_at_one_moment_exactly_one_has_the_lease(
-    path: ResultsPath, monkeypatch: Patch, left: bytes | None
+    path: ResultsPath, monkeypatch: Patch, left: bytes | None, n_races: int
 ) -> None:
     monkeypatch.setattr(lease, "STALE_S", 0.05)
-    for i in range(20):  # with and without a stale lease: 40 races in each store
+    for i in range(n_races):
         place = path / str(i)
         if left is not None:
             (place / ".lock").write_bytes(left)
