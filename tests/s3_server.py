@@ -16,6 +16,12 @@ import pytest
 KEY, SECRET = "testing-key-id", "testing-secret-never-stored"
 _SERVE = """
 import sys, threading
+from moto.s3.responses import S3Response
+put_object, lock = S3Response.put_object, threading.Lock()
+def put_alone(self):  # S3 checks a condition and writes in one step
+    with lock:
+        return put_object(self)
+S3Response.put_object = put_alone
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()

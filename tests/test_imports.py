@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "packs/planning": {"settings", "packs", "learning"},
     "packs/stage_cache": {"atomic", "learning", "safetensors", "torch"},
     "tables": {"errors", "atomic", "statuses", "user_text", "settings", "learning"}
-    | {"numpy", "pandas", "pyarrow", "scipy"},
+    | {"botocore", "google", "numpy", "obstore", "pandas", "pyarrow", "scipy"},
     "monitor": {
         "clean_text",
         "command_line",

@@ -16,7 +16,7 @@ from raysweep.settings.sweep import sweep_from
 from raysweep.settings.yaml_nodes import MAX_BYTES
 from raysweep.statuses import Status
 from raysweep.tables.folder import partly_trained, read_runs, resume_command
-from raysweep.tables.holders import Holder, find_holder
+from raysweep.tables.holders import WHOLE_S, Holder, HolderWatch
 from raysweep.tables.json_files import read_limited
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.ranking import best_of, is_lower_better
@@ -55,6 +55,7 @@ class SweepStatus:
     _objective: tuple[str, str | None] = ("average_accuracy", None)
     _doubts: list[str] = field(default_factory=list)
     _seen: tuple[int, list[str]] | None = None
+    _watch: HolderWatch | None = None
 
     @classmethod
     def at(cls, folder: str | Path | ResultsPath) -> "SweepStatus":
@@ -132,21 +133,23 @@ class SweepStatus:
             self._doubts = [f"the number of configurations is unknown: {error}"]
 
     def _driver(self) -> _Driver:
-        holder = find_holder(self.location)
+        if self._watch is None:
+            self._watch = HolderWatch(self.location)
+        holder = self._watch.look()
         if holder is None:
             return _Driver(None, False)
         file = self.location / STATUS_FILE
         try:
             report = DriverReport.from_bytes(read_limited(file))
-            age_s = max(0.0, (datetime.now(UTC) - file.written_at()).total_seconds())
+            age_s = (datetime.now(UTC) - file.written_at()).total_seconds()
         except (OSError, ValueError):  # none, or something else of this name
             report, age_s = None, 0.0
         if report is not None and report.driver != holder.name:
             report = None  # from an earlier driver
         is_running = holder.is_alive
-        if is_running is None and report is not None and age_s < _FRESH_S:
-            is_running = True
-        return _Driver(holder, is_running, report, age_s)
+        if is_running is None and report is not None and -WHOLE_S <= age_s < _FRESH_S:
+            is_running = True  # a report from the future would say that the clocks are apart
+        return _Driver(holder, is_running, report, max(0.0, age_s))
 
     def _counted(
         self, trials: pd.DataFrame, driver: _Driver, last_run: Mapping[str, Any]

@@ -4,7 +4,7 @@ import contextlib
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -14,10 +14,12 @@ from pyarrow import fs
 
 from raysweep.atomic import TEMPORARY
 from raysweep.errors import InputError, RaysweepError
+from raysweep.tables.conditions import replacer
 from raysweep.tables.file_lock import FileLock
 from raysweep.tables.json_files import checked_run, read_json
-from raysweep.tables.lease import Lease, clear_probes
+from raysweep.tables.lease import Lease
 from raysweep.tables.locks import LOCK, Lock, Say
+from raysweep.tables.object_store import patiently
 from raysweep.tables.paths import ResultsPath, copy_all, delete_all
 from raysweep.tables.reader import OURS
 from raysweep.tables.schemas import TABLES
@@ -131,7 +133,6 @@ class ResultsFolder:
 
     def _open_in_store(self, is_fresh: bool, say: Say | None) -> ResultsPath | None:
         self._take(Lease(self.location), say)
-        clear_probes(self.location)
         self.scratch.delete_tree()
         return self._copy_aside() if is_fresh else None
 
@@ -186,6 +187,24 @@ class ResultsFolder:
         holder = self._lock.holder() if self._lock else None
         if holder:
             raise WriteError(self.location, f"{holder} holds the folder now; this driver lost it")
+
+    def replacer(self, name: str) -> Callable[[bytes], None]:
+        """Return what replaces a file, unless another driver has replaced it since this call.
+
+        That is certain in a store that writes on a condition. It raises ``WriteError`` then, and
+        ``OSError`` on failure, as this call does.
+        """
+        location = self.location / name
+        if not (isinstance(self._lock, Lease) and self._lock.is_certain):
+            return lambda content: patiently(lambda: location.write_bytes(content))
+        replace = replacer(location)
+
+        def expect_replaced(content: bytes) -> None:
+            if not replace(content):
+                self.expect_lock()
+                raise WriteError(location, "another program replaced it meanwhile")
+
+        return expect_replaced
 
     def close(self) -> None:
         """Remove Ray's files and release the lock, if it was taken."""

@@ -1,12 +1,14 @@
 """Addresses of object stores, connections to them, and their errors as one line."""
 
+import http.client
 import os
 import re
 import time
+import urllib.request
 from collections.abc import Callable
 from datetime import timedelta
-from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from functools import lru_cache, wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pyarrow import fs
@@ -25,10 +27,13 @@ _CREDENTIALS = {
     "gs": "set GOOGLE_APPLICATION_CREDENTIALS to a file with credentials",
 }
 # Three attempts per request, so that a wrong address or a missing network shows within 30 s.
-_CONNECT_S, _ANSWER_S, _ATTEMPTS = 5.0, 6.0, 3
+CONNECT_S, ANSWER_S, ATTEMPTS = 5.0, 6.0, 3
 _PATIENCE_S = 30.0
 _LONGEST_REASON = 200
+_GOOGLE = "storage.googleapis.com"
+_ANSWERS = r"SLOW_DOWN|THROTTL|INTERNAL|HTTP status (5(?!01)|429)"
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -42,11 +47,16 @@ class Address(NamedTuple):
 
 
 class StoreError(OSError):
-    """A store's error in one line; ``is_passing`` if a later attempt may succeed."""
+    """A store's error in one line.
 
-    def __init__(self, text: str, is_passing: bool = False) -> None:
+    ``is_passing`` if a later attempt may succeed; ``is_answer`` if that is since the store itself
+    said so, as by status 500, and not since it can't be reached.
+    """
+
+    def __init__(self, text: str, is_passing: bool = False, is_answer: bool = False) -> None:
         super().__init__(text)
         self.is_passing = is_passing
+        self.is_answer = is_answer
 
 
 def take_apart(text: str) -> Address:
@@ -102,44 +112,90 @@ def without_secrets(text: str) -> str:
     return start + mark + "&".join(shown)
 
 
+class Endpoint(NamedTuple):
+    """Where a bucket is; None is what the library takes by itself."""
+
+    scheme: str | None
+    host: str | None
+    region: str | None
+    tls_ca_file_path: str | None
+
+
+def endpoint_of(scheme: str, bucket: str, query: str) -> Endpoint:
+    """Return where a bucket is, by the options of its address and the environment.
+
+    Raise ``OSError`` if the bucket's region is needed and the store cannot be reached.
+    """
+    options = dict(parse_qsl(query))
+    host = options.get("endpoint_override")
+    if scheme == "s3" and not host:  # like Amazon's own tools
+        named = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+        host = next(filter(None, named), None)
+    if host and "://" in host:
+        protocol, _, host = host.partition("://")
+        options.setdefault("scheme", protocol)
+    host = host.rstrip("/") if host else None
+    region = options.get("region")
+    if scheme == "s3" and not region:
+        region = _region(bucket, host)
+    return Endpoint(options.get("scheme"), host, region, options.get("tls_ca_file_path"))
+
+
 @lru_cache(maxsize=64)
 def connect(scheme: str, bucket: str, query: str) -> fs.FileSystem:
     """Return the file system of a bucket, with credentials from the store's usual places.
 
     Raise ``OSError`` if the bucket's region is needed and the store cannot be reached.
     """
-    options = dict(parse_qsl(query))
-    endpoint = options.get("endpoint_override")
-    if scheme == "s3" and not endpoint:  # like Amazon's own tools
-        named = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
-        endpoint = next(filter(None, named), None)
-    if endpoint and "://" in endpoint:
-        protocol, _, endpoint = endpoint.partition("://")
-        options.setdefault("scheme", protocol)
-    endpoint = endpoint.rstrip("/") if endpoint else None
+    endpoint = endpoint_of(scheme, bucket, query)
     if scheme == "gs":
+        _expect_answer(f"{endpoint.scheme or 'https'}://{endpoint.host or _GOOGLE}")
         return fs.GcsFileSystem(
-            endpoint_override=endpoint,
-            scheme=options.get("scheme"),
-            retry_time_limit=timedelta(seconds=_CONNECT_S * _ATTEMPTS),
+            endpoint_override=endpoint.host,
+            scheme=endpoint.scheme,
+            retry_time_limit=timedelta(seconds=CONNECT_S * ATTEMPTS),
         )
     return fs.S3FileSystem(
-        endpoint_override=endpoint,
-        scheme=options.get("scheme"),
-        region=options.get("region") or _region(bucket, endpoint),
-        tls_ca_file_path=options.get("tls_ca_file_path"),
-        connect_timeout=_CONNECT_S,
-        request_timeout=_ANSWER_S,
-        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_ATTEMPTS),
+        endpoint_override=endpoint.host,
+        scheme=endpoint.scheme,
+        region=endpoint.region,
+        tls_ca_file_path=endpoint.tls_ca_file_path,
+        connect_timeout=CONNECT_S,
+        request_timeout=ANSWER_S,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
         allow_delayed_open=True,  # otherwise a small object takes three requests instead of one
     )
+
+
+def _expect_answer(url: str) -> None:
+    """Raise ``OSError`` if a server accepts connections, but never answers.
+
+    pyarrow has no time limit for Google's requests: it took two minutes, measured. Everything else
+    that may be wrong is left to pyarrow to find out.
+    """
+    request = urllib.request.Request(url, method="HEAD")  # noqa: S310  # of http or https
+    for attempt in range(ATTEMPTS):
+        try:
+            with urllib.request.urlopen(request, timeout=ANSWER_S):  # noqa: S310
+                return
+        except TimeoutError:
+            if attempt == ATTEMPTS - 1:
+                text = f"no connection to the store (no answer within {ANSWER_S:g} s)"
+                raise StoreError(text, is_passing=True) from None
+        except (OSError, ValueError, http.client.HTTPException):
+            return
 
 
 def _region(bucket: str, endpoint: str | None) -> str | None:
     """Return the region of an Amazon bucket, None if the environment sets it."""
     if any(os.environ.get(name) for name in ("AWS_REGION", "AWS_DEFAULT_REGION")):
         return None
-    return "us-east-1" if endpoint else str(fs.resolve_s3_region(bucket))
+    return "us-east-1" if endpoint else _amazon_region(bucket)
+
+
+@lru_cache(maxsize=64)
+def _amazon_region(bucket: str) -> str:
+    return str(fs.resolve_s3_region(bucket))
 
 
 def explained(scheme: str, bucket: str, error: Exception) -> StoreError:
@@ -161,9 +217,11 @@ def explained(scheme: str, bucket: str, error: Exception) -> StoreError:
             f"({reason[:_LONGEST_REASON]}); {_CREDENTIALS[scheme]}"
         )
     if re.search(r"NETWORK_CONNECTION|UNAVAILABLE|DEADLINE|Could not (connect|resolve)", text):
-        return StoreError(f"no connection to the store ({reason[:_LONGEST_REASON]})", True)
-    is_passing = bool(re.search(r"SLOW_DOWN|THROTTL|INTERNAL|HTTP status 5|TIMEOUT", text))
-    return StoreError(text[:_LONGEST_REASON], is_passing)
+        is_answer = "SERVICE_UNAVAILABLE" in text  # Amazon's status 503
+        text = f"no connection to the store ({reason[:_LONGEST_REASON]})"
+        return StoreError(text, True, is_answer)
+    is_answer = bool(re.search(_ANSWERS, text))
+    return StoreError(text[:_LONGEST_REASON], is_answer or "TIMEOUT" in text, is_answer)
 
 
 def no_bucket(scheme: str, bucket: str) -> StoreError:
@@ -178,12 +236,29 @@ def patiently(action: Callable[[], T]) -> T:
 
     This lets sweeps survive a short loss of the network. Raise the last attempt's error.
     """
+    return _retried(action, lambda error: error.is_passing)
+
+
+def patient(method: Callable[P, T]) -> Callable[P, T]:
+    """Retry a request for half a minute if the store answers that it is overloaded or broken.
+
+    A store that cannot be reached is not waited for: at a start, its address is likely to be wrong.
+    """
+
+    @wraps(method)
+    def retried(*args: P.args, **kwargs: P.kwargs) -> T:
+        return _retried(lambda: method(*args, **kwargs), lambda error: error.is_answer)
+
+    return retried
+
+
+def _retried(action: Callable[[], T], is_worth: Callable[[StoreError], bool]) -> T:
     until, pause = time.monotonic() + _PATIENCE_S, 1.0
     while True:
         try:
             return action()
         except StoreError as error:
-            if not error.is_passing or time.monotonic() + pause > until:
+            if not is_worth(error) or time.monotonic() + pause > until:
                 raise
         time.sleep(pause)
         pause *= 2

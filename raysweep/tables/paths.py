@@ -24,6 +24,7 @@ from raysweep.tables.object_store import (
     connect,
     explained,
     no_bucket,
+    patient,
     take_apart,
 )
 
@@ -101,6 +102,7 @@ class ResultsPath:
         return f"{found.bucket}/{found.key}".rstrip("/")
 
     @property
+    @patient
     def filesystem(self) -> fs.FileSystem:
         """The pyarrow file system, connected once per process."""
         if self.local is not None:
@@ -122,6 +124,7 @@ class ResultsPath:
             found = take_apart(self.address)
             raise explained(found.scheme, found.bucket, error) from None
 
+    @patient
     def read_bytes(self) -> bytes:
         """Read the whole file. Raise ``FileNotFoundError`` if it does not exist."""
         if self.local is not None:
@@ -149,6 +152,7 @@ class ResultsPath:
         else:
             self._put(content)
 
+    @patient
     def _put(self, content: bytes) -> None:
         filesystem, key = self.filesystem, self.key
         try:
@@ -176,12 +180,14 @@ class ResultsPath:
         infos = self._list(is_recursive=True)
         return sorted(info.path[start:] for info in infos if info.type == fs.FileType.File)
 
+    @patient
     def _list(self, is_recursive: bool) -> list[fs.FileInfo]:
         filesystem = self.filesystem
         selector = fs.FileSelector(self.key, allow_not_found=True, recursive=is_recursive)
         with self._asking():
             return list(filesystem.get_file_info(selector))
 
+    @patient
     def _info(self, key: str) -> fs.FileInfo:
         filesystem = self.filesystem
         with self._asking():
@@ -224,6 +230,7 @@ class ResultsPath:
         if self.local is None and self._info(self.bucket).type == fs.FileType.NotFound:
             raise no_bucket(take_apart(self.address).scheme, self.bucket)
 
+    @patient
     def delete(self) -> None:
         """Delete the file, if it exists."""
         if self.local is not None:
@@ -233,6 +240,7 @@ class ResultsPath:
         with contextlib.suppress(FileNotFoundError), self._asking():
             filesystem.delete_file(key)
 
+    @patient
     def delete_tree(self) -> None:
         """Delete the folder and everything in it, if it exists."""
         if self.local is not None:
@@ -242,6 +250,7 @@ class ResultsPath:
         with contextlib.suppress(FileNotFoundError), self._asking():
             filesystem.delete_dir(key)
 
+    @patient
     def copy(self, target: "ResultsPath") -> None:
         """Copy a store's file to another path in the same store."""
         filesystem, key = self.filesystem, self.key

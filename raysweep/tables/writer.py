@@ -1,7 +1,7 @@
 """The only writer of a sweep's tables: it writes part files and folds them from time to time."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -98,23 +98,24 @@ class Writer:
     def _fold_table(self, name: str) -> None:
         location = self.folder.location
         try:
+            replace = self.folder.replacer(f"{name}.parquet")  # before it is read
             found = patiently(lambda: read_files(location, name))
             if found.folded is not None and not found.parts:
                 return
-            self._write_folded(name, found)
+            self._write_folded(name, found, replace)
             self._n_parts[name] = 0
         except OSError as error:
             raise WriteError(location, error) from None
         except InputError as error:  # a file was damaged after the run began
             raise WriteError(location, str(error)) from None
 
-    def _write_folded(self, name: str, found: TableFiles) -> None:
+    def _write_folded(self, name: str, found: TableFiles, replace: Callable[[bytes], None]) -> None:
         location = self.folder.location
         parts = list(found.parts.values())
         earlier = [] if found.folded is None else [found.folded]
         content = self._encoded(name, unite(location, name, [*earlier, *parts]))
         self._expect_lock()
-        _write(location / f"{name}.parquet", content)
+        replace(content)
         if location.local is None and len(unite(location, name, parts)) == sum(map(len, parts)):
             delete_all(found.parts)
             return

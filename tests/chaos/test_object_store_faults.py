@@ -37,7 +37,7 @@ def test_results_in_a_store_outlive_workers_and_drivers_and_have_one_writer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if not form.is_long:
-        pytest.skip("most of it is waiting for a lease to end: only the long form does")
+        pytest.skip("three starts of Ray, one of them refused: only the long form does")
     load = Load(10, epochs=20)
     reference = undisturbed(load)
     for name, value in credentials().items():
