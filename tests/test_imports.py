@@ -12,6 +12,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "_compat": {"ray", "torch"},
     "atomic": set(),
+    "local_folder": {"atomic"},
     "versions": set(),
     "statuses": set(),
     "user_text": {"errors"},
@@ -32,8 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "settings": {"errors", "user_text", "learning", "numpy", "pydantic", "scipy", "yaml"},
     "packs": {"statuses", "settings", "learning", "packs/stage_cache", "numpy", "torch"},
     "packs/planning": {"settings", "packs", "learning"},
-    "packs/stage_cache": {"atomic", "learning", "safetensors", "torch"},
-    "tables": {"errors", "atomic", "statuses", "user_text", "settings", "learning"}
+    "packs/stage_cache": {"atomic", "local_folder", "learning", "safetensors", "torch"},
+    "tables": {"errors", "atomic", "local_folder", "statuses", "user_text", "settings", "learning"}
     | {"numpy", "pandas", "pyarrow", "scipy"},
     "monitor": {
         "errors",
@@ -47,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "rich",
         "typer",
     },
-    "monitor/loggers": {"errors", "atomic", "statuses", "user_text", "tables"}
+    "monitor/loggers": {"errors", "statuses", "user_text", "tables"}
     | {"mlflow", "tensorboard", "wandb"},
     "tune": {
         "errors",

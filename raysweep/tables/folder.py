@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -12,9 +13,10 @@ from typing import Any
 
 from pyarrow import fs
 
-from raysweep.atomic import TEMPORARY
+from raysweep.atomic import is_temporary
 from raysweep.errors import InputError, RaysweepError
-from raysweep.tables.file_lock import FileLock
+from raysweep.local_folder import LocalFolder, StrangeEntryError
+from raysweep.tables.file_lock import take_local
 from raysweep.tables.lease import Lease, clear_probes
 from raysweep.tables.locks import LOCK, Lock, Say
 from raysweep.tables.paths import ResultsPath, copy_all, delete_all
@@ -22,10 +24,20 @@ from raysweep.tables.reader import OURS
 from raysweep.tables.schemas import TABLES
 
 _SCRATCH = ".tune"
+_LOGS, _LOGGERS, _PARTS = "logs", "loggers", "parts"
 PAUSED = "paused"
 """Folder of the states of packs that a run left partly trained."""
 PAUSED_LIST = "packs.json"
 """Lists them: ids of configurations and names of files."""
+_FOLDERS = (
+    *((_SCRATCH,), (_PARTS,), *((_PARTS, name) for name in TABLES)),
+    *((PAUSED,), (_LOGS,), (_LOGGERS,)),
+)
+_FILES = (
+    *((LOCK,), ("sweep.yaml",), ("manifest.json",), ("status.json",), ("suggestions.json",)),
+    *((PAUSED, PAUSED_LIST), *((f"{name}.parquet",) for name in (*TABLES, "pareto"))),
+)
+"""What a run writes in a folder, or reads there; something else of such a name is refused."""
 
 
 class WriteError(RaysweepError):
@@ -56,7 +68,7 @@ class ResultsFolder:
     """
 
     def __init__(self, location: str | Path | ResultsPath) -> None:
-        self.location = ResultsPath.of(location)
+        self.location = ResultsPath.of(location).as_root()
         self._lock: Lock | None = None
         self._remover: ThreadPoolExecutor | None = None
 
@@ -67,9 +79,10 @@ class ResultsFolder:
         return self.location.local
 
     @property
-    def logs(self) -> Path:
-        """Local folder of the tracebacks of failed packs."""
-        return self.path / "logs"
+    def root(self) -> LocalFolder:
+        """The folder, below which no link is followed; only for a local folder."""
+        assert self.location.root is not None, f"{self.location} has no local path"
+        return self.location.root
 
     @property
     def scratch(self) -> ResultsPath:
@@ -90,7 +103,9 @@ class ResultsFolder:
         Errors are ignored: whatever remains is removed with the rest at the end.
         """
         if self.location.local is not None:
-            ResultsPath(Path(path)).delete_tree()
+            start = Path(self.scratch.key)
+            if start in Path(path).parents:
+                self.root.delete_tree(_SCRATCH, *Path(path).relative_to(start).parts)
             return
         scratch, filesystem = self.storage()
         assert path.startswith(f"{scratch}/"), f"{path} is not in {scratch}"
@@ -110,37 +125,50 @@ class ResultsFolder:
             self._refuse_foreign()
             if self.location.local is None:
                 return self._open_in_store(is_fresh, say)
-            return self._open_locally(self.location.local, is_fresh)
+            return self._open_locally(self.location.local, is_fresh, say)
+        except StrangeEntryError as error:
+            raise InputError(str(error.strerror)) from None
         except OSError as error:
             raise InputError(
                 f"{self.location}: expected a writable folder, "
                 f"got: {error.strerror or error}; choose another with --results"
             ) from None
 
-    def _open_locally(self, path: Path, is_fresh: bool) -> ResultsPath | None:
+    def _open_locally(self, path: Path, is_fresh: bool, say: Say | None) -> ResultsPath | None:
         path.mkdir(parents=True, exist_ok=True)
-        self._take(FileLock(path))
-        moved = self._move_aside(path) if is_fresh else None
+        for kind, entries in (("a folder", _FOLDERS), ("a file", _FILES)):
+            for names in entries:
+                self.root.expect(kind, *names)
+        self._lock = take_local(self.root, say)
+        moved = self._move_aside() if is_fresh else None
         self.scratch.delete_tree()  # left by a killed driver
         for name in TABLES:
-            (path / "parts" / name).mkdir(parents=True, exist_ok=True)
-        for stale in path.rglob(f"{TEMPORARY}*"):
-            stale.unlink(missing_ok=True)
+            self.root.make(_PARTS, name)
+        self._clear_temporary()
         return moved
 
+    def _clear_temporary(self) -> None:
+        """Delete what drivers left that were killed while they wrote."""
+        loggers = [(_LOGGERS, name) for name in self.root.names(_LOGGERS)]
+        for folder in ((), *_FOLDERS, *loggers):
+            with contextlib.suppress(StrangeEntryError):  # not ours
+                for name in filter(is_temporary, self.root.names(*folder)):
+                    with contextlib.suppress(StrangeEntryError):
+                        self.root.delete(*folder, name)
+
     def _open_in_store(self, is_fresh: bool, say: Say | None) -> ResultsPath | None:
-        self._take(Lease(self.location), say)
+        lease = Lease(self.location)
+        lease.take(say)
+        self._lock = lease
         clear_probes(self.location)
         self.scratch.delete_tree()
         return self._copy_aside() if is_fresh else None
 
-    def _take(self, lock: Lock, say: Say | None = None) -> None:
-        lock.take(say)
-        self._lock = lock
-
     def _refuse_foreign(self) -> None:
         names = self.location.names()
-        is_ours = OURS & set(names) or all(name.startswith(LOCK) for name in names)
+        # Workers may make Ray Tune's folder again where a folder was that is moved while it runs.
+        is_empty = all(name.startswith(LOCK) or name == _SCRATCH for name in names)
+        is_ours = OURS & set(names) or is_empty
         if self.location.is_file() or not is_ours:
             raise InputError(
                 f"{self.location}: expected no folder or a sweep's folder, got something else; "
@@ -150,18 +178,19 @@ class ResultsFolder:
     def _aside(self) -> ResultsPath:
         return self.location.with_name(f"{self.location.name}.{datetime.now():%Y%m%d-%H%M%S}")
 
-    def _move_aside(self, path: Path) -> ResultsPath | None:
+    def _move_aside(self) -> ResultsPath | None:
         content = sorted(
-            (entry for entry in path.iterdir() if entry.name != LOCK),
-            key=lambda entry: not entry.name.startswith("trials"),
+            (name for name in self.root.names() if not name.startswith(LOCK)),
+            key=lambda name: not name.startswith("trials"),
         )
         if not content:
             return None
         moved = self._aside()
         assert moved.local is not None
         moved.local.mkdir()
-        for entry in content:
-            entry.rename(moved.local / entry.name)
+        with self.root.opened() as old, LocalFolder(moved.local).opened() as new:
+            for name in content:
+                os.rename(name, name, src_dir_fd=old, dst_dir_fd=new)
         return moved
 
     def _copy_aside(self) -> ResultsPath | None:
@@ -186,6 +215,11 @@ class ResultsFolder:
         if holder:
             raise WriteError(self.location, f"{holder} holds the folder now; this driver lost it")
 
+    def _expect_local_lock(self) -> None:
+        """Check the lock where that costs no request to a store."""
+        if self.location.local is not None:
+            self.expect_lock()
+
     def close(self) -> None:
         """Remove Ray's files and release the lock, if it was taken."""
         if not self._lock:
@@ -202,15 +236,15 @@ class ResultsFolder:
     def write_text(self, name: str, text: str) -> None:
         """Write a text file into the folder atomically. Raise ``WriteError`` on failure."""
         try:
+            self._expect_local_lock()
             (self.location / name).write_bytes(text.encode())
         except OSError as error:
             raise WriteError(self.location, error) from None
 
     def write_log(self, name: str, text: str) -> ResultsPath:
         """Write the log of a failure and return its path. Raise ``OSError`` on failure."""
-        if self.location.local is not None:
-            self.logs.mkdir(exist_ok=True)
-        log = self.location / "logs" / name
+        (self.location / _LOGS).make_folder()
+        log = self.location / _LOGS / name
         log.write_bytes(text.encode())
         return log
 
@@ -221,6 +255,7 @@ class ResultsFolder:
         """
         location = self.location / "manifest.json"
         try:
+            self._expect_local_lock()
             runs = _runs(location, run["start"])
             content = json.dumps({"runs": [*runs, dict(run)]}, indent=2) + "\n"
             location.write_bytes(content.encode())
