@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
@@ -29,11 +30,14 @@ def create(folder: int, name: str) -> int:
     return os.open(name, flags, 0o666, dir_fd=folder)
 
 
-def write_at(folder: int, name: str, content: bytes) -> None:
+def write_at(
+    folder: int, name: str, content: bytes, check: Callable[[], None] | None = None
+) -> None:
     """Write a file of an open folder under a temporary name, then rename it.
 
-    Raise ``OSError`` if writing fails; then the file is unchanged and no temporary one remains. A
-    link of this name is replaced, not followed.
+    ``check`` is called just before that, as writing may take long. Raise ``OSError`` if one of
+    these fails; then the file is unchanged and no temporary one remains. A link of this name is
+    replaced, not followed.
     """
     temporary = temporary_name(name)
     try:
@@ -41,6 +45,8 @@ def write_at(folder: int, name: str, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if check:
+            check()
         os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
     except OSError:
         with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from raysweep.atomic import write_at
@@ -30,23 +30,37 @@ _KINDS = {
 }
 
 
-class StrangeEntryError(OSError):
-    """An entry is not what we write there: a link, a pipe, a device, a folder for a file.
+class _ReasonError(OSError):
+    """An error whose text is one line that says it all; ``strerror``, too."""
 
-    ``strerror`` is one line that names the entry and says what to do.
-    """
+    def __init__(self, reason: str) -> None:
+        super().__init__(errno.EIO, reason)
+        self.strerror: str = reason
+
+    def __str__(self) -> str:
+        return self.strerror
+
+
+class StrangeEntryError(_ReasonError):
+    """An entry is not what we write there: a link, a pipe, a device, a folder for a file."""
+
+
+class LostFolderError(_ReasonError):
+    """The folder is no longer ours to write to."""
 
 
 class LocalFolder:
     """A folder, whose entries are given by the names that lead to them: ``("parts", "trials")``.
 
     The folder itself, and those above it, may be links. While it is pinned, it is the same folder
-    even if it is moved, or another one takes its place. Methods raise ``OSError``, a
-    ``StrangeEntryError`` for a link; its ``filename`` is the whole path.
+    even if it is moved, or another one takes its place. ``guard``, if set, is called just before
+    anything is changed, and raises ``OSError`` if that is no longer allowed. Methods raise
+    ``OSError``, a ``StrangeEntryError`` for a link; its ``filename`` is the whole path.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.guard: Callable[[], None] | None = None
         self._pinned: int | None = None
         self._pinning = threading.Lock()
 
@@ -85,7 +99,7 @@ class LocalFolder:
             what = f"the folder was moved to {where} during the run; move it back to go on"
         else:
             what = "the folder was deleted or replaced during the run"
-        raise OSError(errno.ESTALE, what)
+        raise LostFolderError(what)
 
     @contextlib.contextmanager
     def opened(self, *names: str) -> Iterator[int]:
@@ -123,12 +137,16 @@ class LocalFolder:
         with self.opened(*names[:-1]) as folder, self._naming(names):
             yield folder
 
+    def _check(self) -> None:
+        if self.guard:
+            self.guard()
+
     @contextlib.contextmanager
     def _naming(self, names: Sequence[str]) -> Iterator[None]:
         """Let errors name the whole path, not the part of it that the system was asked for."""
         try:
             yield
-        except StrangeEntryError:
+        except (StrangeEntryError, LostFolderError):
             raise
         except OSError as error:
             error.filename, error.filename2 = str(self._path(names)), None
@@ -185,7 +203,7 @@ class LocalFolder:
     def write_bytes(self, content: bytes, *names: str) -> None:
         """Write a file atomically: it ends up complete, or stays as it was."""
         with self._parent(names) as folder:
-            write_at(folder, names[-1], content)
+            write_at(folder, names[-1], content, self.guard)
 
     def names(self, *names: str) -> list[str]:
         """List the names in a folder, sorted; empty if there is none."""
@@ -206,6 +224,7 @@ class LocalFolder:
     def rename(self, names: Sequence[str], new: str) -> None:
         """Give an entry another name in the same folder; what had this name is replaced."""
         with self._parent(names) as folder:
+            self._check()
             os.rename(names[-1], new, src_dir_fd=folder, dst_dir_fd=folder)
 
     def delete(self, *names: str) -> None:
@@ -214,11 +233,13 @@ class LocalFolder:
             found = os.stat(names[-1], dir_fd=folder, follow_symlinks=False)
             if not stat.S_ISREG(found.st_mode):
                 raise _strange(self._path(names), folder, names[-1], found, "a file")
+            self._check()
             os.unlink(names[-1], dir_fd=folder)
 
     def delete_tree(self, *names: str) -> None:
         """Delete a folder and everything in it, as far as possible; links are not followed."""
         with contextlib.suppress(OSError), self._parent(names) as folder:
+            self._check()
             shutil.rmtree(names[-1], ignore_errors=True, dir_fd=folder)
 
 
@@ -241,4 +262,4 @@ def _strange(
             target = os.readlink(name, dir_fd=folder)
         what += f" to {target}"
         way_on = "delete the link: nothing in a sweep's folder may be one"
-    return StrangeEntryError(errno.ELOOP, f"{path} is {what}, not {kind}; {way_on}")
+    return StrangeEntryError(f"{path} is {what}, not {kind}; {way_on}")

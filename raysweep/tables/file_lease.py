@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from raysweep.atomic import create, temporary_name, write_at
-from raysweep.local_folder import LocalFolder
+from raysweep.local_folder import LocalFolder, LostFolderError
 from raysweep.tables.locks import LOCK, Say, field_of, held_error, name_of, this_process
 from raysweep.tables.processes import is_alive
 
@@ -162,8 +162,7 @@ class FileLease:
             return None
         if newest is not None and newest.number >= self._number:
             return name_of(newest.content)
-        raise OSError(
-            errno.ENOLCK,
+        raise LostFolderError(
             f"its lease {_name(self._number)} was deleted during the run (as git clean and rsync "
             f"--delete do), so another driver may use the folder",
         )
@@ -177,6 +176,7 @@ class FileLease:
         self._drop()
 
     def _drop(self) -> None:
+        self._folder.guard = None
         if self._number:
             with contextlib.suppress(OSError):
                 if not self.holder():
@@ -243,4 +243,5 @@ def _clock(folder: LocalFolder) -> float:
         return os.fstat(file).st_mtime
     finally:
         os.close(file)
-        os.unlink(name, dir_fd=opened)
+        with contextlib.suppress(FileNotFoundError):  # the holder has cleared it
+            os.unlink(name, dir_fd=opened)

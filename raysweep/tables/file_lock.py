@@ -6,9 +6,9 @@ import fcntl
 import os
 
 from raysweep.atomic import create, temporary_name
-from raysweep.local_folder import LocalFolder
+from raysweep.local_folder import LocalFolder, LostFolderError
 from raysweep.tables.file_lease import FileLease, wait_for_leases
-from raysweep.tables.locks import LOCK, Lock, Say, held_error, this_process
+from raysweep.tables.locks import LOCK, Lock, Say, held_error, lost_text, this_process
 
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 _TRIES = 100
@@ -126,14 +126,14 @@ class FileLock:
             return None
         if name := self._name():
             return name
-        raise OSError(
-            errno.ENOLCK,
+        raise LostFolderError(
             f"its lock {LOCK} was deleted or replaced during the run (as git clean and rsync "
             f"--delete do), so another driver may use the folder",
         )
 
     def release(self) -> None:
         """Release the lock."""
+        self._folder.guard = None
         if self._file is not None:
             # The process may keep running, and `find_holder` reads this file, which we made.
             with contextlib.suppress(OSError):
@@ -160,4 +160,10 @@ def take_local(folder: LocalFolder, say: Say | None = None) -> Lock:
             )
         lock = FileLease(folder)
         lock.take(say)
+    folder.guard = lambda: _expect_held(lock)
     return lock
+
+
+def _expect_held(lock: Lock) -> None:
+    if holder := lock.holder():
+        raise LostFolderError(lost_text(holder))

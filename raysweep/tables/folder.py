@@ -18,7 +18,7 @@ from raysweep.errors import InputError, RaysweepError
 from raysweep.local_folder import LocalFolder, StrangeEntryError
 from raysweep.tables.file_lock import take_local
 from raysweep.tables.lease import Lease, clear_probes
-from raysweep.tables.locks import LOCK, Lock, Say
+from raysweep.tables.locks import LOCK, Lock, Say, lost_text
 from raysweep.tables.paths import ResultsPath, copy_all, delete_all
 from raysweep.tables.reader import OURS
 from raysweep.tables.schemas import TABLES
@@ -127,7 +127,7 @@ class ResultsFolder:
                 return self._open_in_store(is_fresh, say)
             return self._open_locally(self.location.local, is_fresh, say)
         except StrangeEntryError as error:
-            raise InputError(str(error.strerror)) from None
+            raise InputError(str(error)) from None
         except OSError as error:
             raise InputError(
                 f"{self.location}: expected a writable folder, "
@@ -213,12 +213,7 @@ class ResultsFolder:
         """Raise ``WriteError`` if another driver holds the folder, ``OSError`` if unknown."""
         holder = self._lock.holder() if self._lock else None
         if holder:
-            raise WriteError(self.location, f"{holder} holds the folder now; this driver lost it")
-
-    def _expect_local_lock(self) -> None:
-        """Check the lock where that costs no request to a store."""
-        if self.location.local is not None:
-            self.expect_lock()
+            raise WriteError(self.location, lost_text(holder))
 
     def close(self) -> None:
         """Remove Ray's files and release the lock, if it was taken."""
@@ -236,7 +231,6 @@ class ResultsFolder:
     def write_text(self, name: str, text: str) -> None:
         """Write a text file into the folder atomically. Raise ``WriteError`` on failure."""
         try:
-            self._expect_local_lock()
             (self.location / name).write_bytes(text.encode())
         except OSError as error:
             raise WriteError(self.location, error) from None
@@ -255,7 +249,6 @@ class ResultsFolder:
         """
         location = self.location / "manifest.json"
         try:
-            self._expect_local_lock()
             runs = _runs(location, run["start"])
             content = json.dumps({"runs": [*runs, dict(run)]}, indent=2) + "\n"
             location.write_bytes(content.encode())
