@@ -40,6 +40,10 @@ class _ReasonError(OSError):
     def __str__(self) -> str:
         return self.strerror
 
+    def __reduce__(self) -> tuple[type["_ReasonError"], tuple[str]]:
+        """Support pickling."""
+        return type(self), (self.strerror,)
+
 
 class StrangeEntryError(_ReasonError):
     """An entry is not what we write there: a link, a pipe, a device, a folder for a file."""

@@ -227,6 +227,15 @@ class ResultsFolder:
                 self.scratch.delete_tree()
         self._lock.release()
         self._lock = None
+        self._clear_old_place()
+
+    def _clear_old_place(self) -> None:
+        """Remove what workers made where the folder was before it was moved during the run."""
+        place = self.location.local
+        if place is not None and LocalFolder(place).names() == [_SCRATCH]:
+            with contextlib.suppress(OSError):
+                self.root.delete_tree(_SCRATCH)
+                place.rmdir()
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file into the folder atomically. Raise ``WriteError`` on failure."""

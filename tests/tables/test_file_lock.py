@@ -147,6 +147,17 @@ def test_a_folder_that_is_moved_gets_nothing_more_and_its_new_place_is_named(
     assert sorted(folder.path.rglob("*")) == kept  # nothing of it was touched
 
 
+def test_what_workers_make_at_the_old_place_is_removed(folder: ResultsFolder) -> None:
+    moved = folder.path.with_name("moved")
+    folder.path.rename(moved)
+    (folder.path / ".tune" / "packs").mkdir(parents=True)
+    folder.close()
+    assert not folder.path.exists()
+    moved.rename(folder.path)
+    folder.open()
+    assert not (folder.path / ".tune").exists()
+
+
 @pytest.mark.parametrize("kind", ["folder", "leased"])
 def test_a_folder_that_is_deleted_is_one_line(kind: str, request: pytest.FixtureRequest) -> None:
     folder: ResultsFolder = request.getfixturevalue(kind)
