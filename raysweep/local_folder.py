@@ -56,10 +56,11 @@ class LostFolderError(_ReasonError):
 class LocalFolder:
     """A folder, whose entries are given by the names that lead to them: ``("parts", "trials")``.
 
-    The folder itself, and those above it, may be links. While it is pinned, it is the same folder
-    even if it is moved, or another one takes its place. ``guard``, if set, is called just before
-    anything is changed, and raises ``OSError`` if that is no longer allowed. Methods raise
-    ``OSError``, a ``StrangeEntryError`` for a link; its ``filename`` is the whole path.
+    The folder itself, and those above it, may be links. While it is pinned, only the folder that
+    was there then is used: once it is moved, a ``LostFolderError`` is raised. ``guard``, if set, is
+    called just before anything is changed, and raises ``OSError`` if that is no longer allowed.
+    Methods raise ``OSError``, a ``StrangeEntryError`` for a link; its ``filename`` is the whole
+    path.
     """
 
     def __init__(self, path: Path) -> None:
@@ -88,22 +89,8 @@ class LocalFolder:
 
     def expect_in_place(self) -> None:
         """Raise ``OSError`` if the pinned folder is no longer the one at its path."""
-        with self._pinning:
-            if self._pinned is None:
-                return
-            ours = os.fstat(self._pinned)
-            try:
-                found = self.path.stat()
-            except FileNotFoundError:
-                found = None
-            if found is not None and (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
-                return
-            where = _path_of(self._pinned)
-        if where is not None and ours.st_nlink:
-            what = f"the folder was moved to {where} during the run; move it back to go on"
-        else:
-            what = "the folder was deleted or replaced during the run"
-        raise LostFolderError(what)
+        with self._naming(()):
+            os.close(self._root())
 
     @contextlib.contextmanager
     def opened(self, *names: str) -> Iterator[int]:
@@ -124,10 +111,21 @@ class LocalFolder:
             os.close(folder)
 
     def _root(self) -> int:
+        """Open the folder at its path; if it is pinned, only if that is still the same folder.
+
+        Not a copy of the pinned descriptor, which knows nothing of what was mounted there since.
+        """
         with self._pinning:
-            if self._pinned is None:
-                return os.open(self.path, _FOLDER)
-            return os.dup(self._pinned)
+            try:
+                folder = os.open(self.path, _FOLDER)
+            except FileNotFoundError:
+                if self._pinned is None:
+                    raise
+                raise _lost(self._pinned) from None
+            if self._pinned is None or os.path.samestat(os.fstat(folder), os.fstat(self._pinned)):
+                return folder
+            os.close(folder)
+            raise _lost(self._pinned)
 
     def _below(self, folder: int, names: Sequence[str], name: str) -> int:
         try:
@@ -247,12 +245,15 @@ class LocalFolder:
             shutil.rmtree(names[-1], ignore_errors=True, dir_fd=folder)
 
 
-def _path_of(folder: int) -> str | None:
-    """Return where an open folder is now; None if unknown."""
-    try:
-        return str(Path(f"/proc/self/fd/{folder}").readlink())
-    except OSError:
-        return None
+def _lost(pinned: int) -> LostFolderError:
+    where = ""
+    with contextlib.suppress(OSError):
+        where = str(Path(f"/proc/self/fd/{pinned}").readlink())
+    if where and os.fstat(pinned).st_nlink:
+        return LostFolderError(
+            f"the folder was moved to {where} during the run; move it back to go on"
+        )
+    return LostFolderError("the folder was deleted or replaced during the run")
 
 
 def _strange(

@@ -15,7 +15,7 @@ from pyarrow import fs
 
 from raysweep.atomic import is_temporary
 from raysweep.errors import InputError, RaysweepError
-from raysweep.local_folder import LocalFolder, StrangeEntryError
+from raysweep.local_folder import LocalFolder, LostFolderError, StrangeEntryError
 from raysweep.tables.file_lock import take_local
 from raysweep.tables.lease import Lease, clear_probes
 from raysweep.tables.locks import LOCK, Lock, Say, lost_text
@@ -119,7 +119,7 @@ class ResultsFolder:
         Return where the old folder was moved to, if any. In a store this may wait up to 75 s for
         the lease of a killed driver to expire, and reports that through ``say``. Raise
         ``InputError`` if the folder is not writable, is not a sweep's folder, or is held by another
-        driver.
+        driver, ``WriteError`` if the lock is lost meanwhile.
         """
         try:
             self._refuse_foreign()
@@ -128,6 +128,8 @@ class ResultsFolder:
             return self._open_locally(self.location.local, is_fresh, say)
         except StrangeEntryError as error:
             raise InputError(str(error)) from None
+        except LostFolderError as error:  # just after it was taken
+            raise WriteError(self.location, error) from None
         except OSError as error:
             raise InputError(
                 f"{self.location}: expected a writable folder, "
