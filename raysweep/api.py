@@ -106,7 +106,7 @@ def run(
             raise KeyboardInterrupt(message)
         if message:
             warnings.warn(f"{options.name}: {message}", stacklevel=2)
-        return SweepResults(options.results / options.name, options.data)
+        return SweepResults((options.results / options.name).as_root(), options.data)
 
 
 def plan(

@@ -14,6 +14,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": {"clean_text"},
     "_compat": {"ray", "torch"},
     "atomic": set(),
+    "local_folder": {"atomic"},
     "versions": set(),
     "statuses": set(),
     "user_text": {"clean_text", "errors"},
@@ -35,8 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"numpy", "pydantic", "scipy", "yaml"},
     "packs": {"statuses", "settings", "learning", "packs/stage_cache", "numpy", "torch"},
     "packs/planning": {"settings", "packs", "learning"},
-    "packs/stage_cache": {"atomic", "learning", "safetensors", "torch"},
-    "tables": {"errors", "atomic", "statuses", "user_text", "settings", "learning"}
+    "packs/stage_cache": {"atomic", "local_folder", "learning", "safetensors", "torch"},
+    "tables": {"errors", "atomic", "local_folder", "statuses", "user_text", "settings", "learning"}
     | {"botocore", "google", "numpy", "obstore", "pandas", "pyarrow", "scipy"},
     "monitor": {
         "clean_text",
@@ -52,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "rich",
         "typer",
     },
-    "monitor/loggers": {"errors", "atomic", "statuses", "user_text", "tables"}
+    "monitor/loggers": {"errors", "statuses", "user_text", "tables"}
     | {"mlflow", "tensorboard", "wandb"},
     "tune": {
         "clean_text",

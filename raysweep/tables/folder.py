@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -12,23 +13,34 @@ from typing import Any
 
 from pyarrow import fs
 
-from raysweep.atomic import TEMPORARY
+from raysweep.atomic import is_temporary
 from raysweep.errors import InputError, RaysweepError
+from raysweep.local_folder import LocalFolder, LostFolderError, StrangeEntryError
 from raysweep.tables.conditions import replacer
-from raysweep.tables.file_lock import FileLock
+from raysweep.tables.file_lock import take_local
 from raysweep.tables.json_files import checked_run, read_json
 from raysweep.tables.lease import Lease
-from raysweep.tables.locks import LOCK, Lock, Say
+from raysweep.tables.locks import LOCK, Lock, Say, lost_text
 from raysweep.tables.object_store import patiently
 from raysweep.tables.paths import ResultsPath, copy_all, delete_all
 from raysweep.tables.reader import OURS
 from raysweep.tables.schemas import TABLES
 
 _SCRATCH = ".tune"
+_LOGS, _LOGGERS, _PARTS = "logs", "loggers", "parts"
 PAUSED = "paused"
 """Folder of the states of packs that a run left partly trained."""
 PAUSED_LIST = "packs.json"
 """Lists them: ids of configurations and names of files."""
+_FOLDERS = (
+    *((_SCRATCH,), (_PARTS,), *((_PARTS, name) for name in TABLES)),
+    *((PAUSED,), (_LOGS,), (_LOGGERS,)),
+)
+_FILES = (
+    *((LOCK,), ("sweep.yaml",), ("manifest.json",), ("status.json",), ("suggestions.json",)),
+    *((PAUSED, PAUSED_LIST), *((f"{name}.parquet",) for name in (*TABLES, "pareto"))),
+)
+"""What a run writes in a folder, or reads there; something else of such a name is refused."""
 
 
 class WriteError(RaysweepError):
@@ -59,7 +71,7 @@ class ResultsFolder:
     """
 
     def __init__(self, location: str | Path | ResultsPath) -> None:
-        self.location = ResultsPath.of(location)
+        self.location = ResultsPath.of(location).as_root()
         self._lock: Lock | None = None
         self._remover: ThreadPoolExecutor | None = None
 
@@ -70,9 +82,10 @@ class ResultsFolder:
         return self.location.local
 
     @property
-    def logs(self) -> Path:
-        """Local folder of the tracebacks of failed packs."""
-        return self.path / "logs"
+    def root(self) -> LocalFolder:
+        """The folder, below which no link is followed; only for a local folder."""
+        assert self.location.root is not None, f"{self.location} has no local path"
+        return self.location.root
 
     @property
     def scratch(self) -> ResultsPath:
@@ -93,7 +106,9 @@ class ResultsFolder:
         Errors are ignored: whatever remains is removed with the rest at the end.
         """
         if self.location.local is not None:
-            ResultsPath(Path(path)).delete_tree()
+            start = Path(self.scratch.key)
+            if start in Path(path).parents:
+                self.root.delete_tree(_SCRATCH, *Path(path).relative_to(start).parts)
             return
         scratch, filesystem = self.storage()
         assert path.startswith(f"{scratch}/"), f"{path} is not in {scratch}"
@@ -107,42 +122,57 @@ class ResultsFolder:
         Return where the old folder was moved to, if any. In a store this may wait up to 75 s for
         the lease of a killed driver to expire, and reports that through ``say``. Raise
         ``InputError`` if the folder is not writable, is not a sweep's folder, or is held by another
-        driver.
+        driver, ``WriteError`` if the lock is lost meanwhile.
         """
         try:
             self._refuse_foreign()
             if self.location.local is None:
                 return self._open_in_store(is_fresh, say)
-            return self._open_locally(self.location.local, is_fresh)
+            return self._open_locally(self.location.local, is_fresh, say)
+        except StrangeEntryError as error:
+            raise InputError(str(error)) from None
+        except LostFolderError as error:  # just after it was taken
+            raise WriteError(self.location, error) from None
         except OSError as error:
             raise InputError(
                 f"{self.location}: expected a writable folder, "
                 f"got: {error.strerror or error}; choose another with --results"
             ) from None
 
-    def _open_locally(self, path: Path, is_fresh: bool) -> ResultsPath | None:
+    def _open_locally(self, path: Path, is_fresh: bool, say: Say | None) -> ResultsPath | None:
         path.mkdir(parents=True, exist_ok=True)
-        self._take(FileLock(path))
-        moved = self._move_aside(path) if is_fresh else None
+        for kind, entries in (("a folder", _FOLDERS), ("a file", _FILES)):
+            for names in entries:
+                self.root.expect(kind, *names)
+        self._lock = take_local(self.root, say)
+        moved = self._move_aside() if is_fresh else None
         self.scratch.delete_tree()  # left by a killed driver
         for name in TABLES:
-            (path / "parts" / name).mkdir(parents=True, exist_ok=True)
-        for stale in path.rglob(f"{TEMPORARY}*"):
-            stale.unlink(missing_ok=True)
+            self.root.make(_PARTS, name)
+        self._clear_temporary()
         return moved
 
+    def _clear_temporary(self) -> None:
+        """Delete what drivers left that were killed while they wrote."""
+        loggers = [(_LOGGERS, name) for name in self.root.names(_LOGGERS)]
+        for folder in ((), *_FOLDERS, *loggers):
+            with contextlib.suppress(StrangeEntryError):  # not ours
+                for name in filter(is_temporary, self.root.names(*folder)):
+                    with contextlib.suppress(StrangeEntryError):
+                        self.root.delete(*folder, name)
+
     def _open_in_store(self, is_fresh: bool, say: Say | None) -> ResultsPath | None:
-        self._take(Lease(self.location), say)
+        lease = Lease(self.location)
+        lease.take(say)
+        self._lock = lease
         self.scratch.delete_tree()
         return self._copy_aside() if is_fresh else None
 
-    def _take(self, lock: Lock, say: Say | None = None) -> None:
-        lock.take(say)
-        self._lock = lock
-
     def _refuse_foreign(self) -> None:
         names = self.location.names()
-        is_ours = OURS & set(names) or all(name.startswith(LOCK) for name in names)
+        # Workers may make Ray Tune's folder again where a folder was that is moved while it runs.
+        is_empty = all(name.startswith(LOCK) or name == _SCRATCH for name in names)
+        is_ours = OURS & set(names) or is_empty
         if self.location.is_file() or not is_ours:
             raise InputError(
                 f"{self.location}: expected no folder or a sweep's folder, got something else; "
@@ -152,18 +182,19 @@ class ResultsFolder:
     def _aside(self) -> ResultsPath:
         return self.location.with_name(f"{self.location.name}.{datetime.now():%Y%m%d-%H%M%S}")
 
-    def _move_aside(self, path: Path) -> ResultsPath | None:
+    def _move_aside(self) -> ResultsPath | None:
         content = sorted(
-            (entry for entry in path.iterdir() if entry.name != LOCK),
-            key=lambda entry: not entry.name.startswith("trials"),
+            (name for name in self.root.names() if not name.startswith(LOCK)),
+            key=lambda name: not name.startswith("trials"),
         )
         if not content:
             return None
         moved = self._aside()
         assert moved.local is not None
         moved.local.mkdir()
-        for entry in content:
-            entry.rename(moved.local / entry.name)
+        with self.root.opened() as old, LocalFolder(moved.local).opened() as new:
+            for name in content:
+                os.rename(name, name, src_dir_fd=old, dst_dir_fd=new)
         return moved
 
     def _copy_aside(self) -> ResultsPath | None:
@@ -186,7 +217,7 @@ class ResultsFolder:
         """Raise ``WriteError`` if another driver holds the folder, ``OSError`` if unknown."""
         holder = self._lock.holder() if self._lock else None
         if holder:
-            raise WriteError(self.location, f"{holder} holds the folder now; this driver lost it")
+            raise WriteError(self.location, lost_text(holder))
 
     def replacer(self, name: str) -> Callable[[bytes], None]:
         """Return what replaces a file, unless another driver has replaced it since this call.
@@ -218,6 +249,15 @@ class ResultsFolder:
                 self.scratch.delete_tree()
         self._lock.release()
         self._lock = None
+        self._clear_old_place()
+
+    def _clear_old_place(self) -> None:
+        """Remove what workers made where the folder was before it was moved during the run."""
+        place = self.location.local
+        if place is not None and LocalFolder(place).names() == [_SCRATCH]:
+            with contextlib.suppress(OSError):
+                self.root.delete_tree(_SCRATCH)
+                place.rmdir()
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file into the folder atomically. Raise ``WriteError`` on failure."""
@@ -228,9 +268,8 @@ class ResultsFolder:
 
     def write_log(self, name: str, text: str) -> ResultsPath:
         """Write the log of a failure and return its path. Raise ``OSError`` on failure."""
-        if self.location.local is not None:
-            self.logs.mkdir(exist_ok=True)
-        log = self.location / "logs" / name
+        (self.location / _LOGS).make_folder()
+        log = self.location / _LOGS / name
         log.write_bytes(text.encode())
         return log
 

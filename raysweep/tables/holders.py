@@ -1,27 +1,20 @@
 """Who holds a sweep's folder, found without taking its lock."""
 
-import math
-import os
-import re
-import socket
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
+from raysweep.local_folder import LocalFolder
+from raysweep.tables import file_lease
 from raysweep.tables.json_files import read_limited
 from raysweep.tables.lease import STALE_S, is_released
 from raysweep.tables.locks import LOCK, field_of, name_of
 from raysweep.tables.paths import ResultsPath
-from raysweep.tables.processes import is_gone, stat_fields
+from raysweep.tables.processes import is_alive, is_gone
 
 _MOST_BYTES = 100_000
-_CLOCK_S = 10.0
-"""How much the clock may have been adjusted since the machine started."""
 _SKEW_S = 900.0
 """How far this machine's clock and a store's may be apart; S3 refuses requests beyond that."""
-
-
 WHOLE_S = 2.0
 """Stores report times in whole seconds."""
 
@@ -52,6 +45,9 @@ class HolderWatch:
 
         Raise ``OSError`` if the store cannot be reached.
         """
+        local = self.folder.local
+        if local is not None and (holder := _leaseholder(LocalFolder(local))):
+            return holder
         lock = self.folder / LOCK
         try:
             content, written = read_limited(lock, _MOST_BYTES), lock.written_at()
@@ -59,12 +55,12 @@ class HolderWatch:
             return None
         except ValueError:  # too large to be a lock of ours
             return Holder(name_of(b""), None)
-        if self.folder.local is None:
+        if local is None:
             if is_released(content):
                 return None
             return Holder(name_of(content), self._is_held(content, written))
         name = content.decode(errors="replace").strip()
-        return Holder(name, _is_alive(name, written)) if name else None
+        return Holder(name, is_alive(name, written)) if name else None
 
     def _is_held(self, lease: bytes, written: datetime) -> bool | None:
         """Return whether a lease is renewed; None if two clocks would have to be trusted."""
@@ -87,32 +83,13 @@ def find_holder(folder: ResultsPath) -> Holder | None:
     return HolderWatch(folder).look()
 
 
-def _is_alive(name: str, since: datetime) -> bool | None:
-    """Return whether a process on this host runs and is not a later one with the same id."""
-    found = re.fullmatch(r"process (\d{1,10}) on (.*)", name)
-    if not found or found[2] != socket.gethostname():
+def _leaseholder(folder: LocalFolder) -> Holder | None:
+    """Return the holder of a local folder whose file system has no locks."""
+    held = file_lease.newest_lease(folder)
+    if held is None or held.is_released:
         return None
-    pid = int(found[1])
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        pass
-    began = _began(pid)
-    return began is None or began <= since.timestamp() + _CLOCK_S
-
-
-def _began(pid: int) -> float | None:
-    """Return the start of a process, in seconds of the clock; None if the system does not tell.
-
-    Return infinity for a zombie process.
-    """
-    try:
-        state, ticks = stat_fields(pid)[0], int(stat_fields(pid)[19])
-        if state in ("Z", "X"):
-            return math.inf
-        booted = re.search(r"^btime (\d+)", Path("/proc/stat").read_text(), re.MULTILINE)
-        return int(booted[1]) + ticks / os.sysconf("SC_CLK_TCK") if booted else None
-    except (OSError, ValueError, IndexError):
-        return None
+    name, written = name_of(held.content), datetime.fromtimestamp(held.written, UTC)
+    runs = is_alive(name, written)
+    if runs is None:
+        runs = (datetime.now(UTC) - written).total_seconds() < file_lease.STALE_S
+    return Holder(name, runs)

@@ -34,6 +34,11 @@ def held_error(folder: object, holder: str, more: str = "") -> InputError:
     )
 
 
+def lost_text(holder: str) -> str:
+    """Return why a driver stops whose folder another one holds."""
+    return f"{holder} holds the folder now; this driver lost it"
+
+
 def this_process() -> str:
     """Return the name of this process, as written in locks."""
     return f"process {os.getpid()} on {socket.gethostname()}"

@@ -3,13 +3,12 @@
 import contextlib
 import errno
 import re
-import shutil
 import stat
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from pyarrow import fs
 
 from raysweep.atomic import write_atomically
 from raysweep.errors import InputError
+from raysweep.local_folder import LocalFolder
 from raysweep.tables.object_store import (
     SCHEMES,
     StoreError,
@@ -42,12 +42,16 @@ class ResultsPath:
     credentials, so it can be pickled. Object stores have no folders, only key prefixes: folders
     need not be created, and an empty one does not exist.
 
+    ``root`` is the local folder that names were appended to: the folder itself, and those above it,
+    may be links, but nothing below it.
+
     Methods that do I/O raise ``OSError``; for a store's errors, its text is one line.
     """
 
     local: Path | None
     address: str = ""
     query: str = ""
+    root: LocalFolder | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def of(cls, text: "str | Path | ResultsPath") -> "ResultsPath":
@@ -74,8 +78,20 @@ class ResultsPath:
 
     def __truediv__(self, name: str) -> "ResultsPath":
         if self.local is not None:
-            return ResultsPath(self.local / name)
+            return ResultsPath(self.local / name, root=self.root or LocalFolder(self.local))
         return ResultsPath(None, f"{self.address}/{name}", self.query)
+
+    def as_root(self) -> "ResultsPath":
+        """Return this folder as one that may be a link, as may those above it."""
+        if self.local is None:
+            return self
+        return ResultsPath(self.local, root=LocalFolder(self.local))
+
+    def _below(self) -> tuple[LocalFolder, tuple[str, ...]] | None:
+        """Return the root and the names that lead from it to here; None if not below one."""
+        if self.local is None or self.root is None or self.local == self.root.path:
+            return None
+        return self.root, self.local.relative_to(self.root.path).parts
 
     @property
     def name(self) -> str:
@@ -85,7 +101,8 @@ class ResultsPath:
     def with_name(self, name: str) -> "ResultsPath":
         """Return the sibling of this path with another name."""
         if self.local is not None:
-            return ResultsPath(self.local.with_name(name))
+            is_below = self._below() is not None
+            return ResultsPath(self.local.with_name(name), root=self.root if is_below else None)
         return ResultsPath(None, f"{self.address.rpartition('/')[0]}/{name}", self.query)
 
     @property
@@ -127,6 +144,8 @@ class ResultsPath:
     @patient
     def read_bytes(self) -> bytes:
         """Read the whole file. Raise ``FileNotFoundError`` if it does not exist."""
+        if below := self._below():
+            return below[0].read_bytes(*below[1])
         if self.local is not None:
             return self.local.read_bytes()
         filesystem, key = self.filesystem, self.key
@@ -143,7 +162,9 @@ class ResultsPath:
 
     def write_bytes(self, content: bytes) -> None:
         """Write the file atomically: it ends up complete, or stays as it was."""
-        if self.local is not None:
+        if below := self._below():
+            below[0].write_bytes(content, *below[1])
+        elif self.local is not None:
             write_atomically(self.local, content)
         elif threading.current_thread() is threading.main_thread():
             # If an interrupt (which only the main thread receives) occurs in between, pyarrow
@@ -164,10 +185,8 @@ class ResultsPath:
     def names(self) -> list[str]:
         """List the names in the folder, sorted; empty if the folder does not exist."""
         if self.local is not None:
-            try:
-                return sorted(entry.name for entry in self.local.iterdir())
-            except (FileNotFoundError, NotADirectoryError):
-                return []
+            root, names = self._below() or (self.root or LocalFolder(self.local), ())
+            return root.names(*names)
         # Google's store lists only files, and always recursively.
         is_recursive = take_apart(self.address).scheme == "gs"
         start = len(self.key) + 1
@@ -195,6 +214,8 @@ class ResultsPath:
 
     def exists(self) -> bool:
         """Return whether the file or folder exists."""
+        if below := self._below():
+            return below[0].exists(*below[1])
         if self.local is not None:
             return self.local.exists()
         return bool(self._info(self.key).type != fs.FileType.NotFound)
@@ -206,7 +227,9 @@ class ResultsPath:
         return bool(self._info(self.key).type == fs.FileType.File)
 
     def written_at(self) -> datetime:
-        """Return when the file was written, by the store's clock."""
+        """Return when the file was written, by the clock of the store or file system."""
+        if below := self._below():
+            return datetime.fromtimestamp(below[0].stat(*below[1]).st_mtime, UTC)
         info = self._info(self.key)
         if info.type != fs.FileType.File:
             raise FileNotFoundError(str(self))
@@ -216,6 +239,9 @@ class ResultsPath:
     def size(self) -> int:
         """Return the size of the file in bytes. Raise ``OSError`` for anything but a file."""
         if self.local is not None:
+            if below := self._below():
+                below[0].expect("a file", *below[1])
+                return below[0].stat(*below[1]).st_size
             state = self.local.stat()
             if not stat.S_ISREG(state.st_mode):
                 raise OSError(errno.EINVAL, "not a file, but a folder, pipe or device", str(self))
@@ -233,6 +259,9 @@ class ResultsPath:
     @patient
     def delete(self) -> None:
         """Delete the file, if it exists."""
+        if below := self._below():
+            below[0].delete(*below[1])
+            return
         if self.local is not None:
             self.local.unlink(missing_ok=True)
             return
@@ -240,11 +269,24 @@ class ResultsPath:
         with contextlib.suppress(FileNotFoundError), self._asking():
             filesystem.delete_file(key)
 
+    def make_folder(self) -> None:
+        """Make the folder, and those above it; in a store, there are none."""
+        if below := self._below():
+            below[0].make(*below[1])
+        elif self.local is not None:
+            self.local.mkdir(parents=True, exist_ok=True)
+
+    def expect_folder(self) -> None:
+        """Raise ``OSError`` if something else is there, such as a link to a folder."""
+        if below := self._below():
+            below[0].expect("a folder", *below[1])
+
     @patient
     def delete_tree(self) -> None:
         """Delete the folder and everything in it, if it exists."""
         if self.local is not None:
-            shutil.rmtree(self.local, ignore_errors=True)
+            root, names = self._below() or (LocalFolder(self.local.parent), (self.local.name,))
+            root.delete_tree(*names)
             return
         filesystem, key = self.filesystem, self.key
         with contextlib.suppress(FileNotFoundError), self._asking():
@@ -258,7 +300,10 @@ class ResultsPath:
             filesystem.copy_file(key, target.key)
 
     def move(self, target: "ResultsPath") -> None:
-        """Move the file within its file system; in a store, copy and delete it."""
+        """Move the file within its folder; in a store, copy and delete it."""
+        if (below := self._below()) and target == self.with_name(target.name):
+            below[0].rename(below[1], target.name)
+            return
         if self.local is not None and target.local is not None:
             self.local.rename(target.local)
             return

@@ -1,9 +1,14 @@
 """What tells a process from all others on this machine, and whether it has ended."""
 
+import math
 import os
+import re
 import socket
+from datetime import datetime
 from pathlib import Path
 
+_CLOCK_S = 10.0
+"""How much the clock may have been adjusted since the machine started."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/pid")
 
@@ -68,3 +73,37 @@ def stat_fields(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def is_alive(name: str, since: datetime) -> bool | None:
+    """Return whether a process on this host runs and is not a later one with the same id.
+
+    ``name`` is that of ``this_process``. Return None for a process on another host.
+    """
+    found = re.fullmatch(r"process (\d{1,10}) on (.*)", name)
+    if not found or found[2] != socket.gethostname():
+        return None
+    pid = int(found[1])
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        pass
+    began = _began(pid)
+    return began is None or began <= since.timestamp() + _CLOCK_S
+
+
+def _began(pid: int) -> float | None:
+    """Return the start of a process, in seconds of the clock; None if the system does not tell.
+
+    Return infinity for a zombie process.
+    """
+    try:
+        state, ticks = stat_fields(pid)[0], int(stat_fields(pid)[19])
+        if state in ("Z", "X"):
+            return math.inf
+        booted = re.search(r"^btime (\d+)", Path("/proc/stat").read_text(), re.MULTILINE)
+        return int(booted[1]) + ticks / os.sysconf("SC_CLK_TCK") if booted else None
+    except (OSError, ValueError, IndexError):
+        return None

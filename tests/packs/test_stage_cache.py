@@ -25,6 +25,7 @@ from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
 from raysweep.learning.stage_graph import stages_of
 from raysweep.learning.training.loop import TrainGroup
+from raysweep.local_folder import LocalFolder
 from raysweep.packs import run as pack_module
 from raysweep.packs.run import PackRun
 from raysweep.packs.stage_cache import entries
@@ -783,10 +784,10 @@ def test_a_store_that_may_not_be_looked_into_fails_no_pack(
     configs = [configure(replay="none", epochs=1)]
     expected = train(configs, store=None)
 
-    def refuse(path: Path) -> bool:
+    def refuse(*_: object) -> bool:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    monkeypatch.setattr(Path, "exists", refuse)
+    monkeypatch.setattr(LocalFolder, "exists", refuse)
     assert results(train(configs)) == results(expected)
     assert store.failure is not None and "Permission denied" in store.failure
 

@@ -135,12 +135,14 @@ def test_a_damaged_part_is_named_with_the_way_on(folder: ResultsFolder) -> None:
 def test_half_written_files_of_a_killed_driver_are_ignored_and_cleared(tmp_path: Path) -> None:
     folder = ResultsFolder(tmp_path / "sweep")
     folder.open()
-    stale = folder.path / "parts" / "accuracy" / ".tmp-1-part-1.parquet"
-    stale.write_bytes(b"PAR1 half")
+    names = (f".tmp-{'a' * 16}-part-1.parquet", ".tmp-some-host-1-part-1.parquet")  # and of 0.3.0
+    stale = [folder.path / "parts" / "accuracy" / name for name in names]
+    for file in stale:
+        file.write_bytes(b"PAR1 half")
     assert len(read_accuracy(folder.path)) == 0
     folder.close()
     folder.open()
-    assert not stale.exists()
+    assert not any(file.exists() for file in stale)
 
 
 def test_a_table_of_an_older_version_gains_null_columns(folder: ResultsFolder) -> None:

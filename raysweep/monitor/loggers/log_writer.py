@@ -15,7 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from raysweep.atomic import write_atomically
 from raysweep.errors import InputError
 from raysweep.monitor.loggers.logged_run import Logger, run_of
 from raysweep.tables.json_files import read_json
@@ -55,25 +54,25 @@ class _Record:
     that is not in it may have been written.
     """
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, folder: ResultsPath) -> None:
+        self._folder = folder
         self.logged: dict[str, int] = {}
         self.begun: list[str] = []
         self.is_lost = False
         try:
-            content = read_json(ResultsPath(file))
+            content = read_json(folder / _RECORD)
             self.logged = {str(name): int(attempt) for name, attempt in content["logged"].items()}
             self.begun = [str(name) for name in content["begun"]]
             self.is_lost = bool(content.get("is_lost", False))
         except FileNotFoundError:
-            self.is_lost = file.parent.is_dir() and any(file.parent.iterdir())
+            self.is_lost = bool(folder.names())
         except (OSError, ValueError, AttributeError, KeyError, TypeError, OverflowError):
             self.logged, self.begun, self.is_lost = {}, [], True
 
     def write(self) -> None:
-        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._folder.make_folder()
         content = {"logged": self.logged, "begun": self.begun, "is_lost": self.is_lost}
-        write_atomically(self._file, json.dumps(content).encode())
+        (self._folder / _RECORD).write_bytes(json.dumps(content).encode())
 
 
 class LogWriter:
@@ -88,6 +87,8 @@ class LogWriter:
     ) -> None:
         self._names = list(names)
         self._location, self._folder, self._say = location, folder, say
+        below = location.local is not None and folder == location.local / FOLDER
+        self._place = location / FOLDER if below else ResultsPath.of(folder)
         self._loggers: dict[str, Logger] = {}
         self._records: dict[str, _Record] = {}
         self._has_complained = False
@@ -124,7 +125,7 @@ class LogWriter:
                 self._guarded(name, self._loggers[name].close)
 
     def _open(self, name: str) -> None:
-        self._records[name] = _Record(self._folder / name / _RECORD)
+        self._records[name] = _Record(self._place / name)
 
     def _read(self) -> tuple[dict[str, list[Any]], dict[Any, Any]]:
         """Return the rows of ``trials`` that each logger lacks, and their epochs by id."""
@@ -159,6 +160,7 @@ class LogWriter:
 
     def _log(self, name: str, batch: Sequence[Any], epochs: Any) -> None:
         record = self._records[name]
+        (self._place / name).make_folder()  # loggers would follow a link
         if name not in self._loggers:
             module, kind, _ = _MODULES[name]
             made = getattr(importlib.import_module(module), kind)

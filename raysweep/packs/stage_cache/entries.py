@@ -10,6 +10,8 @@ import hashlib
 import json
 import os
 import platform
+import re
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +19,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raysweep.atomic import TEMPORARY, write_atomically
+from raysweep.atomic import is_temporary
 from raysweep.learning.data.sources import Source
+from raysweep.local_folder import LocalFolder
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +32,8 @@ STORE = ".stages"
 
 _FORMAT = 1
 _SUFFIX = ".safetensors"
+_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]{16}" + re.escape(_SUFFIX))
+"""Names of entries; other files in the folder are not ours."""
 _ABANDONED_S = 3600.0
 _FULL = 0.9
 """Share of the limit left in use after a clean-up, so that most writes need not check the size."""
@@ -65,6 +70,7 @@ class StageCache:
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder = folder
+        self._files = LocalFolder(folder)
         self.max_bytes = max_bytes
         self.failure: str | None = None
         self._n_room = 0
@@ -82,7 +88,7 @@ class StageCache:
         """
         path = self.path(stage, environment)
         try:
-            data = path.read_bytes()
+            data = self._files.read_bytes(path.name)
         except OSError:
             return None
         try:
@@ -91,10 +97,10 @@ class StageCache:
             return None
         except Exception:  # noqa: BLE001 (whatever is wrong, the stage is computed again)
             with contextlib.suppress(OSError):
-                path.unlink()
+                self._files.delete(path.name)
             return None
-        with contextlib.suppress(OSError):  # a read-only cache
-            os.utime(path)
+        with contextlib.suppress(OSError), self._files.opened() as folder:  # a read-only cache
+            os.utime(path.name, dir_fd=folder, follow_symlinks=False)
         return entry
 
     def write(
@@ -108,13 +114,13 @@ class StageCache:
         if self.failure:
             return
         try:
-            if path.exists() and not replaces:
+            if not replaces and self._files.exists(path.name):
                 return
             data = _encode(stage, environment, entry)
             if len(data) > self.max_bytes:
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, data)
+            self._files.write_bytes(data, path.name)
             self._make_room(len(data))
         except OSError as error:
             self.failure = (
@@ -129,21 +135,25 @@ class StageCache:
             return
         now = time.time()
         found: list[tuple[float, int, str]] = []
-        with os.scandir(self.folder) as files:
+        with self._files.opened() as folder, os.scandir(folder) as files:
             for file in files:
+                is_entry = bool(_NAME.fullmatch(file.name))
+                if not is_entry and not is_temporary(file.name):
+                    continue
                 with contextlib.suppress(FileNotFoundError):
-                    stat = file.stat()
-                    is_temporary = file.name.startswith(TEMPORARY)
-                    if is_temporary and now - stat.st_mtime > _ABANDONED_S:
-                        Path(file.path).unlink()
-                    elif file.name.endswith(_SUFFIX) and not is_temporary:
-                        found.append((stat.st_mtime, stat.st_size, file.path))
+                    state = file.stat(follow_symlinks=False)
+                    if not stat.S_ISREG(state.st_mode):
+                        continue
+                    if is_entry:
+                        found.append((state.st_mtime, state.st_size, file.name))
+                    elif now - state.st_mtime > _ABANDONED_S:
+                        os.unlink(file.name, dir_fd=folder)
         total = sum(size for _, size, _ in found)
         if total > self.max_bytes:
             for _, size, name in sorted(found):
                 if total <= _FULL * self.max_bytes:
                     break
-                Path(name).unlink(missing_ok=True)
+                self._files.delete(name)
                 total -= size
         self._n_room, self._n_written = self.max_bytes - total, 0
 
@@ -154,11 +164,7 @@ def stored_stages(folder: Path) -> set[str]:
         names = os.listdir(folder)  # noqa: PTH208 (only names are needed)
     except OSError:
         return set()
-    return {
-        name.partition("-")[0]
-        for name in names
-        if name.endswith(_SUFFIX) and not name.startswith(TEMPORARY)
-    }
+    return {name.partition("-")[0] for name in names if _NAME.fullmatch(name)}
 
 
 def environment(source: Source, device: "torch.device", dtype: "torch.dtype") -> dict[str, Any]:

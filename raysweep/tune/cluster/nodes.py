@@ -173,8 +173,7 @@ def ask_nodes(scratch: ResultsPath) -> list[NodeReport]:
     A node that does not answer within a minute is left out. Raises ``NothingRunsError`` for one
     that can't load this package.
     """
-    if scratch.local is not None:
-        scratch.local.mkdir(exist_ok=True)
+    scratch.make_folder()
     marker = scratch / "seen-by-nodes"
     marker.write_bytes(b"raysweep")
     try:

@@ -7,6 +7,7 @@ behind are trained again and give the same rows.
 
 import contextlib
 import json
+import re
 import sys
 import uuid
 from collections.abc import Container, Iterable, Sequence
@@ -24,6 +25,8 @@ from raysweep.tables.reader import statuses
 from raysweep.tune.scheduling.queue import Job
 
 _SUFFIX = ".pt"
+_OURS = re.compile(r"[0-9a-f]{32}" + re.escape(_SUFFIX))
+"""Names of the states that we write; other files may be the user's."""
 
 
 def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
@@ -38,6 +41,7 @@ def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
     kept: list[dict[str, Any]] = []
     n_new = 0
     with contextlib.suppress(OSError):
+        (location / PAUSED).expect_folder()
         for job in jobs:
             files = _files_of(job)
             if files and job.n_open and all(file.exists() for file in files):
@@ -86,9 +90,9 @@ def _moved(file: Path, folder: Path) -> str:
 
 
 def _clear(folder: Path, names: set[str]) -> None:
-    """Delete all states but those named, and the folder if it is empty then."""
+    """Delete all states of ours but those named, and the folder if it is empty then."""
     for file in folder.glob(f"*{_SUFFIX}"):
-        if file.name not in names:
+        if file.name not in names and _OURS.fullmatch(file.name) and not file.is_symlink():
             file.unlink()
     if folder.exists() and not names:
         with contextlib.suppress(OSError):  # the user put something there
@@ -112,13 +116,17 @@ def paused_jobs(
     """
     if location.local is None:
         return []
+    try:
+        (location / PAUSED).expect_folder()
+    except OSError:
+        return []
     folder = (location.local / PAUSED).absolute()
     left = {config.id: config for config in missing}
     jobs: list[Job] = []
     for ids, names in _listed(folder):
         files = tuple(folder / name for name in names)
         configs = tuple(left[i] for i in ids if i in left and (i not in alone or len(ids) == 1))
-        if not configs or not all(file.is_file() for file in files):
+        if not configs or not all(file.is_file() and not file.is_symlink() for file in files):
             continue
         pack = Pack(configs)
         room = sys.maxsize if limit is None else limit - sum(len(job.pack.configs) for job in jobs)
