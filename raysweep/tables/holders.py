@@ -55,11 +55,12 @@ class HolderWatch:
             return None
         except ValueError:  # too large to be a lock of ours
             return Holder(name_of(b""), None)
+        if is_released(content):
+            return None
         if local is None:
-            if is_released(content):
-                return None
             return Holder(name_of(content), self._is_held(content, written))
-        name = content.decode(errors="replace").strip()
+        # A lease, if the folder was copied from a store.
+        name = field_of(content, "holder") or content.decode(errors="replace").strip()
         return Holder(name, is_alive(name, written)) if name else None
 
     def _is_held(self, lease: bytes, written: datetime) -> bool | None:

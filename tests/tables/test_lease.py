@@ -539,6 +539,19 @@ def test_a_lease_is_judged_by_watching_it_not_by_clocks(
     assert watch.look().is_alive is False  # type: ignore[union-attr]
 
 
+def test_a_folder_copied_from_a_store_shows_who_held_it(path: ResultsPath, tmp_path: Path) -> None:
+    held = Lease(path)
+    held.take()
+    lock = tmp_path / ".lock"
+    lock.write_bytes((path / ".lock").read_bytes())
+    holder = find_holder(ResultsPath(tmp_path))
+    assert holder is not None
+    assert holder.name == this_process()
+    held.release()
+    lock.write_bytes((path / ".lock").read_bytes())
+    assert find_holder(ResultsPath(tmp_path)) is None
+
+
 # Credentials and addresses
 
 

@@ -250,7 +250,7 @@ def test_results_in_a_store_are_those_of_a_folder(
         assert_same_tables(str(location), small)
         names = location.tree()
     assert not (tmp_path / "results").exists()
-    expected = ["accuracy.parquet", "epochs.parquet", "manifest.json", "sweep.yaml"]
+    expected = [".lock", "accuracy.parquet", "epochs.parquet", "manifest.json", "sweep.yaml"]
     assert names == [*expected, "trials.parquet"]
 
 
