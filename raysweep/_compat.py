@@ -6,6 +6,7 @@ imported inside the functions: the driver starts without torch, and learning run
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -33,6 +34,22 @@ def asks_for_token() -> bool:
         return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
     except Exception:  # noqa: BLE001 (a later Ray may change it in any way)
         return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+
+
+def forget_token() -> bool:
+    """Make Ray read its token anew at the next start in this process; return whether it will.
+
+    Ray keeps the first one: a cluster with another does not start. Call it after ``ray.shutdown``.
+    Seen in Ray 2.60: ``ray._raylet.AuthenticationTokenLoader.reset_cache``.
+    """
+    raylet = sys.modules.get("ray._raylet")
+    if raylet is None:  # Ray has not been imported
+        return True
+    try:
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+    except Exception:  # noqa: BLE001 (a later Ray may change it in any way)
+        return False
+    return True
 
 
 def silence_lost_workers() -> None:

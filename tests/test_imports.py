@@ -14,6 +14,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "atomic": set(),
     "versions": set(),
     "statuses": set(),
+    "output_streams": {"errors"},
+    "printing_command": {"errors", "output_streams", "typer"},
     "user_text": {"errors"},
     "shipped": {"errors", "user_text"},
     "learning": {"errors", "user_text", "learning/declarations", "learning/data"}
@@ -40,6 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "_compat",
         "atomic",
         "statuses",
+        "printing_command",
         "user_text",
         "settings",
         "tables",
@@ -54,6 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "_compat",
         "versions",
         "statuses",
+        "output_streams",
         "user_text",
         "shipped",
         "settings",
@@ -63,11 +67,12 @@ MAY_IMPORT: dict[str, set[str]] = {
         "monitor",
     }
     | {"IPython", "numpy", "optuna", "pandas", "pyarrow", "ray", "rich", "torch", "typer"},
-    "analysis": {"errors", "statuses", "user_text", "packs", "tables"}
+    "analysis": {"errors", "statuses", "printing_command", "user_text", "packs", "tables"}
     | {"cycler", "matplotlib", "numpy", "pandas", "plotly", "scipy", "sklearn", "typer"},
     "results": {"errors", "tables"},
     "status": {"monitor"},
-    "cli": {"errors", "user_text", "shipped", "tune", "monitor", "analysis", "typer"},
+    "cli": {"output_streams", "printing_command", "user_text", "shipped"}
+    | {"tune", "monitor", "analysis", "typer"},
     "__main__": {"cli"},
     "arguments": {"errors", "tables"},
     "sweep_results": {"errors", "arguments", "statuses", "user_text", "settings", "tables"}

@@ -88,7 +88,7 @@ def plan_sweep(
     driver = _Driver(sweep, options)
     try:
         return driver.dry_run(show, is_measured)
-    except (RaysweepError, BrokenPipeError):
+    except RaysweepError:
         raise
     except Exception as error:
         summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
