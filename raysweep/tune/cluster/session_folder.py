@@ -20,10 +20,10 @@ _MARK = "raysweep-session"
 """A file that tells our folders from others with such a name."""
 _SOCKET_BYTES = 107
 """Length of a Unix socket's path, at most (sun_path in unix(7))."""
-_RAYS_PART = len(
-    "/raysweep.12345678/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
-)
-_LONGEST = _SOCKET_BYTES - _RAYS_PART
+_RAYS_FOLDER = "r"
+"""Ray's part of the folder, which it makes mode 0777; the folder around it stays 0700."""
+_RAYS_PATHS = "session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store"
+_LONGEST = _SOCKET_BYTES - len(f"/{_PREFIX}12345678/{_RAYS_FOLDER}/{_RAYS_PATHS}")
 _REMOVED_S = 10.0
 
 
