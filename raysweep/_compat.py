@@ -52,6 +52,22 @@ def forget_token() -> bool:
     return True
 
 
+def n_workers_starting() -> int | None:
+    """Return how many actors of this driver have room and wait for their process; None if unknown.
+
+    Seen in Ray 2.60: ``ray._private.state.actors``. An actor is ``PENDING_CREATION`` from when it
+    is asked for, which Tune does once the resources are reserved, to the end of its ``__init__``.
+    """
+    try:
+        import ray
+        from ray._private import state
+
+        job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+        return len(state.actors(job_id=job, actor_state_name="PENDING_CREATION"))
+    except Exception:  # noqa: BLE001 (a later Ray may change it in any way)
+        return None
+
+
 def silence_lost_workers() -> None:
     """Keep Ray from printing a long report of each lost worker, which ignores its log settings.
 

@@ -189,6 +189,8 @@ class _Driver:
             packs, n_stages = packs_of_search(self.sweep, known, lanes, self._limit), None
             lines = search_lines(self.sweep, known, lanes, n_slots, room.why)
         show(lay_out(lines))
+        if packs:
+            room.preview(self.sweep.file, self.options.address, self.screen.say)
         outlook = look_ahead(
             packs,
             sources,
