@@ -62,6 +62,8 @@ def n_workers_starting() -> int | None:
         import ray
         from ray._private import state
 
+        if not ray.is_initialized():  # the calls below would start it
+            return None
         job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
         return len(state.actors(job_id=job, actor_state_name="PENDING_CREATION"))
     except Exception:  # noqa: BLE001 (a later Ray may change it in any way)

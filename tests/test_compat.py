@@ -151,7 +151,7 @@ class Worker:
 
 
 assert _compat.n_workers_starting() is None  # no Ray
-ray.init(num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
+ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
 assert _compat.n_workers_starting() == 0
 worker = ray.remote(Worker).remote(2)
 assert _compat.n_workers_starting() == 1

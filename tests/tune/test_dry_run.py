@@ -276,7 +276,7 @@ def test_resources_that_no_node_has_are_said_as_in_a_run(wanted: str, tmp_path: 
     assert "resources: expected at most what one node has" in line
     assert dry.returncode == real.returncode == 4
     assert dry.stderr.splitlines() == [line]
-    assert "12 in all" in dry.stdout and "time" not in dry.stdout  # the plan, but no estimate
+    assert "12 in all" in dry.stdout and "\ntime " not in dry.stdout  # the plan, but no estimate
     elsewhere = run(file, f"resources={wanted}", "--dry-run", "--address", "10.0.0.1:6379")
     assert elsewhere.returncode == 0, elsewhere.stderr
     assert "note: this machine lacks what a pack needs" in elsewhere.stderr
