@@ -37,7 +37,7 @@ def asks_for_token() -> bool:
 
 
 def forget_token() -> bool:
-    """Make Ray read its token anew at the next start in this process; return whether it will.
+    """Make Ray read its token again at its next start in this process; return whether it will.
 
     Ray keeps the first one: a cluster with another does not start. Call it after ``ray.shutdown``.
     Seen in Ray 2.60: ``ray._raylet.AuthenticationTokenLoader.reset_cache``.

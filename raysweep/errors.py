@@ -111,7 +111,7 @@ class SweepStoppedError(RaysweepError):
 
 
 class OutputError(RaysweepError):
-    """Standard output can't be written; ``is_reader_gone`` means that nobody reads it any more."""
+    """Standard output can't be written; ``is_reader_gone`` means that its reader has left."""
 
     def __init__(self, message: str, *, is_reader_gone: bool) -> None:
         super().__init__(message)

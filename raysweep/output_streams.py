@@ -93,7 +93,7 @@ def guarded_output() -> Iterator[None]:
 
 @contextmanager
 def without_output_errors() -> Iterator[None]:
-    """Drop what standard output can't take, instead of ending: training goes on without it."""
+    """Drop what standard output can't take, instead of ending: training continues without it."""
     before = sys.stdout
     sys.stdout = tolerant(before)
     try:

@@ -153,8 +153,10 @@ class Worker:
 assert _compat.n_workers_starting() is None  # no Ray
 ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
 assert _compat.n_workers_starting() == 0
-worker = ray.remote(Worker).remote(2)
-assert _compat.n_workers_starting() == 1
+worker = ray.remote(Worker).remote(5)
+end = time.monotonic() + 30
+while _compat.n_workers_starting() != 1:  # it is registered in a moment
+    assert time.monotonic() < end
 ray.get(worker.ready.remote())
 assert _compat.n_workers_starting() == 0
 del ray._private.state.actors

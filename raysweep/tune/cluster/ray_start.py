@@ -25,7 +25,7 @@ _WAITS_S = (5.0, 15.0, 45.0)
 _NOTES_S = (10, 20, 40, 80, 160)
 """Seconds after which to say that Ray is still starting: with a quiet machine, it takes about 5."""
 _LASTING = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}
-"""Errors that trying again does not mend."""
+"""Errors that trying again does not fix."""
 _ENDED_S = 10.0
 _ANSWER_S = 10.0
 _SETTINGS, _FRAME_HEADER = 4, 9
@@ -111,7 +111,7 @@ def _without_advice() -> Iterator[None]:
 
 @contextmanager
 def _notes_on_the_wait(say: Say, what: str = "Ray is still starting") -> Iterator[None]:
-    """Say now and then that what happens here is still going on."""
+    """Report now and then that what happens here has not ended yet."""
     is_over = threading.Event()
     start = time.monotonic()
 

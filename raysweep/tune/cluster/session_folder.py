@@ -35,7 +35,7 @@ def session_folder(say: Callable[[str], None]) -> Iterator[Path]:
     is given the tasks, and with them the right to run code. It also keeps each session for good.
     The folder is made in ``RAY_TMPDIR``, ``TMPDIR`` or ``/tmp``, the first that is there and short
     enough for sockets; not in ``XDG_RUNTIME_DIR``, which is in memory, where Ray would put what
-    memory lacks room for, and which is removed at logout, when a run under ``nohup`` goes on.
+    memory lacks room for, and which is removed at logout, when a run under ``nohup`` continues.
     Folders of runs that were killed are removed. Raises ``NothingRunsError`` if none can be made.
     """
     folder, lock = _make(say)
@@ -81,7 +81,7 @@ def _make_in(base: Path) -> tuple[Path, int]:
         folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))  # mode 0700
         lock = _open(folder)
         # On the folder itself: systemd-tmpfiles, too, leaves locked folders alone.
-        with contextlib.suppress(OSError):  # no locks there: nobody else removes it, either
+        with contextlib.suppress(OSError):  # no locks there, so none to remove it by
             fcntl.flock(lock, fcntl.LOCK_EX)
         if folder.exists():
             (folder / _MARK).touch()
