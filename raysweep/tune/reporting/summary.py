@@ -52,7 +52,7 @@ def plan_lines(
 
 
 def set_by(sweep: Sweep) -> str:
-    """Return which keys of the search space limit the packs, as a remark; empty if none does."""
+    """Return which keys of the search space limit the packs, as a remark; empty if none is set."""
     keys = [f"{key}:" for key in ("pack", "max_packs") if getattr(sweep, key)]
     return f" (set by {' and '.join(keys)})" if keys else ""
 
