@@ -1,6 +1,5 @@
 """Drivers that are told to stop, and two drivers on one folder."""
 
-import json
 import signal
 import sys
 import time
@@ -66,13 +65,10 @@ def test_a_terminal_that_goes_away_is_a_stop_in_order_and_under_nohup_none(
     assert run.wait() == 3, run.output
     note("terminal closed", load, "time to end, s", time.monotonic() - sent, 10)
     assert_kept(before, run.folder)
-    paused = json.loads((run.folder / "paused" / "packs.json").read_text())
-    assert paused, "packs that were under way start over"
     assert "a worker was lost" not in run.output
     # As `nohup` does it, but with the output to the terminal: from now on every line is an error.
     words += ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]
     run = Run(load, tmp_path, enter=lambda driver: [*words, *driver])
-    run.wait_until(lambda: "continue where the last run stopped" in run.output)
     run.wait_for_rows(run.n_rows() + 5)
     run.send(signal.SIGUSR1)
     assert run.wait() == 0, run.output
