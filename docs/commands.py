@@ -47,7 +47,7 @@ def commands_page() -> str:
 def _exit_codes() -> str:
     lines = ["## Exit codes", "", "| code | meaning for `raysweep run` |", "|---|---|"]
     lines += [f"| {int(code)} | {_EXIT_CODES[code]} |" for code in ExitCode]
-    lines += ["| 130, 143 | Stopped immediately by a second ctrl-c or SIGTERM. |", ""]
+    lines += ["| 130, 143, 129 | Stopped immediately by a second ctrl-c, SIGTERM or SIGHUP. |", ""]
     lines += ["All other commands exit with 0, or with 2 and one line that says what is wrong."]
     return "\n".join(lines)
 

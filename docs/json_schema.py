@@ -41,6 +41,8 @@ _DESCRIPTIONS = {
     "resources": "What each pack gets.",
     "pack": "Maximum number of configurations that train together; with auto the planner "
     "chooses. Changes no number.",
+    "max_packs": "Maximum number of packs that run at once; without it, as many as there is room "
+    "for. Changes no number.",
     "stage_cache": "Whether finished stages are kept in .stages/ of the results folder for "
     "later packs and sweeps.",
     "max_seconds": "Time limit for one epoch of a pack: seconds, or text such as 90s, 30min.",
@@ -262,7 +264,7 @@ _DURATION = {"type": "string", "pattern": rf"^\s*(?=[0-9.]){_PIECES}$"}
 
 
 def _limits() -> dict[str, Any]:
-    """Return the schemas of early stopping and budgets."""
+    """Return the schemas of early stopping, budgets and the number of packs."""
     default = EarlyStopping()
     whole = {"type": "integer", "minimum": 1, "maximum": stopping.MOST_EPOCHS}
     off = {"enum": [None, False, "none", "no", "off", "false"]}
@@ -283,6 +285,7 @@ def _limits() -> dict[str, Any]:
     assert {field.name for field in fields(EarlyStopping)} == set(properties)
     rule = {**_named(properties, "early_stopping"), "type": "object"}
     return {
+        "max_packs": {"anyOf": [whole, off]},
         "early_stopping": {"anyOf": [{"enum": list(stopping.STOPPERS)}, rule, off]},
         "time_budget": {"anyOf": [positive, _DURATION, off]},
         "max_configs": {"anyOf": [whole, off]},

@@ -6,6 +6,7 @@ imported inside the functions: the driver starts without torch, and learning run
 """
 
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -33,6 +34,40 @@ def asks_for_token() -> bool:
         return bool(get_authentication_mode() == AuthenticationMode.TOKEN)
     except Exception:  # noqa: BLE001 (a later Ray may change it in any way)
         return os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+
+
+def forget_token() -> bool:
+    """Make Ray read its token again at its next start in this process; return whether it will.
+
+    Ray keeps the first one: a cluster with another does not start. Call it after ``ray.shutdown``.
+    Seen in Ray 2.60: ``ray._raylet.AuthenticationTokenLoader.reset_cache``.
+    """
+    raylet = sys.modules.get("ray._raylet")
+    if raylet is None:  # Ray has not been imported
+        return True
+    try:
+        raylet.AuthenticationTokenLoader.instance().reset_cache()
+    except Exception:  # noqa: BLE001 (a later Ray may change it in any way)
+        return False
+    return True
+
+
+def n_workers_starting() -> int | None:
+    """Return how many actors of this driver have room and wait for their process; None if unknown.
+
+    Seen in Ray 2.60: ``ray._private.state.actors``. An actor is ``PENDING_CREATION`` from when it
+    is asked for, which Tune does once the resources are reserved, to the end of its ``__init__``.
+    """
+    try:
+        import ray
+        from ray._private import state
+
+        if not ray.is_initialized():  # the calls below would start it
+            return None
+        job = ray.JobID.from_hex(ray.get_runtime_context().get_job_id())
+        return len(state.actors(job_id=job, actor_state_name="PENDING_CREATION"))
+    except Exception:  # noqa: BLE001 (a later Ray may change it in any way)
+        return None
 
 
 def silence_lost_workers() -> None:

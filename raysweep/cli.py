@@ -17,8 +17,8 @@ import typer
 
 from raysweep import __version__, shipped
 from raysweep.clean_text import clean_line
-from raysweep.command_line import CleanCommand, os_error_line
-from raysweep.errors import InputError
+from raysweep.output_streams import guarded_output
+from raysweep.printing_command import run_as_command
 from raysweep.user_text.values import near, printable
 
 SCRIPTS = {
@@ -52,13 +52,8 @@ COMMANDS = {
 
 def main() -> None:
     """Run the command named by the arguments; exit with 2 if they name none."""
-    try:
-        try:
-            _main()
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:  # `| head`: nothing more is read
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with guarded_output():
+        _main()
 
 
 def _main() -> None:
@@ -80,7 +75,7 @@ def _main() -> None:
 def _function_of(name: str, called_as: str) -> Callable[[], None]:
     """Import a sub-command's module; return the function that runs it."""
     if name == "spaces":
-        return lambda: _run_spaces(called_as)
+        return lambda: run_as_command(spaces, called_as)
     if name == "run":
         from raysweep.tune import cli
 
@@ -90,11 +85,9 @@ def _function_of(name: str, called_as: str) -> Callable[[], None]:
         from raysweep.monitor import status_command
 
         return lambda: status_command.main(called_as)
-    from raysweep.analysis import command
-
     is_package = name == "report"
     module = import_module(f"raysweep.analysis.{name}{'.__main__' if is_package else ''}")
-    return lambda: command.run(module.report if is_package else module.show, called_as)
+    return lambda: run_as_command(module.report if is_package else module.show, called_as)
 
 
 def _called_as() -> str:
@@ -152,16 +145,3 @@ def spaces(
         return
     for written in shipped.copy_space(name, file):
         print(printable(f"written to {written}"))
-
-
-def _run_spaces(called_as: str) -> None:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(cls=CleanCommand)(spaces)
-    try:
-        app(prog_name=called_as)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"error: {os_error_line(error)}", file=sys.stderr)
-        sys.exit(2)

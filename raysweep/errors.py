@@ -121,3 +121,11 @@ class SweepStoppedError(RaysweepError):
 
     The command exits with 1 or 3 instead, see its exit codes.
     """
+
+
+class OutputError(RaysweepError):
+    """Standard output can't be written; ``is_reader_gone`` means that its reader has left."""
+
+    def __init__(self, message: str, *, is_reader_gone: bool) -> None:
+        super().__init__(message)
+        self.is_reader_gone = is_reader_gone

@@ -126,6 +126,58 @@ def test_a_mode_that_can_not_be_asked_for_is_read_from_the_environment(
     assert not _compat.asks_for_token()
 
 
+def test_where_ray_can_not_forget_its_token_that_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray._raylet
+
+    assert _compat.forget_token()
+    monkeypatch.delattr(ray._raylet, "AuthenticationTokenLoader")
+    assert not _compat.forget_token()
+    monkeypatch.delitem(sys.modules, "ray._raylet")  # not imported: there is none to forget
+    assert _compat.forget_token()
+
+
+STARTING = """
+import time
+import ray
+from raysweep import _compat
+
+
+class Worker:
+    def __init__(self, seconds):
+        time.sleep(seconds)
+
+    def ready(self):
+        return True
+
+
+assert _compat.n_workers_starting() is None  # no Ray
+ray.init("local", num_cpus=1, include_dashboard=False, object_store_memory=80 * 2**20)
+assert _compat.n_workers_starting() == 0
+worker = ray.remote(Worker).remote(5)
+end = time.monotonic() + 30
+while _compat.n_workers_starting() != 1:  # it is registered in a moment
+    assert time.monotonic() < end
+ray.get(worker.ready.remote())
+assert _compat.n_workers_starting() == 0
+del ray._private.state.actors
+assert _compat.n_workers_starting() is None
+"""
+
+
+@pytest.mark.slow
+def test_workers_that_start_are_counted_or_unknown(tmp_path: Path) -> None:
+    environment = {**os.environ, "RAY_TMPDIR": "/tmp", "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", STARTING],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def said_of_a_lost_worker(capsys: pytest.CaptureFixture[str]) -> str:
     """Return what Ray's own listener prints where it hears of a lost worker."""
     from ray import JobID

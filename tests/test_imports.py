@@ -17,6 +17,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "local_folder": {"atomic"},
     "versions": set(),
     "statuses": set(),
+    "output_streams": {"errors"},
+    "printing_command": {"command_line", "errors", "output_streams", "typer"},
     "user_text": {"clean_text", "errors"},
     "shipped": {"errors", "user_text"},
     "learning": {"errors", "user_text", "learning/declarations", "learning/data"}
@@ -41,11 +43,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"botocore", "google", "numpy", "obstore", "pandas", "pyarrow", "scipy"},
     "monitor": {
         "clean_text",
-        "command_line",
         "errors",
         "_compat",
         "atomic",
         "statuses",
+        "printing_command",
         "user_text",
         "settings",
         "tables",
@@ -62,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "_compat",
         "versions",
         "statuses",
+        "output_streams",
         "user_text",
         "shipped",
         "settings",
@@ -71,21 +74,13 @@ MAY_IMPORT: dict[str, set[str]] = {
         "monitor",
     }
     | {"IPython", "numpy", "optuna", "pandas", "pyarrow", "ray", "rich", "torch", "typer"},
-    "analysis": {"clean_text", "command_line", "errors", "statuses", "user_text", "packs", "tables"}
+    "analysis": {"clean_text", "errors", "statuses", "printing_command", "user_text"}
+    | {"packs", "tables"}
     | {"cycler", "matplotlib", "numpy", "pandas", "plotly", "scipy", "sklearn", "typer"},
     "results": {"errors", "tables", "pandas"},
     "status": {"monitor"},
-    "cli": {
-        "clean_text",
-        "command_line",
-        "errors",
-        "user_text",
-        "shipped",
-        "tune",
-        "monitor",
-        "analysis",
-        "typer",
-    },
+    "cli": {"clean_text", "output_streams", "printing_command", "user_text", "shipped"}
+    | {"tune", "monitor", "analysis", "typer"},
     "__main__": {"cli"},
     "arguments": {"errors", "tables"},
     "sweep_results": {"clean_text", "errors", "arguments", "statuses", "user_text"}

@@ -1,6 +1,5 @@
 """Command-line options and functions that the scripts here share."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,8 +7,8 @@ from typing import Annotated, Any
 import pandas as pd
 import typer
 
-from raysweep.command_line import CleanCommand, os_error_line
 from raysweep.errors import InputError
+from raysweep.printing_command import run_as_command
 from raysweep.tables.ranking import in_texts
 from raysweep.tables.schemas import setting_of
 from raysweep.user_text.values import printable
@@ -24,27 +23,11 @@ Where = Annotated[
 ]
 Out = Annotated[Path | None, typer.Option(help="File to write (default: see above).")]
 Metric = Annotated[str, typer.Option(help="A metric of the table.")]
+run = run_as_command
 TABLE_FORMATS = ("text", "csv", "json", "markdown")
 _FORMULA = ("=", "+", "-", "@", "\t", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """How a formula begins, in full-width characters, too."""
 TableFormat = Annotated[str | None, typer.Option("--format", help=", ".join(TABLE_FORMATS) + ".")]
-
-
-def run(script: Callable[..., None], called_as: str | None = None) -> None:
-    """Run a script's function as a command; a user's mistake gives one line and exit code 2.
-
-    ``called_as`` is the name that its help shows.
-    """
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command(cls=CleanCommand)(script)
-    try:
-        app(prog_name=called_as, standalone_mode=True)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except OSError as error:
-        print(f"error: {os_error_line(error)}", file=sys.stderr)
-        sys.exit(2)
 
 
 def chosen_format(given: str | None, out: Path | None, known: tuple[str, ...]) -> str:

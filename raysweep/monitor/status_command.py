@@ -8,15 +8,11 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from raysweep.command_line import CleanCommand
-from raysweep.errors import InputError
 from raysweep.monitor.snapshot import SweepStatus
 from raysweep.monitor.terminal import TALLEST, WIDEST, Display, Snapshot, lines_of, show_status
+from raysweep.printing_command import run_as_command
 
-_APP = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
-
-@_APP.command(cls=CleanCommand)
 def status(
     folder: Annotated[
         str, typer.Argument(metavar="FOLDER", help="A sweep's folder, or its address (s3://...).")
@@ -38,9 +34,6 @@ def status(
             _print(console, snapshot)
         else:
             _watch(console, look, snapshot, watch)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(0)
 
@@ -68,7 +61,7 @@ def _watch(console: Console, look: SweepStatus, snapshot: Snapshot, every_s: flo
 
 def main(called_as: str | None = None) -> None:
     """Run the command line, under another name in its help if one is given."""
-    _APP(prog_name=called_as)
+    run_as_command(status, called_as)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,18 @@ from typing import Any
 
 from raysweep.errors import InputError, all_of
 from raysweep.settings.grid import check_value
-from raysweep.user_text.values import is_off, near, number_of, reading, seconds_of, show
+from raysweep.user_text.values import (
+    check_whole,
+    is_off,
+    near,
+    number_of,
+    reading,
+    seconds_of,
+    show,
+)
 
 _MOST_GB = 1e9
+_MOST_PACKS = 10**6
 _FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 LOGGERS = ("tensorboard", "mlflow", "wandb")
 """Loggers that a sweep can use in addition to its tables."""
@@ -98,6 +107,11 @@ def pack_of(raw: Any) -> int | None:
         hint = near(raw, ["auto"]) or reading(raw, "whole")
         raise InputError(f"pack: expected auto or a whole number > 0, got {show(raw)}{hint}")
     return raw
+
+
+def max_packs_of(raw: Any) -> int | None:
+    """Check ``max_packs:``, how many packs may run at once; None for as many as there is room."""
+    return None if is_off(raw) else check_whole(raw, "max_packs", 1, _MOST_PACKS)
 
 
 def stage_cache_of(raw: Any) -> StageCaching:

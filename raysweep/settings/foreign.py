@@ -97,8 +97,8 @@ FOREIGN_WORDS: dict[str, str] = {
     "time_budget_s": "time_budget: 8h",
     "timeout": "time_budget: 8h",
     "resources_per_trial": "resources: {cpu: 1, gpu: 0.25}",
-    "max_concurrent_trials": "pack: 8",
-    "n_jobs": "resources: {cpu: 1}",
+    "max_concurrent_trials": "max_packs: 2",
+    "n_jobs": "max_packs: 2",
     "conditions": "space: {any_of: [...]}",
     # values of a setting
     "values": "{grid_search: [1, 2]}",

@@ -19,6 +19,7 @@ TOP_KEYS = [
     "divergence",
     "resources",
     "pack",
+    "max_packs",
     "stage_cache",
     "max_seconds",
     "loggers",

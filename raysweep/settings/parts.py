@@ -10,6 +10,7 @@ from raysweep.settings.execution import (
     Resources,
     StageCaching,
     loggers_of,
+    max_packs_of,
     max_seconds_of,
     pack_of,
     resources_of,
@@ -45,6 +46,7 @@ class Parts:
     search: Search
     resources: Resources
     pack: int | None
+    max_packs: int | None
     stage_cache: StageCaching
     max_seconds: float | None
     loggers: tuple[str, ...]
@@ -70,6 +72,7 @@ def checked_parts(raw: dict[str, Any]) -> Parts:
         "search": lambda: search_of(raw.get("search")),
         "resources": lambda: resources_of(section_of_file(raw, "resources")),
         "pack": lambda: pack_of(raw.get("pack")),
+        "max_packs": lambda: max_packs_of(raw.get("max_packs")),
         "stage_cache": lambda: stage_cache_of(raw.get("stage_cache")),
         "max_seconds": lambda: max_seconds_of(raw.get("max_seconds")),
         "loggers": lambda: loggers_of(raw.get("loggers")),

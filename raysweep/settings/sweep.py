@@ -48,8 +48,9 @@ class Sweep:
 
     ``notes`` are lines for the user about possible slips; ``resolved`` is the search space after
     overrides with every default written out; ``pack`` is the largest number of configurations in a
-    pack, or None for the planner's choice; ``max_seconds`` is the limit in wall-clock seconds for
-    one epoch of a pack, or None for no limit. If results determine what is tried next
+    pack, or None for the planner's choice; at most ``max_packs`` run at once (None: as many as
+    there is room for); ``max_seconds`` is the limit in wall-clock seconds for one epoch of a pack,
+    or None for no limit. If results determine what is tried next
     (``search.is_adaptive``), there are no configurations, but a ``space`` to find them in and some
     ``examples`` from it. ``loggers`` are the loggers used in addition to the tables.
     ``early_stopping`` is the rule that stops configurations early (None: none stop), ``budget``
@@ -62,6 +63,7 @@ class Sweep:
     notes: tuple[str, ...]
     resources: Resources
     pack: int | None
+    max_packs: int | None
     stage_cache: StageCaching
     max_seconds: float | None
     resolved: dict[str, Any]
@@ -233,12 +235,13 @@ def _build(file: str, raw: dict[str, Any], max_configs: int) -> Sweep:
         notes=_notes(n_duplicates, exclusions, branches, experiment),
         resources=parts.resources,
         pack=parts.pack,
+        max_packs=parts.max_packs,
         stage_cache=parts.stage_cache,
         max_seconds=parts.max_seconds,
         loggers=parts.loggers,
         resolved=_resolved(raw, experiment, branches, seeds, parts.resources)
         | {"stage_cache": parts.stage_cache.to_plain(), "max_seconds": parts.max_seconds}
-        | {"loggers": list(parts.loggers)}
+        | {"loggers": list(parts.loggers), "max_packs": parts.max_packs}
         | {"early_stopping": parts.early_stopping.to_plain() if parts.early_stopping else None}
         | {key: raw.get(key) for key in BUDGETS}
         | _resolved_search(search),

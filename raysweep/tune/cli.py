@@ -13,13 +13,14 @@ import typer
 from raysweep.clean_text import clean_line
 from raysweep.command_line import CleanCommand
 from raysweep.errors import InputError, NothingRunsError, SweepStoppedError
+from raysweep.output_streams import guarded_output, without_output_errors
 from raysweep.settings.sweep import MAX_CONFIGS, load_sweep
 from raysweep.shipped import find_space
 from raysweep.tables.folder import resume_command
 from raysweep.tables.paths import ResultsPath
 from raysweep.tune.driver import plan_sweep, run_sweep
 from raysweep.tune.options import ExitCode, Options, Outcome
-from raysweep.tune.signals import second_signal
+from raysweep.tune.signals import second_signal, stopping_signals
 from raysweep.user_text.values import printable
 
 _MODULE = "python -m raysweep.tune"
@@ -84,11 +85,13 @@ def tune(
 
     Run the same command again to train only what is missing. Exit codes: 0 every
     configuration ended (diverged ones too), 1 some failed, 2 bad input, 3 interrupted or out of
-    budget, 4 nothing could run; 130 or 143 after a second ctrl-c or SIGTERM.
+    budget, 4 nothing could run; 130, 143 or 129 after a second ctrl-c, SIGTERM or SIGHUP.
     """
     command = (*shlex.split(os.environ.get(COMMAND, _MODULE)), *sys.argv[1:])
     resume = f"continue with: {resume_command(command)}"
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in stopping_signals():
+        if number != signal.SIGINT:
+            signal.signal(number, _interrupt)
     code: int
     try:
         file = find_space(file, is_quiet=quiet)
@@ -111,8 +114,9 @@ def tune(
             plan_sweep(sweep, options, show=lambda text: print(printable(text), flush=True))
             code = ExitCode.ENDED
         else:
-            outcome, _ = run_sweep(sweep, options)
-            code = _print_outcome(outcome)
+            with without_output_errors():
+                outcome, _ = run_sweep(sweep, options)
+                code = _print_outcome(outcome)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.BAD_INPUT
@@ -122,9 +126,6 @@ def tune(
     except SweepStoppedError as error:
         print(f"error: {error}", file=sys.stderr)
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:  # `| head`: nothing more is read
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = ExitCode.ENDED
     except KeyboardInterrupt:
         print(printable(f"interrupted; {resume}", sys.stderr), file=sys.stderr)
         signum = second_signal()
@@ -144,10 +145,11 @@ def _print_outcome(outcome: Outcome) -> ExitCode:
 
 
 def _interrupt(signum: int, frame: types.FrameType | None) -> None:
-    # Ray Tune shuts down cleanly on SIGINT only.
-    signal.raise_signal(signal.SIGINT)
+    # Not by SIGINT, which shells have background jobs of scripts ignore.
+    raise KeyboardInterrupt
 
 
 def main(called_as: str | None = None) -> None:
     """Run the command line; ``called_as`` is the program name that its help shows."""
-    _APP(prog_name=called_as)
+    with guarded_output():
+        _APP(prog_name=called_as)

@@ -88,7 +88,7 @@ def plan_sweep(
     driver = _Driver(sweep, options)
     try:
         return driver.dry_run(show, is_measured)
-    except (RaysweepError, BrokenPipeError):
+    except RaysweepError:
         raise
     except Exception as error:
         summary = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -192,6 +192,8 @@ class _Driver:
             packs, n_stages = packs_of_search(self.sweep, known, lanes, self._limit), None
             lines = search_lines(self.sweep, known, lanes, n_slots, room.why)
         show(lay_out(lines))
+        if packs:
+            room.preview(self.sweep.file, self.options.address, self.screen.say)
         outlook = look_ahead(
             packs,
             sources,

@@ -1,6 +1,7 @@
 """Drivers that are told to stop, and two drivers on one folder."""
 
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,8 @@ _SIGNALS = {
     "SIGTERM": ([signal.SIGTERM], 3),
     "SIGINT twice": ([signal.SIGINT, signal.SIGINT], 130),
     "SIGTERM twice": ([signal.SIGTERM, signal.SIGTERM], 143),
+    "SIGHUP": ([signal.SIGHUP], 3),
+    "SIGHUP twice": ([signal.SIGHUP, signal.SIGHUP], 129),
 }
 
 
@@ -47,6 +50,29 @@ def test_every_signal_ends_a_run_in_order_and_the_next_run_goes_on(
     run = Run(load, tmp_path)
     assert run.wait() == 0, run.output
     assert_whole(run.folder, load, reference)
+
+
+def test_a_terminal_that_goes_away_is_a_stop_in_order_and_under_nohup_none(
+    undisturbed: Callable[[Load], Rows], note: Note, tmp_path: Path
+) -> None:
+    load = Load(2)
+    words = [sys.executable, str(Path(__file__).with_name("terminal.py"))]
+    run = Run(load, tmp_path, enter=lambda driver: [*words, *driver])
+    run.wait_for_rows(10)
+    before = acknowledged(run.folder)
+    sent = time.monotonic()
+    run.send(signal.SIGUSR1)
+    assert run.wait() == 3, run.output
+    note("terminal closed", load, "time to end, s", time.monotonic() - sent, 10)
+    assert_kept(before, run.folder)
+    assert "a worker was lost" not in run.output
+    # As `nohup` does it, but with the output to the terminal: from now on every line is an error.
+    words += ["sh", "-c", "trap '' HUP; exec \"$@\"", "sh"]
+    run = Run(load, tmp_path, enter=lambda driver: [*words, *driver])
+    run.wait_for_rows(run.n_rows() + 5)
+    run.send(signal.SIGUSR1)
+    assert run.wait() == 0, run.output
+    assert_whole(run.folder, load, undisturbed(load))
 
 
 def test_a_second_driver_stops_at_once_and_says_who_holds_the_folder(

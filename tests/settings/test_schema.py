@@ -147,6 +147,7 @@ WRONG = [
     ("resources: {gpu: some}", "some"),
     ("pack: 0", "0"),
     ("pack: all", "all"),
+    ("max_packs: 0", "0"),
     ("stage_cache: hold", "hold"),
     ("stages: keep", "stages"),
     ("stage_cache: {}", "{}"),

@@ -150,6 +150,7 @@ def spaces(draw: st.DrawFn) -> dict[str, Any]:
         "seeds": st.lists(st.integers(0, 3), min_size=1, max_size=3),
         "resources": st.fixed_dictionaries({"gpu": st.sampled_from(["auto", 0, 0.5, 1.5])}),
         "pack": st.sampled_from(["auto", 1, 8, 0]),
+        "max_packs": st.sampled_from([None, 1, 8, "none"]),
         "stage_cache": st.sampled_from([True, False, {"max_gb": 3}]),
         "max_seconds": st.sampled_from([None, 60, 0.5, 0, "none"]),
     }
@@ -215,7 +216,7 @@ def test_a_search_space_and_its_resolved_form_are_one_sweep() -> None:
         assert again.resolved == sweep.resolved
         assert (again.max_seconds, again.resources) == (sweep.max_seconds, sweep.resources)
         # Time limits and resources are not settings.
-        for key in ("max_seconds", "resources"):
+        for key in ("max_seconds", "resources", "max_packs"):
             raw.pop(key, None)
         without = outcome(dump_yaml(raw))
         assert isinstance(without, Sweep) and without.configs == sweep.configs

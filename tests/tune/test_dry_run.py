@@ -268,6 +268,21 @@ def test_a_search_is_measured_by_its_examples(tmp_path: Path) -> None:
     assert len(ids) == 7
 
 
+@pytest.mark.parametrize("wanted", ["{cpu: 64000}", "{cpu: 1, gpu: 64}"])
+def test_resources_that_no_node_has_are_said_as_in_a_run(wanted: str, tmp_path: Path) -> None:
+    file = write(tmp_path)
+    dry, real = (run(file, f"resources={wanted}", *more) for more in (["--dry-run"], []))
+    (line,) = (line for line in real.stderr.splitlines() if line.startswith("error: "))
+    assert "resources: expected at most what one node has" in line
+    assert dry.returncode == real.returncode == 4
+    assert dry.stderr.splitlines() == [line]
+    assert "12 in all" in dry.stdout and "\ntime " not in dry.stdout  # the plan, but no estimate
+    elsewhere = run(file, f"resources={wanted}", "--dry-run", "--address", "10.0.0.1:6379")
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    assert "note: this machine lacks what a pack needs" in elsewhere.stderr
+    assert "the run will ask the cluster at 10.0.0.1:6379" in elsewhere.stderr
+
+
 def test_ctrl_c_ends_a_dry_run_cleanly(tmp_path: Path) -> None:
     file = write(tmp_path, SMALL.replace("[20]", "[2000, 2000]"))
     process = subprocess.Popen(

@@ -21,6 +21,7 @@ from raysweep.tables.reader import read_trials
 from raysweep.tables.writer import Writer
 from raysweep.tune.reporting.progress import Progress
 from raysweep.tune.reporting.screen import Screen
+from raysweep.tune.scheduling import collector
 from raysweep.tune.scheduling.budgets import End
 from raysweep.tune.scheduling.collector import Collector, Limits
 from raysweep.tune.scheduling.queue import LOST_ALONE, LOST_WORKERS, Job, JobQueue, QueueSearcher
@@ -371,3 +372,33 @@ def test_three_failures_alike_in_a_row_end_the_run_and_rows_are_kept(tmp_path: P
         desk.collector.on_step_end(0, TRIALS)
     assert desk.collector.end == End(common_error="no such thing")
     assert list(desk.statuses().values()) == ["failed"] * 3
+
+
+@pytest.mark.parametrize(
+    ("n_starting", "said"),
+    [
+        (0, "no node has had room for a pack for 1 min"),
+        (1, "a worker has had room, but not started, for 1 min"),
+        (2, "2 workers have had room, but not started, for 1 min"),
+        (None, "no node has had room for a pack, or its worker has not started, for 1 min"),
+    ],
+)
+def test_a_wait_for_room_is_told_from_one_for_a_worker_that_starts(
+    n_starting: int | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector, "n_workers_starting", lambda: n_starting)
+    desk = Desk(tmp_path / "sweep", 1)
+    lines: list[str] = []
+    desk.collector._screen.say = lines.append  # type: ignore[method-assign]
+    desk.collector.on_step_end(0, TRIALS)
+    assert not lines
+    desk.collector._busy -= 61
+    desk.collector.on_step_end(0, TRIALS)
+    desk.collector.on_step_end(0, TRIALS)
+    (line,) = lines
+    assert line.startswith(said)
+    assert line.endswith(": waiting; ctrl-c ends the run and keeps the rows written")
+    desk.start()
+    desk.collector._busy -= 61
+    desk.collector.on_step_end(0, TRIALS)
+    assert lines == [line]

@@ -3,13 +3,35 @@
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from raysweep._compat import forget_token
 from raysweep.errors import InputError
 
 _MODE = "RAY_AUTH_MODE"
 _TOKEN = "RAY_AUTH_TOKEN"  # noqa: S105 (the name of an environment variable)
 _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"  # noqa: S105
+
+
+@contextmanager
+def token_set(is_local: bool, is_without: bool) -> Iterator[None]:
+    """Prepare the token as ``prepare_token`` does, and restore the environment afterwards.
+
+    Leave it by the time that Ray is shut down. If Ray can't forget the token, it stays: all later
+    clusters in this process would get another one than its driver has.
+    """
+    before = {name: os.environ.get(name) for name in (_MODE, _TOKEN)}
+    try:
+        prepare_token(is_local, is_without)
+        yield
+    finally:
+        if forget_token():
+            for name, value in before.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
 
 
 def prepare_token(is_local: bool, is_without: bool) -> None:

@@ -14,13 +14,16 @@ _MOST = 4
 
 
 def choose_share(
-    resources: Resources, configs: Sequence[Config], nodes: Sequence[Node]
+    resources: Resources,
+    configs: Sequence[Config],
+    nodes: Sequence[Node],
+    max_packs: int | None = None,
 ) -> tuple[Resources, str]:
     """Return a pack's resources with ``gpu: auto`` resolved, and the reason in one line.
 
     The number of packs that share a GPU is limited by its memory (for packs as large as the
-    largest), by the CPUs for each GPU, by the number of packs, and to 4. Without any GPU, packs run
-    on CPUs.
+    largest), by the CPUs for each GPU, by the number of packs, by ``max_packs`` at once, and to 4.
+    Without any GPU, packs run on CPUs.
     """
     with_gpu = [node for node in nodes if node.n_gpus]
     if not with_gpu:
@@ -37,6 +40,8 @@ def choose_share(
         ),
         f"raysweep's maximum of {_MOST}": _MOST,
     }
+    if max_packs is not None:
+        limits["max_packs"] = math.ceil(max_packs / n_gpus)
     if cards:
         limits["its memory"] = min(cards) // (largest + CUDA_BYTES)
     n_sharing = max(1, min(limits.values()))

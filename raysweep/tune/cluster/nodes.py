@@ -85,9 +85,10 @@ def memory_a_pack(resources: Resources, nodes: Sequence[Node]) -> int | None:
     return max(0, min(amounts)) if amounts else None
 
 
-def n_slots_of(resources: Resources, nodes: Sequence[Node]) -> int:
-    """Return the number of packs that run at once."""
-    return sum(slots_on(resources, node.n_cpus, node.n_gpus) for node in nodes)
+def n_slots_of(resources: Resources, nodes: Sequence[Node], most: int | None = None) -> int:
+    """Return the number of packs that run at once, at most ``most``."""
+    n_slots = sum(slots_on(resources, node.n_cpus, node.n_gpus) for node in nodes)
+    return n_slots if most is None else min(n_slots, most)
 
 
 def alive_nodes() -> list[dict[str, Any]]:

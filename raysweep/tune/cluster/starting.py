@@ -1,23 +1,18 @@
 """Starting or joining Ray, quietly."""
 
-import logging
 import os
 import shutil
-import signal
-import socket
 import sys
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from raysweep._compat import silence_lost_workers
-from raysweep.errors import InputError, NothingRunsError
+from raysweep.errors import InputError
 from raysweep.settings.execution import Resources
 from raysweep.tables.paths import ResultsPath
-from raysweep.tune.cluster.auth import prepare_token, refuse_open
+from raysweep.tune.cluster.auth import refuse_open, token_set
 from raysweep.tune.cluster.nodes import (
     Node,
     ask_nodes,
@@ -27,7 +22,8 @@ from raysweep.tune.cluster.nodes import (
     wait_for_nodes,
 )
 from raysweep.tune.cluster.process_limits import expect_room_for_ray
-from raysweep.tune.signals import can_handle_signals
+from raysweep.tune.cluster.ray_start import join_ray, start_ray
+from raysweep.tune.cluster.session_folder import session_folder
 
 _QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -47,10 +43,6 @@ _QUIET = {
 }
 _PACKAGE = Path(__file__).parents[2]
 _OBJECT_STORE_SPARE = 256 * 2**20
-_ANSWER_S = 10.0
-_SETTINGS, _FRAME_HEADER = 4, 9
-_HTTP2_OPENING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _SETTINGS, 0, 0, 0, 0, 0])
-"""A client's preface and an empty settings frame (RFC 9113, section 3.4)."""
 
 
 class Cluster(NamedTuple):
@@ -81,28 +73,6 @@ class ClusterOptions:
     wait_s: float = 600.0
     is_without_token: bool = False
     is_verbose: bool = False
-
-
-def _refuse_silence(address: str) -> None:
-    """Raise ``OSError`` if nothing answers as Ray's server would: Ray would retry endlessly.
-
-    A gRPC server opens each connection with a settings frame (RFC 9113, sections 3.4 and 6.5).
-    """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "://" in address:
-        return
-    with socket.create_connection((host, int(port)), timeout=_ANSWER_S) as connection:
-        if os.environ.get("RAY_USE_TLS", "0") not in ("", "0"):
-            return
-        connection.sendall(_HTTP2_OPENING)
-        answer = b""
-        while len(answer) < _FRAME_HEADER:
-            received = connection.recv(_FRAME_HEADER - len(answer))
-            if not received:
-                break
-            answer += received
-    if len(answer) < _FRAME_HEADER or answer[3] != _SETTINGS:
-        raise ConnectionError("something other than Ray listens there")
 
 
 def _note_small_memory(n_bytes: int, say: Callable[[str], None]) -> None:
@@ -137,56 +107,30 @@ def _sources(package: Path) -> dict[str, bytes]:
     return {str(file.relative_to(package)): file.read_bytes() for file in package.rglob("*.py")}
 
 
-def _options(joining: ClusterOptions) -> dict[str, Any]:
+_QUIET_OPTIONS: Mapping[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+
+
+def _local_options(joining: ClusterOptions) -> dict[str, Any]:
     refuse_other_code(Path.cwd())
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    address = joining.address or os.environ.get("RAY_ADDRESS")
-    if address is None:
-        # Ignore any cluster that `ray start` left on this machine.
-        options["address"] = "local"
-        options["include_dashboard"] = False
-        options["object_store_memory"] = 2 * joining.n_data_bytes + _OBJECT_STORE_SPARE
-        n_allowed = int(this_machine().n_cpus)
-        if n_allowed < (os.cpu_count() or 1):  # Ray counts all, allowed or not
-            options["num_cpus"] = n_allowed
-        return options
-    options["address"] = address
+    # Ignore any cluster that `ray start` left on this machine.
+    options = {**_QUIET_OPTIONS, "address": "local", "include_dashboard": False}
+    options["object_store_memory"] = 2 * joining.n_data_bytes + _OBJECT_STORE_SPARE
+    n_allowed = int(this_machine().n_cpus)
+    if n_allowed < (os.cpu_count() or 1):  # Ray counts all, allowed or not
+        options["num_cpus"] = n_allowed
+    return options
+
+
+def _joining_options(joining: ClusterOptions) -> dict[str, Any]:
+    refuse_other_code(Path.cwd())
+    address = joining.address or os.environ["RAY_ADDRESS"]
     if "://" in address:
         raise InputError(
             f"--address: expected HOST:PORT or auto, got {address!r}; run the "
             f"command on the cluster (ray job submit, or on its head with --address auto)"
         )
     # Other nodes run this copy of the code.
-    options["runtime_env"] = {"py_modules": [str(_PACKAGE)]}
-    return options
-
-
-def _start(joining: ClusterOptions, options: dict[str, Any], is_local: bool) -> str | None:
-    """Start or join Ray; return the URL of its dashboard, if it has one."""
-    with _without_advice():
-        import ray
-
-    if not joining.is_verbose:
-        silence_lost_workers()
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        _refuse_silence(options["address"])
-        context = ray.init(**options)
-        if can_handle_signals():
-            signal.signal(signal.SIGTERM, handler)  # Ray installs its own, which aborts
-    except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
-        reason = " ".join(str(error).split())[:200]
-        if is_local:
-            raise NothingRunsError(
-                f"expected Ray to start on this machine, got: {reason}"
-            ) from None
-        if "Failed to connect" in reason:  # it listens, but rejects us
-            reason += "; if one runs there, its token may differ from ours"
-        raise InputError(
-            f"--address (or RAY_ADDRESS): expected a running Ray cluster at "
-            f"{options['address']}, got: {reason}"
-        ) from None
-    return f"http://{context.dashboard_url}" if context.dashboard_url else None
+    return {**_QUIET_OPTIONS, "address": address, "runtime_env": {"py_modules": [str(_PACKAGE)]}}
 
 
 @contextmanager
@@ -207,33 +151,45 @@ def connect(joining: ClusterOptions, say: Callable[[str], None]) -> Iterator[Clu
             yield _describe(joining, say, dashboard=None)
             return
         is_local = joining.address is None and "RAY_ADDRESS" not in os.environ
-        prepare_token(is_local, joining.is_without_token)
-        options = _options(joining)
-        if is_local:
-            expect_room_for_ray(int(this_machine().n_cpus))
-            _note_small_memory(options["object_store_memory"], say)
-        dashboard = _start(joining, options, is_local)
-        import ray
-
-        try:
-            if is_local:  # as in a dry run
-                here = this_machine()
-                memories = (here.memory, here.gpu_memory)
-                nodes = [Node(node.n_cpus, node.n_gpus, *memories) for node in nodes_up()]
-                yield Cluster(nodes, sees_scratch=True, dashboard=dashboard)
-            else:
-                yield _describe(joining, say, dashboard, refuse_without=options["address"])
-        finally:
-            ray.shutdown()
+        with (
+            token_set(is_local, joining.is_without_token),
+            _started(joining, say) if is_local else _joined(joining, say) as cluster,
+        ):
+            yield cluster
 
 
 @contextmanager
-def _without_advice() -> Iterator[None]:
-    """Silence the advice to install ipywidgets when a notebook imports Ray and tqdm."""
-    logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")
+def _started(joining: ClusterOptions, say: Callable[[str], None]) -> Iterator[Cluster]:
+    """Start Ray on this machine; yield it, and stop it at the end."""
+    options = _local_options(joining)
+    expect_room_for_ray(int(this_machine().n_cpus))
+    _note_small_memory(options["object_store_memory"], say)
+    with session_folder(say) as folder:
+        start_ray(options, folder, say, joining.is_verbose)
+        with _shutdown_at_end():
+            here = this_machine()  # as in a dry run
+            memories = (here.memory, here.gpu_memory)
+            nodes = [Node(node.n_cpus, node.n_gpus, *memories) for node in nodes_up()]
+            yield Cluster(nodes, sees_scratch=True)
+
+
+@contextmanager
+def _joined(joining: ClusterOptions, say: Callable[[str], None]) -> Iterator[Cluster]:
+    """Join a running cluster; yield it, and leave it at the end."""
+    options = _joining_options(joining)
+    dashboard = join_ray(options, say, joining.is_verbose)
+    with _shutdown_at_end():
+        yield _describe(joining, say, dashboard, refuse_without=options["address"])
+
+
+@contextmanager
+def _shutdown_at_end() -> Iterator[None]:
+    import ray
+
+    try:
         yield
+    finally:
+        ray.shutdown()
 
 
 def is_ray_running() -> bool:

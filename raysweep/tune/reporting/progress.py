@@ -34,7 +34,8 @@ class Progress:
 
     ``best`` is the best value of ``metric`` among finished configurations; ``mode`` is whether the
     largest or the smallest is best (None: the metric's usual mode). ``before`` counts, by status,
-    the configurations that had ended before this run. Work is in the planner's unit of cost.
+    the configurations that had ended before this run. At most ``max_packs`` run at once.
+    Work is in the planner's unit of cost.
     ``train_s`` is the workers' wall time in training, ``train_cpu_s`` their CPU time in training
     and in the stage cache, ``idle_s`` the time that slots had no pack left.
     """
@@ -47,6 +48,7 @@ class Progress:
     mode: str | None = None
     title: str = ""
     before: Mapping[str, int] = field(default_factory=dict)
+    max_packs: int | None = None
     started: float = field(default_factory=time.monotonic)
     counts: Counter[str] = field(default_factory=Counter)
     work_done: dict[str, float] = field(default_factory=dict)
@@ -124,7 +126,8 @@ class Progress:
     def n_at_once(self) -> int:
         """Return how many packs to hand out: one more than there are slots, so that none idles."""
         # After nodes have joined, more packs run than there were slots.
-        return max(self.n_slots, len(self._slots)) + 1
+        n = max(self.n_slots, len(self._slots)) + 1
+        return n if self.max_packs is None else min(n, self.max_packs)
 
     @property
     def n_before(self) -> int:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from raysweep.clean_text import clean_line
 from raysweep.monitor.terminal import Display
+from raysweep.output_streams import tolerant
 from raysweep.tune.reporting.notebook import CellOutput, is_notebook
 from raysweep.tune.reporting.progress import Progress
 
@@ -31,10 +32,11 @@ class Screen:
 
     def __init__(self, verbosity: int) -> None:
         self._verbosity = verbosity
-        self._console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+        stream = tolerant(sys.stderr)  # nothing that happens to it may end a run
+        self._console = Console(file=stream, highlight=False, soft_wrap=True)
         # The console alone is not enough: FORCE_COLOR makes it take a pipe for a terminal.
         self._is_live = (
-            sys.stderr.isatty()
+            stream.isatty()
             and self._console.is_terminal
             and not self._console.is_dumb_terminal
             and _NOTEBOOK not in os.environ

@@ -41,9 +41,7 @@ def plan_lines(
         + (f", {n_left_out} left for later by --limit" if n_left_out else "")
         + (f" ({sweep.n_duplicates} duplicates merged)" if sweep.n_duplicates else ""),
         "packs": f"{len(plan.packs)} of {_between(sizes)} configurations, "
-        f"{min(n_slots, len(plan.packs))} at once"
-        + (" (set by pack:)" if sweep.pack else "")
-        + _waits(plan, n_slots),
+        f"{min(n_slots, len(plan.packs))} at once" + set_by(sweep) + _waits(plan, n_slots),
         "stages": f"{plan.n_stages} in all, {plan.n_distinct_stages} distinct, "
         + _runs(plan, stored),
         "memory": f"about {largest / 1e6:.0f} MB for the largest pack, "
@@ -51,6 +49,12 @@ def plan_lines(
         "resources": resources,
         **limits(sweep),
     }
+
+
+def set_by(sweep: Sweep) -> str:
+    """Return which keys of the search space limit the packs, as a remark; empty if none is set."""
+    keys = [f"{key}:" for key in ("pack", "max_packs") if getattr(sweep, key)]
+    return f" (set by {' and '.join(keys)})" if keys else ""
 
 
 def limits(sweep: Sweep) -> dict[str, str]:

@@ -12,6 +12,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.result import HOSTNAME
 
+from raysweep._compat import n_workers_starting
 from raysweep.errors import NothingRunsError
 from raysweep.monitor.terminal import show_duration
 from raysweep.packs.pack import Pack
@@ -36,6 +37,20 @@ _FLUSH_SHARE = 0.05
 _IDLE_NOTE_S = 60.0
 _SHORT_OF_MEMORY = ("OutOfMemory", "running low on memory", "(OOM)")
 """Texts by which Ray reports that it ended a worker because its node was out of memory."""
+
+
+def _idle_note(n_starting: int | None) -> str:
+    """Return a line on why no pack runs, by how many workers are starting (None: unknown)."""
+    what = "no node has had room for a pack, or its worker has not started,"
+    if n_starting:
+        what = f"{n_starting} workers have" if n_starting > 1 else "a worker has"
+        what += " had room, but not started,"
+    elif n_starting == 0:
+        what = "no node has had room for a pack"
+    return (
+        f"{what} for {show_duration(_IDLE_NOTE_S)}: waiting; ctrl-c ends the run and keeps the "
+        f"rows written"
+    )
 
 
 @dataclass(frozen=True)
@@ -352,10 +367,7 @@ class Collector(tune.Callback):
             self._busy = tick
         elif tick - self._busy > _IDLE_NOTE_S:
             self._busy = tick
-            self._screen.say(
-                f"no node has had room for a pack for {show_duration(_IDLE_NOTE_S)}: waiting for "
-                f"one; ctrl-c ends the run and keeps the rows written"
-            )
+            self._screen.say(_idle_note(n_workers_starting()))
         self._screen.update(self._progress)
         if self._status:
             self._status.update(self._progress)

@@ -1,7 +1,8 @@
 """Plan what is left of a sweep as packs that fit the available resources."""
 
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -32,25 +33,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Capacity:
-    """Where packs run: the nodes, each pack's resources and the reason for them, and the slots."""
+    """Where packs run: the nodes, each pack's resources and the reason for them, and the slots.
+
+    At most ``max_packs`` run at once (None: as many as fit).
+    """
 
     nodes: Sequence[Node]
     resources: Resources
     why: str
+    max_packs: int | None = None
 
     @classmethod
     def of(cls, sweep: Sweep, configs: Sequence[Config], nodes: Sequence[Node]) -> "Capacity":
         """Return the capacity for packs of configurations."""
         wanted = sweep.resources
         if wanted.is_gpu_auto and configs:
-            return cls(nodes, *choose_share(wanted, configs, nodes))
+            share = choose_share(wanted, configs, nodes, sweep.max_packs)
+            return cls(nodes, *share, sweep.max_packs)
         why = f"cpu {wanted.cpu:g}, gpu {wanted.gpu:g} for each pack, as set"
-        return cls(nodes, wanted, why)
+        return cls(nodes, wanted, why, sweep.max_packs)
 
     @property
     def n_slots(self) -> int:
         """Number of packs that run at once; 0 if no node has the resources for one."""
-        return n_slots_of(self.resources, self.nodes)
+        return n_slots_of(self.resources, self.nodes, self.max_packs)
 
     @property
     def memory(self) -> int | None:
@@ -68,6 +74,20 @@ class Capacity:
             f"gpu {self.resources.gpu:g}; lower resources.cpu or resources.gpu, or wait for more "
             f"nodes with --wait-for-nodes"
         )
+
+    def preview(self, file: str, address: str | None, say: Callable[[str], None]) -> None:
+        """Do in a dry run, for this machine, what ``expect_slots`` does in a run.
+
+        If the run is to join a cluster, only say so: a dry run does not ask it.
+        """
+        address = address or os.environ.get("RAY_ADDRESS")
+        if address is None:
+            self.expect_slots(file)
+        elif not self.n_slots:
+            say(
+                f"note: this machine lacks what a pack needs (cpu {self.resources.cpu:g}, gpu "
+                f"{self.resources.gpu:g}); the run will ask the cluster at {address}"
+            )
 
 
 @dataclass
@@ -130,9 +150,10 @@ class RemainingWork:
         n_paused = sum(len(job.pack.configs) for job in paused)
         if plan.packs or not paused:
             self.screen.detail(lay_out(self.describe(plan, room, n_paused)))
-        queue = JobQueue(plan.packs)
+        progress = self._progress(n_planned, work, room)
+        queue = JobQueue(plan.packs, progress.n_at_once if room.max_packs else None)
         queue.go_on(paused)
-        return queue, self._progress(n_planned, work, room)
+        return queue, progress
 
     def search(
         self, known: EarlierSuggestions, n_todo: int, room: Capacity
@@ -172,6 +193,7 @@ class RemainingWork:
         return Progress(
             n_total=n_total,
             n_slots=room.n_slots,
+            max_packs=room.max_packs,
             total_work=work,
             best=best_of(trials[trials["config_id"].isin(ids)], metric, mode),
             metric=metric,

@@ -1,5 +1,6 @@
 """Running packs as Ray Tune trials."""
 
+import contextlib
 import logging
 import signal
 import sys
@@ -13,12 +14,13 @@ from ray import tune
 from ray.tune.error import TuneError
 
 from raysweep.learning.data.sources import Source
+from raysweep.output_streams import tolerant
 from raysweep.packs.stage_cache.entries import StageCache
 from raysweep.settings.execution import Resources
 from raysweep.tune.scheduling.collector import Collector
 from raysweep.tune.scheduling.queue import Job, JobQueue, QueueSearcher
 from raysweep.tune.scheduling.trainable import PackTrainable, trial_config
-from raysweep.tune.signals import StopRun, can_handle_signals, end_at_once
+from raysweep.tune.signals import StopRun, can_handle_signals, end_at_once, stopping_signals
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _fit(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
 
 @contextmanager
 def _stop_on_signals(collector: Collector) -> Iterator[None]:
-    """Make SIGINT and SIGTERM end Tune's run cleanly; a second one ends it at once.
+    """Make a stopping signal end Tune's run cleanly; a second one ends it at once.
 
     Tune's own handler waits up to 10 s for running steps, whose rows it drops.
     """
@@ -140,12 +142,13 @@ def _stop_on_signals(collector: Collector) -> Iterator[None]:
             signal.signal(number, end_at_once)
         collector.is_stopping = True
         text = "stopping; rows are kept; press ctrl-c again to stop at once"
-        print(text, file=sys.stderr, flush=True)
+        with contextlib.suppress(RuntimeError):  # it interrupts another print
+            print(text, file=tolerant(sys.stderr), flush=True)  # whose terminal may be gone
 
     if not can_handle_signals():
         yield
         return
-    stopping: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+    stopping = stopping_signals()
     before = {number: signal.signal(number, stop) for number in stopping}
     try:
         yield

@@ -22,7 +22,7 @@ from raysweep.tables.ranking import usual_mode
 from raysweep.tables.reader import read_arrow
 from raysweep.tables.schemas import TABLES, config_of
 from raysweep.tune.reporting.progress import Progress
-from raysweep.tune.reporting.summary import limits
+from raysweep.tune.reporting.summary import limits, set_by
 from raysweep.user_text.metric_hints import metric_hint
 
 if TYPE_CHECKING:
@@ -243,8 +243,7 @@ def search_lines(
         "search": f"{search.method}{sampler} for {wanted}",
         "configurations": f"{search.n_samples} suggestions x {n_seeds} seeds: "
         f"{search.n_samples * n_seeds} in all, {len(known.ended) * n_seeds} done",
-        "packs": f"of up to {lanes} configurations of one shape, {n_slots} at once"
-        + (" (set by pack:)" if sweep.pack else ""),
+        "packs": f"of up to {lanes} configurations of one shape, {n_slots} at once" + set_by(sweep),
         "memory": f"up to about {max(sizes) / 1e6:.0f} MB per pack "
         f"(from {len(sizes)} examples; torch itself: 0.7 GB per worker)",
         "resources": resources,
