@@ -12,6 +12,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "_compat": {"ray", "torch"},
     "atomic": set(),
+    "sealed": {"safetensors", "torch"},
     "versions": set(),
     "statuses": set(),
     "user_text": {"errors"},
@@ -30,9 +31,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "learning/training": {"learning", "learning/data", "learning/models", "learning/replay"}
     | {"learning/stacked", "torch"},
     "settings": {"errors", "user_text", "learning", "numpy", "pydantic", "scipy", "yaml"},
-    "packs": {"statuses", "settings", "learning", "packs/stage_cache", "numpy", "torch"},
+    "packs": {"sealed", "statuses", "settings", "learning", "packs/stage_cache"}
+    | {"numpy", "torch"},
     "packs/planning": {"settings", "packs", "learning"},
-    "packs/stage_cache": {"atomic", "learning", "safetensors", "torch"},
+    "packs/stage_cache": {"atomic", "sealed", "learning", "torch"},
     "tables": {"errors", "atomic", "statuses", "user_text", "settings", "learning"}
     | {"numpy", "pandas", "pyarrow", "scipy"},
     "monitor": {
@@ -52,6 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tune": {
         "errors",
         "_compat",
+        "sealed",
         "versions",
         "statuses",
         "user_text",

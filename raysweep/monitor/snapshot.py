@@ -14,9 +14,10 @@ from raysweep.monitor.driver_report import STATUS_FILE, DriverReport
 from raysweep.monitor.terminal import Snapshot, show_duration
 from raysweep.settings.sweep import sweep_from
 from raysweep.statuses import Status
-from raysweep.tables.folder import partly_trained, read_runs, resume_command
+from raysweep.tables.folder import read_runs, resume_command
 from raysweep.tables.holders import Holder, find_holder
 from raysweep.tables.paths import ResultsPath
+from raysweep.tables.paused import partly_trained
 from raysweep.tables.ranking import best_of, is_lower_better
 from raysweep.tables.reader import read_trials
 

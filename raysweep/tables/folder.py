@@ -18,14 +18,11 @@ from raysweep.tables.file_lock import FileLock
 from raysweep.tables.lease import Lease, clear_probes
 from raysweep.tables.locks import LOCK, Lock, Say
 from raysweep.tables.paths import ResultsPath, copy_all, delete_all
+from raysweep.tables.paused import rescue_states
 from raysweep.tables.reader import OURS
 from raysweep.tables.schemas import TABLES
 
 _SCRATCH = ".tune"
-PAUSED = "paused"
-"""Folder of the states of packs that a run left partly trained."""
-PAUSED_LIST = "packs.json"
-"""Lists them: ids of configurations and names of files."""
 
 
 class WriteError(RaysweepError):
@@ -121,7 +118,8 @@ class ResultsFolder:
         path.mkdir(parents=True, exist_ok=True)
         self._take(FileLock(path))
         moved = self._move_aside(path) if is_fresh else None
-        self.scratch.delete_tree()  # left by a killed driver
+        rescue_states(path, path / _SCRATCH)  # left by a killed driver, as what is deleted here
+        self.scratch.delete_tree()
         for name in TABLES:
             (path / "parts" / name).mkdir(parents=True, exist_ok=True)
         for stale in path.rglob(f"{TEMPORARY}*"):
@@ -235,18 +233,6 @@ def read_runs(folder: str | Path | ResultsPath) -> list[dict[str, Any]]:
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
-
-
-def partly_trained(folder: str | Path | ResultsPath) -> frozenset[str]:
-    """Return the ids of the configurations whose training was kept to be resumed.
-
-    Some of them may have ended since. The set is empty if the list can't be read.
-    """
-    try:
-        entries = json.loads((ResultsPath.of(folder) / PAUSED / PAUSED_LIST).read_bytes())
-        return frozenset(str(config) for entry in entries for config in entry["configs"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return frozenset()
 
 
 def resume_command(command: Sequence[str]) -> str:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from checkpoints import passed_through_a_file
+from checkpoints import passed_through_a_file, write_state
 from ray import tune
 from small_configs import configure
 from sweep_runs import ROOT, SMALL, assert_same_tables, n_rows, run, start, wait_until, write
@@ -20,12 +19,15 @@ from raysweep.packs.merging import joined
 from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import memory_bytes
 from raysweep.packs.run import PackRun
+from raysweep.packs.states import STATE_FILE, rows_in
+from raysweep.sealed import seal, unseal
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.paths import ResultsPath
+from raysweep.tables.paused import PAUSED, partly_trained, state_files
 from raysweep.tables.reader import read_epochs
 from raysweep.tables.writer import Writer
 from raysweep.tune.scheduling.queue import Job
-from raysweep.tune.scheduling.resume import PAUSED, keep_states, paused_jobs
+from raysweep.tune.scheduling.resume import keep_states, paused_jobs
 from raysweep.tune.scheduling.trainable import TRIAL, trial_config
 from tests.packs.test_lanes import add, assert_same, empty, run_alone
 from tests.tune.test_trainable import Bare, pack, rows_of, train_to_end
@@ -46,14 +48,14 @@ def test_an_interrupted_sweep_goes_on_with_the_epochs_that_it_had(
         patch.setenv("RAYSWEEP_FAULTS", json.dumps([{"kind": "save"}, slow]))
         patch.setenv("PYTHONPATH", str(FAULTS))
         process = start(file)
-    saved = ".tune/packs/*/checkpoint_*/pack.pt"
+    saved = f".tune/packs/*/checkpoint_*/{STATE_FILE}"
     wait_until(lambda: any(folder.glob(saved)) and n_rows(folder, "epochs") > 0, process)
     process.send_signal(signal.SIGINT)
     out = process.communicate(timeout=120)[0]
     assert process.returncode == 3, out
     entries = json.loads((folder / PAUSED / "packs.json").read_bytes())
     files = [name for entry in entries for name in entry["files"]]
-    assert sorted(path.name for path in (folder / PAUSED).glob("*.pt")) == sorted(files)
+    assert state_files(folder / PAUSED) == sorted(files)
     before = read_epochs(folder)
     go.touch()
     done = run(file)
@@ -76,8 +78,7 @@ def test_an_interrupted_sweep_goes_on_with_the_epochs_that_it_had(
 
 
 def checkpointed(folder: Path, *configs: Config) -> Job:
-    folder.mkdir(parents=True)
-    (folder / "pack.pt").write_bytes(b"state")
+    write_state(folder / STATE_FILE, *configs)
     job = Job(configs[0].id, Pack(configs), checkpoint=tune.Checkpoint(str(folder)))
     return job
 
@@ -91,7 +92,7 @@ def test_states_are_kept_until_their_configurations_have_ended(tmp_path: Path) -
     assert keep_states(location, [pair, over, Job(d.id, Pack((d,)))]) == 1
     (job,) = paused_jobs(location, [d, b, a, c])
     assert (job.pack.configs, job.is_paused) == ((a, b), True)
-    assert [path.read_bytes() for path in job.states] == [b"state"]
+    assert [set(rows_in(path)) for path in job.states] == [{a.id, b.id}]
     (rest,) = paused_jobs(location, [b])  # of a search space without the other
     assert rest.pack.configs == (b,)
     assert paused_jobs(location, [c, d]) == []
@@ -103,7 +104,7 @@ def test_states_are_kept_until_their_configurations_have_ended(tmp_path: Path) -
     later = checkpointed(tmp_path / "three", b)
     later.states = again.states
     assert keep_states(location, [later]) == 1
-    assert len(list((tmp_path / PAUSED).glob("*.pt"))) == 2
+    assert len(state_files(tmp_path / PAUSED)) == 2
     assert paused_jobs(location, [b])[0].states != job.states
     assert paused_jobs(location, [a])[0].states == job.states
 
@@ -119,7 +120,7 @@ def test_states_of_what_a_run_had_nothing_to_do_with_stay(tmp_path: Path) -> Non
     writer.add("trials", [trial_row(b)])
     writer.flush()
     assert keep_states(location, [Job(a.id, Pack((a,)))]) == 0
-    (job,) = paused_jobs(location, [a, b, c])
+    (job,) = paused_jobs(location, [a, c])
     assert job.pack.configs == (a, c)  # a had not got to a state of its own
     for config in (a, c):
         writer.add("trials", [trial_row(config)])
@@ -152,35 +153,40 @@ def test_packs_that_are_too_large_now_are_planned_anew(tmp_path: Path) -> None:
     assert paused_jobs(location, configs, memory=need - 1) == []
 
 
+NAME = f"{'0' * 32}.safetensors"
+
+
 @pytest.mark.parametrize(
     "content",
     [
         b"",
         b"{",
         b"null",
+        b"7",
         b"[1]",
         b"[{}]",
-        b'[{"configs": 3, "files": ["x.pt"]}]',
+        b"[" * 200_000,
+        b'[{"configs": 3, "files": ["NAME"]}]',
         b'[{"configs": ["ID"], "files": []}]',
-        b'[{"configs": ["ID"], "files": ["gone.pt"]}]',
-        b'[{"configs": ["ID"], "files": ["../outside.pt"]}]',
-        b'[{"configs": ["ID"], "files": ["x.sh"]}]',
+        b'[{"configs": ["ID"], "files": ["../outside.safetensors"]}]',
+        b'[{"configs": ["ID"], "files": ["x.safetensors"]}]',
         b'[{"configs": ["ID"], "files": [7]}]',
     ],
 )
 def test_a_list_that_is_damaged_or_leads_elsewhere_counts_for_nothing(
     content: bytes, tmp_path: Path
 ) -> None:
-    folder = tmp_path / PAUSED
-    folder.mkdir()
-    for name in (folder / "x.pt", folder / "x.sh", tmp_path / "outside.pt"):
-        name.write_bytes(b"")
     config = Config()
-    (folder / "packs.json").write_bytes(content.replace(b"ID", config.id.encode()))
+    folder = tmp_path / PAUSED
+    for path in (folder / "x.safetensors", tmp_path / "outside.safetensors"):
+        write_state(path, config)
+    text = content.replace(b"ID", config.id.encode()).replace(b"NAME", NAME.encode())
+    (folder / "packs.json").write_bytes(text)
     assert paused_jobs(ResultsPath(tmp_path), [config]) == []
-    good = [{"configs": [config.id], "files": ["x.pt"]}]
-    (folder / "packs.json").write_text(json.dumps(good))
-    assert len(paused_jobs(ResultsPath(tmp_path), [config])) == 1
+    assert partly_trained(tmp_path) == frozenset()
+    write_state(folder / NAME, config)
+    (job,) = paused_jobs(ResultsPath(tmp_path), [config])  # by what it says itself
+    assert job.states == (folder / NAME,)
 
 
 def test_a_folder_that_cannot_be_written_keeps_what_it_has(tmp_path: Path) -> None:
@@ -211,7 +217,7 @@ def paused_after(n_steps: int, folder: Path) -> tuple[list[dict[str, Any]], dict
     results = [worker.train() for _ in range(n_steps)]
     worker.save_checkpoint(str(folder))
     configs = [Config(**values) for values in json.loads(pack()[TRIAL]["pack"])]
-    states = [folder / "pack.pt"]
+    states = [folder / STATE_FILE]
     return results, {TRIAL: trial_config("key", configs, states=states, is_paused=True)}
 
 
@@ -231,21 +237,26 @@ def test_a_state_that_would_give_other_numbers_is_not_taken(
     name: str, value: Any, tmp_path: Path
 ) -> None:
     _, config = paused_after(3, tmp_path)
-    state = torch.load(tmp_path / "pack.pt", weights_only=True)
+    path = tmp_path / STATE_FILE
+    state = unseal(path.read_bytes())
     assert state["made_with"][name] != value
     state["made_with"][name] = value
-    torch.save(state, tmp_path / "pack.pt")
+    path.write_bytes(seal(state))
     results = train_to_end(Bare(config))
     assert rows_of(results) == rows_of(train_to_end(Bare(pack())))
-    assert any("a pack starts over" in note for note in results[0]["notes"])
+    (note,) = results[0]["notes"]
+    assert note.startswith(f"a pack starts over: its state {path} was made with different")
 
 
 def test_a_state_that_fits_by_half_leaves_no_trace(tmp_path: Path) -> None:
     _, config = paused_after(3, tmp_path)
-    state = torch.load(tmp_path / "pack.pt", weights_only=True)
+    path = tmp_path / STATE_FILE
+    state = unseal(path.read_bytes())
     del state["pack"]["group"]["flat"]  # found late: much is restored before
-    torch.save(state, tmp_path / "pack.pt")
-    assert rows_of(train_to_end(Bare(config))) == rows_of(train_to_end(Bare(pack())))
+    path.write_bytes(seal(state))
+    results = train_to_end(Bare(config))
+    assert rows_of(results) == rows_of(train_to_end(Bare(pack())))
+    assert results[0]["notes"] == [f"a pack starts over: its state {path} does not fit"]
 
 
 @pytest.mark.parametrize("n_epochs", [3, 4, 5])

@@ -80,6 +80,8 @@ class Collector(tune.Callback):
         self._flushed = time.monotonic()
         self._flush_s = 0.0
         self._has_ended_pack = False
+        # A killed run resumes from these if the rows of later states were not written yet.
+        self._outdated: list[str | Path] = []
         self._noted: set[str] = set()
         # Kept here: scanning Tune's trials at each step takes quadratic time in their number.
         self._running: set[str] = set()
@@ -249,14 +251,22 @@ class Collector(tune.Callback):
 
     def _drop_checkpoint(self, job: Job) -> None:
         if job.checkpoint is not None:
-            self._writer.folder.remove_tree(job.checkpoint.path)
+            self._outdated.append(job.checkpoint.path)
             job.checkpoint = None
 
     def _drop_states(self, job: Job) -> None:
         if job.is_paused:  # other jobs may share them; deleted at the end of the run
             return
-        for path in job.states:
-            path.unlink(missing_ok=True)
+        self._outdated += job.states
+
+    def _delete_outdated(self) -> None:
+        """Delete the states of no further use, now that the rows of later ones are written."""
+        outdated, self._outdated = self._outdated, []
+        for path in outdated:
+            if isinstance(path, str):  # a folder of Tune's
+                self._writer.folder.remove_tree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -327,7 +337,7 @@ class Collector(tune.Callback):
             return
         self._drop_states(job)
         if trial.path:
-            self._writer.folder.remove_tree(trial.path)
+            self._outdated.append(trial.path)
         self._queue.leave(job)
         # Don't write here: Tune would treat a failed write as a failed trial.
         self._has_ended_pack = True
@@ -365,6 +375,7 @@ class Collector(tune.Callback):
         except WriteError as error:
             self.failure = error
             raise
+        self._delete_outdated()
         self._flushed = time.monotonic()
         self._flush_s = self._flushed - start
         self._has_ended_pack = False

@@ -13,7 +13,8 @@ from raysweep.packs.planning.packing import Plan, make_plan
 from raysweep.packs.stage_cache.entries import StageCache, stored_stages
 from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import Sweep
-from raysweep.tables.folder import ResultsFolder, partly_trained
+from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.paused import has_states
 from raysweep.tables.ranking import best_of
 from raysweep.tables.reader import read_trials
 from raysweep.tune.cluster.gpu_share import choose_share
@@ -123,7 +124,7 @@ class RemainingWork:
         """Plan what is missing; return the queue of its packs and the progress."""
         from raysweep.tune.scheduling.queue import JobQueue
 
-        paused = self.paused(room, self.sweep.pack)
+        paused = self._take_up(room, self.sweep.pack)
         plan = self.plan(room, paused)
         packs = [*(job.pack for job in paused), *plan.packs]
         work, n_planned = sum(map(cost, packs)), sum(len(pack.configs) for pack in packs)
@@ -145,22 +146,40 @@ class RemainingWork:
         queue = make_queue(
             self.sweep, known, folder=self.folder, lanes=lanes, limit=self.limit, progress=progress
         )
-        queue.go_on(self.paused(room, lanes))
+        queue.go_on(self._take_up(room, lanes))
         return queue, progress
 
     def paused(self, room: Capacity, lanes: int | None) -> "list[Job]":
         """Return the packs that the last run left partly trained, if this run is to train them."""
-        if not partly_trained(self.folder.location):
+        if not has_states(self.folder.location):
             return []
         from raysweep.tune.scheduling.resume import paused_jobs  # imports Ray Tune
 
         location, failed = self.folder.location, self.ledger.failed(self.sweep)
         jobs = paused_jobs(
-            location, self.missing, most=lanes, memory=room.memory, limit=self.limit, alone=failed
+            location,
+            self.missing,
+            most=lanes,
+            memory=room.memory,
+            limit=self.limit,
+            alone=failed,
+            say=self.screen.say,
         )
         if jobs:
             n_configs = sum(len(job.pack.configs) for job in jobs)
             self.screen.say(f"{n_configs} of them continue where the last run stopped")
+        return jobs
+
+    def _take_up(self, room: Capacity, lanes: int | None) -> "list[Job]":
+        """Return the paused packs, after listing them and deleting states of no further use.
+
+        A killed run listed none, and left two states of a pack.
+        """
+        jobs = self.paused(room, lanes)
+        if has_states(self.folder.location):
+            from raysweep.tune.scheduling.resume import keep_states
+
+            keep_states(self.folder.location, jobs)
         return jobs
 
     def _progress(self, n_total: int, work: float, room: Capacity) -> Progress:

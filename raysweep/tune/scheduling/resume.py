@@ -1,28 +1,29 @@
 """Packs that a run left partly trained: their states, from which the next run resumes.
 
-They are kept in the results folder, unless that is an object store. The list of them is written
-after the rows of their epochs, so a state is never ahead of the tables; epochs by which it is
-behind are trained again and give the same rows.
+They are kept in ``paused/`` of the results folder, unless that is an object store. A state says
+which rows of each configuration it stands behind, and is used for those of which the tables have
+all of these rows with the same values; epochs by which it is behind are trained again and give the
+same rows. So it does not matter whether the run was stopped or killed.
 """
 
 import contextlib
 import json
 import sys
-import uuid
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from raysweep.learning.config import Config
 from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import memory_bytes
+from raysweep.packs.states import STATE_FILE
 from raysweep.statuses import Status
-from raysweep.tables.folder import PAUSED, PAUSED_LIST
 from raysweep.tables.paths import ResultsPath
+from raysweep.tables.paused import PAUSED, PAUSED_LIST, new_state_name, state_files
 from raysweep.tables.reader import statuses
+from raysweep.tune.scheduling.left_states import Problem, find_states
 from raysweep.tune.scheduling.queue import Job
 
-_SUFFIX = ".pt"
+Say = Callable[[str], None]
 
 
 def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
@@ -34,7 +35,7 @@ def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
     if location.local is None:
         return 0
     folder = (location.local / PAUSED).absolute()
-    kept: list[dict[str, Any]] = []
+    kept: list[dict[str, list[str]]] = []
     n_new = 0
     with contextlib.suppress(OSError):
         for job in jobs:
@@ -44,7 +45,7 @@ def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
                 n_new += any(file.parent != folder for file in files)
                 names = [_moved(file, folder) for file in files]
                 kept.append({"configs": [c.id for c in job.open_configs], "files": names})
-        kept += _others(location, folder, {i for entry in kept for i in entry["configs"]})
+        kept += _others(location, kept)
         if kept:
             (location / PAUSED / PAUSED_LIST).write_bytes(json.dumps(kept).encode())
         elif folder.exists():
@@ -54,41 +55,43 @@ def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
     return 0
 
 
-def _others(location: ResultsPath, folder: Path, ids_kept: set[str]) -> list[dict[str, Any]]:
+def _others(
+    location: ResultsPath, kept: Sequence[Mapping[str, Sequence[str]]]
+) -> list[dict[str, list[str]]]:
     """List the earlier states of configurations that have no row and no later state."""
-    listed = _listed(folder)
-    if not listed:
+    names = {name for entry in kept for name in entry["files"]}
+    assert location.local is not None
+    if not set(state_files(location.local / PAUSED)) - names:
         return []
     ended = {i for i, (status, _) in statuses(location).items() if status != Status.FAILED}
-    gone = ended | ids_kept
-    left = [([i for i in ids if i not in gone], names) for ids, names in listed]
-    return [
-        {"configs": ids, "files": names}
-        for ids, names in left
-        if ids and all((folder / name).exists() for name in names)
-    ]
+    gone = ended.union(*(entry["configs"] for entry in kept))
+    others = []
+    for left in find_states(location, lambda i: i not in gone, names)[0]:
+        ids = [config_id for config_id in left.ids if config_id not in gone]
+        gone.update(ids)
+        others += [{"configs": ids, "files": list(left.files)}] if ids else []
+    return others
 
 
 def _files_of(job: Job) -> list[Path]:
     if job.checkpoint is not None:
-        return [Path(job.checkpoint.path) / "pack.pt"]
+        return [Path(job.checkpoint.path) / STATE_FILE]
     return list(job.states)
 
 
 def _moved(file: Path, folder: Path) -> str:
-    """Move a file to a new name, so that an earlier run's list stays valid until it is replaced."""
     if file.parent == folder:
         return file.name
-    name = f"{uuid.uuid4().hex}{_SUFFIX}"
+    name = new_state_name()
     file.rename(folder / name)
     return name
 
 
 def _clear(folder: Path, names: set[str]) -> None:
     """Delete all states but those named, and the folder if it is empty then."""
-    for file in folder.glob(f"*{_SUFFIX}"):
-        if file.name not in names:
-            file.unlink()
+    for name in state_files(folder):
+        if name not in names:
+            (folder / name).unlink()
     if folder.exists() and not names:
         with contextlib.suppress(OSError):  # the user put something there
             folder.rmdir()
@@ -102,22 +105,24 @@ def paused_jobs(
     memory: int | None = None,
     limit: int | None = None,
     alone: Container[str] = (),
+    say: Say = lambda _: None,
 ) -> list[Job]:
     """Return the jobs that resume from kept states, for configurations in ``missing``.
 
     Packs of more than ``most`` configurations or ``memory`` bytes are planned again instead. At
     most ``limit`` configurations resume, and those in ``alone`` (ids) only from a state that
-    holds no others.
+    holds no others. States that can't be used are reported through ``say``.
     """
     if location.local is None:
         return []
     folder = (location.local / PAUSED).absolute()
     left = {config.id: config for config in missing}
     jobs: list[Job] = []
-    for ids, names in _listed(folder):
-        files = tuple(folder / name for name in names)
+    states, problems = find_states(location, left.__contains__)
+    for state in states:
+        ids = state.ids
         configs = tuple(left[i] for i in ids if i in left and (i not in alone or len(ids) == 1))
-        if not configs or not all(file.is_file() for file in files):
+        if not configs:
             continue
         pack = Pack(configs)
         room = sys.maxsize if limit is None else limit - sum(len(job.pack.configs) for job in jobs)
@@ -127,29 +132,24 @@ def paused_jobs(
             continue
         for config in configs:
             del left[config.id]
+        files = tuple(folder / name for name in state.files)
         jobs.append(Job(configs[0].id, pack, states=files, is_paused=True))
+    _report(problems, left, say)
     return jobs
 
 
-def _listed(folder: Path) -> list[tuple[list[str], list[str]]]:
-    """Read the ids and file names of the list; return nothing if it is damaged."""
-    try:
-        entries = [
-            (entry["configs"], entry["files"])
-            for entry in json.loads((folder / PAUSED_LIST).read_bytes())
-        ]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return []
-    return [
-        (list(dict.fromkeys(ids)), names)
-        for ids, names in entries
-        if _are_texts(ids)
-        and _are_texts(names)
-        and names
-        # Refuse paths that lead elsewhere.
-        and all(Path(name).name == name and name.endswith(_SUFFIX) for name in names)
-    ]
-
-
-def _are_texts(found: Any) -> bool:
-    return isinstance(found, list) and all(isinstance(one, str) for one in found)
+def _report(problems: Sequence[Problem], left: Container[str], say: Say) -> None:
+    """Say of each state that can't be used why, and how many configurations start over for it."""
+    reported = set[str]()
+    for file, why, ids in problems:
+        if ids is None:
+            say(
+                f"note: the state {PAUSED}/{file} {why}: its configurations resume from an "
+                f"earlier one or start over"
+            )
+            continue
+        over = [i for i in ids if i in left and i not in reported]
+        reported.update(over)
+        if over:
+            start = "configuration starts" if len(over) == 1 else "configurations start"
+            say(f"note: {len(over)} {start} over: the state {PAUSED}/{file} {why}")

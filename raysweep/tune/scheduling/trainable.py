@@ -25,6 +25,7 @@ from raysweep import __version__
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
 from raysweep.packs.stage_cache.entries import StageCache, environment
+from raysweep.packs.states import STATE_FILE, PackState, StateError, expect_configs
 from raysweep.settings.stopping import Stop
 from raysweep.versions import difference, versions_of
 
@@ -37,11 +38,6 @@ _SAVE_S = 0.1
 """Seconds that Tune adds to a checkpoint, apart from writing the file."""
 _NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "std::bad_alloc")
 """Texts of a ``RuntimeError`` by which torch and CUDA report that memory is short."""
-
-_STARTS_OVER = (
-    "a pack starts over: the state that an earlier run left can't be read, or was made with "
-    "different code, torch, data, threads, options or another processor"
-)
 
 TRIAL = "trial"
 """Key of the Tune config under which a trial's own part stands."""
@@ -117,7 +113,7 @@ class PackTrainable(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         trial = config[TRIAL]
-        self._started_at = time.time()
+        self._began_at = self._started_at = time.time()
         self._configs = [Config(**values) for values in json.loads(trial["pack"])]
         self._gpu = trial["gpu"]
         self._wants_gpu = self._gpu > 0
@@ -188,28 +184,38 @@ class PackTrainable(tune.Trainable):
             )
 
     def _go_on(self) -> None:
-        """Resume from the checkpoint of a lost worker; start over if it can't be read."""
+        """Resume from the states that the pack was left in; start over if one does not fit."""
         checkpoint, self._checkpoint = self._checkpoint, None
+        name = str(checkpoint.path) if checkpoint else ""
         try:
             if checkpoint is not None:
-                with checkpoint.as_directory() as folder:
-                    self.load_checkpoint(folder)
-            elif self._states:
-                self._take_up([self._load(Path(path)) for path in self._states])
-        except Exception:  # noqa: BLE001 (a checkpoint can be damaged in any way)
+                with checkpoint.as_directory() as folder:  # downloaded from an object store
+                    self._take_up([self._state(Path(folder) / STATE_FILE)])
+                return
+            states = []
+            for name in self._states:
+                states.append(self._state(Path(name)))
+            if states:
+                self._take_up(states)
+        except Exception as error:  # noqa: BLE001 (a state can be damaged in any way)
             self._run = self._new_run()
-            if self._is_paused:
-                self._notes.append(_STARTS_OVER)
+            self._started_at, self._n_steps = self._began_at, 0
+            why = str(error) if isinstance(error, StateError) else "does not fit"
+            self._notes.append(f"a pack starts over: its state {name} {why}")
 
-    def _take_up(self, states: Sequence[dict[str, Any]]) -> None:
+    def _state(self, path: Path) -> PackState:
+        state = PackState.read(path, self._device)
+        state.expect_terms(self._terms(), self._is_paused)
+        return state
+
+    def _take_up(self, states: Sequence[PackState]) -> None:
         from raysweep.packs.merging import joined
 
         assert self._run is not None
-        if self._is_paused and any(state["made_with"] != self._terms() for state in states):
-            raise ValueError("the numbers would differ from those before")
-        self._run.restore(joined([state["pack"] for state in states], self._configs))
-        self._started_at = min(state["started_at"] for state in states)
-        self._n_steps = max(state["n_steps"] for state in states)
+        expect_configs(states, {config.id for config in self._configs})
+        self._run.restore(joined([state.pack for state in states], self._configs))
+        self._started_at = min(state.started_at for state in states)
+        self._n_steps = max(state.n_steps for state in states)
 
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
@@ -278,7 +284,7 @@ class PackTrainable(tune.Trainable):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._save(path)
-        except (OSError, RuntimeError):  # torch's error for a full disk
+        except OSError:
             with contextlib.suppress(OSError):
                 path.unlink()
             return False
@@ -302,21 +308,15 @@ class PackTrainable(tune.Trainable):
         """Write the pack's state after its last epoch."""
         self._terms()
         start = time.perf_counter()
-        self._save(Path(checkpoint_dir) / "pack.pt")
+        self._save(Path(checkpoint_dir) / STATE_FILE)
         self._trained_s = 0.0
         # Tune copies the file to its storage.
         self._save_s = 2 * (time.perf_counter() - start) + _SAVE_S
 
     def _save(self, path: Path) -> None:
-        import torch
-
-        state = {
-            "pack": self._pack_run().state(),
-            "started_at": self._started_at,
-            "n_steps": self._n_steps,
-            "made_with": self._terms(),
-        }
-        torch.save(state, path)
+        run = self._pack_run()
+        rows, terms = run.rows_behind(), self._terms()
+        PackState(run.state(), rows, self._started_at, self._n_steps, terms).write(path)
 
     def _terms(self) -> dict[str, Any]:
         """Return what this run's numbers depend on besides its settings, and what it keeps."""
@@ -329,18 +329,16 @@ class PackTrainable(tune.Trainable):
         keeps = {"stages": self._store is not None, "averages": self._has_averages}
         return {**self._environments[name], "keeps": keeps}
 
-    def _load(self, path: Path) -> dict[str, Any]:
-        import torch
-
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self._device)
-        return state
-
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Resume from a state written by ``save_checkpoint``."""
-        state = self._load(Path(checkpoint) / "pack.pt")
-        self._pack_run().restore(state["pack"])
-        self._started_at = state["started_at"]
-        self._n_steps = state["n_steps"]
+        """Resume from a state written by ``save_checkpoint``; raise ``StateError`` if it differs.
+
+        Tune would call this if it retried trials itself.
+        """
+        state = self._state(Path(checkpoint) / STATE_FILE)
+        if state.pack["configs"] != [config.id for config in self._configs]:
+            raise StateError("holds other configurations")
+        self._pack_run().restore(state.pack)
+        self._started_at, self._n_steps = state.started_at, state.n_steps
 
     def cleanup(self) -> None:
         """Drop the pack."""

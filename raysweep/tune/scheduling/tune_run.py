@@ -77,7 +77,7 @@ def _fit(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
     def config_of(job: Job) -> dict[str, Any]:
         return trial_config(
             job.name,
-            job.pack.configs,
+            job.open_configs,
             cpu=terms.resources.cpu,
             gpu=terms.resources.gpu,
             has_checkpoints=terms.has_checkpoints,

@@ -1,0 +1,90 @@
+"""The files of ``paused/``: states of packs that a run left partly trained, and the list of them.
+
+The list groups files that are to be trained as one pack. A state that is not listed, because a
+driver was killed, says itself what it holds (``raysweep/packs/states.py``).
+"""
+
+import contextlib
+import json
+import re
+import uuid
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from raysweep.tables.paths import ResultsPath
+
+PAUSED = "paused"
+"""Folder of the states of packs that a run left partly trained."""
+PAUSED_LIST = "packs.json"
+"""Lists them: ids of configurations and names of files."""
+
+_SUFFIX = ".safetensors"
+_OURS = re.compile(r"[0-9a-f]{32}\.(safetensors|pt)")
+"""Names of states; version 0.3.0 wrote ``.pt``."""
+_LEFT = (f"packs/*/checkpoint_*/*{_SUFFIX}", f"aside/*{_SUFFIX}")
+"""Where states lie in the scratch folder of a driver that was killed."""
+
+
+class PausedPack(NamedTuple):
+    """A pack of the list: ids of configurations, names of files."""
+
+    ids: tuple[str, ...]
+    files: tuple[str, ...]
+
+
+def new_state_name() -> str:
+    """Return a name that no other state has: an earlier list stays valid until it is replaced."""
+    return f"{uuid.uuid4().hex}{_SUFFIX}"
+
+
+def read_paused(folder: str | Path | ResultsPath) -> list[PausedPack]:
+    """Read the list in a sweep's folder, without entries that are damaged or lead elsewhere."""
+    try:
+        entries = json.loads((ResultsPath.of(folder) / PAUSED / PAUSED_LIST).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return []
+    found = [_entry(entry) for entry in entries] if isinstance(entries, list) else []
+    return [entry for entry in found if entry is not None]
+
+
+def _entry(found: Any) -> PausedPack | None:
+    if not isinstance(found, dict):
+        return None
+    ids, files = found.get("configs"), found.get("files")
+    if not isinstance(ids, list) or not isinstance(files, list) or not files:
+        return None
+    if not all(isinstance(name, str) for name in (*ids, *files)):
+        return None
+    if not all(_OURS.fullmatch(name) for name in files):
+        return None
+    return PausedPack(tuple(dict.fromkeys(ids)), tuple(dict.fromkeys(files)))
+
+
+def partly_trained(folder: str | Path | ResultsPath) -> frozenset[str]:
+    """Return the ids of the listed configurations, of which some may have ended since."""
+    return frozenset(config_id for entry in read_paused(folder) for config_id in entry.ids)
+
+
+def state_files(folder: Path) -> list[str]:
+    """List the names of the states in a folder, sorted; other files there are the user's."""
+    try:
+        return sorted(entry.name for entry in folder.iterdir() if _OURS.fullmatch(entry.name))
+    except OSError:
+        return []
+
+
+def has_states(folder: ResultsPath) -> bool:
+    """Return whether a sweep's folder has a list of states, or states."""
+    if folder.local is None:
+        return False
+    paused = folder.local / PAUSED
+    return (paused / PAUSED_LIST).exists() or bool(state_files(paused))
+
+
+def rescue_states(sweep: Path, scratch: Path) -> None:
+    """Move the states that a killed driver left in its scratch folder into ``paused/``."""
+    left = [file for pattern in _LEFT for file in sorted(scratch.glob(pattern)) if file.is_file()]
+    with contextlib.suppress(OSError):
+        for file in left:
+            (sweep / PAUSED).mkdir(exist_ok=True)
+            file.rename(sweep / PAUSED / new_state_name())
