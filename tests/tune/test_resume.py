@@ -1,8 +1,10 @@
 """Packs go on where a run was stopped: with the rows of a run without a break."""
 
+import contextlib
 import copy
 import json
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from raysweep.learning.data.sources import Source
 from raysweep.packs.merging import joined
 from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import memory_bytes
+from raysweep.packs.rows import accuracy_rows, next_trail
 from raysweep.packs.run import PackRun
-from raysweep.packs.states import STATE_FILE, rows_in
+from raysweep.packs.states import STATE_FILE, RowsBehind, StateError, rows_in
 from raysweep.sealed import seal, unseal
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.paths import ResultsPath
@@ -68,6 +71,52 @@ def test_an_interrupted_sweep_goes_on_with_the_epochs_that_it_had(
     again = after.merge(first, on=keys)
     assert len(again) == 1
     assert (again["duration_s_x"] == again["duration_s_y"]).all()  # it was not trained again
+    assert not (folder / PAUSED).exists()
+    whole = write(tmp_path / "whole", TEXT)
+    assert run(whole).returncode == 0
+    assert_same_tables(folder, tmp_path / "whole" / "results" / "small")
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on_with_the_epochs_that_it_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, TEXT)
+    folder = tmp_path / "results" / "small"
+    go = tmp_path / "go"
+    slow = {"kind": "slow", "seconds": 0.5, "until": str(go)}
+    with monkeypatch.context() as patch:
+        patch.setenv("RAYSWEEP_FAULTS", json.dumps([{"kind": "save"}, slow]))
+        patch.setenv("PYTHONPATH", f"{FAULTS}:{ROOT}")
+        process = start(file)
+
+    def furthest() -> dict[str, int]:
+        """Return how many epochs of each configuration the checkpoints stand behind."""
+        found: dict[str, int] = {}
+        for path in folder.glob(f".tune/packs/*/checkpoint_*/{STATE_FILE}"):
+            with contextlib.suppress(StateError):
+                for config_id, behind in rows_in(path).items():
+                    n_epochs = sum(n for n, _ in behind["epochs"].values())
+                    found[config_id] = max(n_epochs, found.get(config_id, 0))
+        return found
+
+    wait_until(lambda: max(furthest().values(), default=0) >= 3, process)
+    process.kill()
+    process.communicate(timeout=120)
+    before = read_epochs(folder)
+    n_behind = furthest()
+    assert not (folder / PAUSED).exists() and not n_rows(folder, "trials")
+    go.touch()
+    done = run(file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(n_behind)} of them continue where the last run stopped" in done.stderr
+    keys = ["config_id", "stage", "epoch"]
+    after = read_epochs(folder).merge(before, on=keys)
+    kept = after[after["duration_s_x"] == after["duration_s_y"]]  # they were not trained again
+    n_kept = kept.groupby("config_id").size().to_dict()
+    assert n_kept.keys() == n_behind.keys()
+    # All but the last, perhaps: the tables may have lacked its rows.
+    assert all(n - 1 <= n_kept[config_id] <= n for config_id, n in n_behind.items())
     assert not (folder / PAUSED).exists()
     whole = write(tmp_path / "whole", TEXT)
     assert run(whole).returncode == 0
@@ -206,6 +255,182 @@ def test_a_folder_that_cannot_be_written_keeps_what_it_has(tmp_path: Path) -> No
     assert keep_states(Unwritable(tmp_path), [broken]) == 0
     assert set(before) <= set((tmp_path / PAUSED).iterdir())
     assert len(paused_jobs(ResultsPath(tmp_path), [config])) == 1
+
+
+# What a killed run leaves
+
+
+def reported(n_epochs: int, config: Config, folder: ResultsFolder | None = None) -> RowsBehind:
+    """Return what a state stands behind after some epochs; write these rows into a folder."""
+    trail, rows = "", []
+    for epoch in range(1, n_epochs + 1):
+        row = {"stage": "train_task_1", "epoch": epoch, "task": 1, "n_steps": 3, "loss": 1 / epoch}
+        trail = next_trail(trail, row)
+        rows.append({"config_id": config.id, **row, "duration_s": 0.1})
+    initial = [0.1, 0.2]
+    if folder is not None:
+        writer = Writer(folder)
+        writer.add("epochs", rows)
+        writer.add("accuracy", accuracy_rows(config.id, 0, initial))
+        writer.flush()
+    return {"epochs": {"train_task_1": [n_epochs, trail]}, "accuracy": {"0": initial}}
+
+
+def left_by_a_kill(folder: Path, number: int, n_epochs: int, *configs: Config) -> Path:
+    """Write a checkpoint as it lies in the scratch folder of a killed run."""
+    path = folder / ".tune" / "packs" / "pack_1" / f"checkpoint_{number:06d}" / STATE_FILE
+    return write_state(path, *configs, **{c.id: reported(n_epochs, c) for c in configs})
+
+
+def reopened(folder: ResultsFolder) -> ResultsFolder:
+    """Open a folder again, as the next run does."""
+    folder._lock.release()  # type: ignore[union-attr]
+    again = ResultsFolder(folder.location)
+    again.open()
+    return again
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[ResultsFolder]:
+    folder = ResultsFolder(tmp_path / "sweep")
+    folder.open()
+    yield folder
+    folder.close()
+
+
+def test_the_latest_state_of_which_the_tables_have_all_rows_is_taken(
+    folder: ResultsFolder,
+) -> None:
+    a, b, c = (Config(seed=seed) for seed in range(3))
+    reported(8, a, folder)
+    reported(7, b, folder)
+    for number, n_epochs in enumerate((5, 7, 8)):
+        left_by_a_kill(folder.path, number, n_epochs, a, b)
+    said: list[str] = []
+    folder = reopened(folder)
+    assert not (folder.path / ".tune").exists()
+    jobs = paused_jobs(folder.location, [a, b, c], say=said.append)
+    # The tables lack an epoch of b: only a goes on from there.
+    assert [job.pack.configs for job in jobs] == [(a,), (b,)]
+    n_epochs = [rows_in(job.states[0])[a.id]["epochs"]["train_task_1"][0] for job in jobs]
+    assert n_epochs == [8, 7]
+    assert said == []
+    assert keep_states(folder.location, jobs) == 0
+    assert len(state_files(folder.path / PAUSED)) == 2  # the oldest is of no further use
+    assert partly_trained(folder.path) == {a.id, b.id}
+
+
+@pytest.mark.parametrize(
+    ("table", "change"),
+    [
+        ("epochs", {"stage": "train_task_1", "epoch": 2, "task": 1, "n_steps": 3, "loss": 0.51}),
+        ("epochs", {"stage": "train_task_1", "epoch": 1, "task": 1, "n_steps": 3, "kl_loss": 1.0}),
+        ("accuracy", {"after_task": 0, "on_task": 2, "accuracy": 0.3}),
+    ],
+)
+def test_a_state_is_not_taken_where_the_tables_say_something_else(
+    table: str, change: dict[str, Any], folder: ResultsFolder
+) -> None:
+    a, b = Config(seed=1), Config(seed=2)
+    reported(3, a, folder)
+    reported(3, b, folder)
+    writer = Writer(folder)
+    writer.add(table, [{"config_id": a.id, **change}])
+    writer.flush()
+    left_by_a_kill(folder.path, 1, 3, a, b)
+    folder = reopened(folder)
+    (name,) = state_files(folder.path / PAUSED)
+    said: list[str] = []
+    (job,) = paused_jobs(folder.location, [a, b], say=said.append)
+    assert job.pack.configs == (b,)
+    assert said == [
+        f"note: 1 configuration starts over: the state {PAUSED}/{name} "
+        "stands behind rows that the tables do not have"
+    ]
+
+
+def test_tables_that_were_deleted_leave_nothing_to_resume_from(folder: ResultsFolder) -> None:
+    a = Config()
+    reported(3, a, folder)
+    left_by_a_kill(folder.path, 1, 3, a)
+    Writer(folder).fold()
+    (folder.path / "accuracy.parquet").unlink()
+    folder = reopened(folder)
+    assert paused_jobs(folder.location, [a]) == []
+
+
+def test_a_checkpoint_that_the_kill_cut_gives_way_to_the_one_before(folder: ResultsFolder) -> None:
+    a, b = Config(seed=1), Config(seed=2)
+    for config in (a, b):
+        reported(8, config, folder)
+    left_by_a_kill(folder.path, 1, 6, a, b)
+    cut = left_by_a_kill(folder.path, 2, 8, a, b)
+    cut.write_bytes(cut.read_bytes()[:-1])
+    folder = reopened(folder)
+    said: list[str] = []
+    (job,) = paused_jobs(folder.location, [a, b], say=said.append)
+    assert rows_in(job.states[0])[a.id]["epochs"]["train_task_1"][0] == 6
+    (note,) = said
+    assert note.endswith(
+        "is damaged or incomplete: its configurations resume from an earlier one or start over"
+    )
+
+
+def test_a_kill_between_two_moves_loses_no_state(folder: ResultsFolder) -> None:
+    a, b = Config(seed=1), Config(seed=2)
+    for config in (a, b):
+        reported(2, config, folder)
+    left_by_a_kill(folder.path, 1, 2, a)
+    folder = reopened(folder)  # and killed again: it is in its place, in no list
+    left_by_a_kill(folder.path, 1, 2, b)
+    folder = reopened(folder)
+    jobs = paused_jobs(folder.location, [a, b])
+    assert sorted(job.name for job in jobs) == sorted([a.id, b.id])
+
+
+def test_a_list_that_names_anothers_state_is_put_right_with_a_note(tmp_path: Path) -> None:
+    location = ResultsPath(tmp_path)
+    a, b, c = (Config(seed=seed) for seed in range(3))
+    keep_states(location, [checkpointed(tmp_path / "1", a), checkpointed(tmp_path / "2", b)])
+    listing = tmp_path / PAUSED / "packs.json"
+    entries = json.loads(listing.read_bytes())
+    listing.write_text(json.dumps([{"configs": [c.id], "files": entries[1]["files"]}]))
+    said: list[str] = []
+    jobs = paused_jobs(location, [a, b, c], say=said.append)
+    # Each state says itself whose it is.
+    assert {job.pack.configs: rows_in(job.states[0]).keys() for job in jobs} == {
+        (a,): {a.id},
+        (b,): {b.id},
+    }
+    assert said == [
+        f"note: 1 configuration starts over: the state {PAUSED}/{entries[1]['files'][0]} "
+        "is not of the configurations that its list names"
+    ]
+
+
+def test_states_of_version_0_3_start_over_and_are_cleared_and_other_files_stay(
+    tmp_path: Path,
+) -> None:
+    location = ResultsPath(tmp_path)
+    a, b = Config(seed=1), Config(seed=2)
+    folder = tmp_path / PAUSED
+    folder.mkdir()
+    name = "0123456789abcdef" * 2 + ".pt"
+    (folder / name).write_bytes(b"PK")
+    entries = [{"configs": [a.id, b.id], "files": [name]}]
+    (folder / "packs.json").write_text(json.dumps(entries))
+    theirs = ["my.pt", "model.safetensors", "0" * 31 + ".pt", "A" * 32 + ".pt", "notes.txt"]
+    for other in theirs:
+        (folder / other).write_bytes(b"mine")
+    said: list[str] = []
+    jobs = paused_jobs(location, [a, b], say=said.append)
+    assert jobs == []
+    assert said == [
+        f"note: 2 configurations start over: the state {PAUSED}/{name} "
+        "is from an earlier version of raysweep"
+    ]
+    assert keep_states(location, jobs) == 0
+    assert sorted(path.name for path in folder.iterdir()) == sorted(theirs)
 
 
 # Going on in a worker
