@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ _BLANK = "0" * 64
 _TENSOR, _TUPLE, _ITEMS = "$tensor", "$tuple", "$items"
 _N_LENGTH = 8
 _MAX_HEAD = 100_000_000  # safetensors' own limit
-_CHUNK = 2**20
+_CHUNK = 2**24
 _MALFORMED = (ValueError, LookupError, TypeError, RecursionError, AttributeError)
 _NOT_WHOLE = "is damaged or incomplete"
 
@@ -118,32 +117,33 @@ def unseal(data: bytes, device: "torch.device | str" = "cpu") -> Any:
     return Sealed(data).value(device)
 
 
-def verify(path: Path) -> None:
-    """Raise ``DamagedError`` unless a file is as it was written, ``OSError`` if it can't be read.
+def verify(file: IO[bytes]) -> None:
+    """Raise ``DamagedError`` unless an open file is as it was written.
 
     Little memory is needed, whatever the file's size.
     """
-    with path.open("rb") as file:
-        head = _head(file)
-        n_body = path.stat().st_size - len(head)
-        _expect_digest(head, n_body, iter(lambda: file.read(_CHUNK), b""))
+    n_file = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    head = _head(file)
+    _expect_digest(head, n_file - len(head), iter(lambda: file.read(_CHUNK), b""))
 
 
-def read_plain(path: Path) -> Any:
-    """Read what ``Sealed.plain`` returns without reading, or verifying, the rest of the file.
+def read_plain(file: IO[bytes]) -> Any:
+    """Read what ``Sealed.plain`` returns without reading, or verifying, the rest of an open file.
 
-    Raise ``DamagedError`` if that much can be told without the digest, ``OSError`` on failure.
+    Raise ``DamagedError`` if that much can be told without the digest.
     """
-    with path.open("rb") as file:
-        try:
-            head = _head(file)
-            start, end = _place(head)
-            if not 0 <= start <= end <= path.stat().st_size:
-                raise DamagedError(_NOT_WHOLE)
-            file.seek(len(head) + start)
-            return _unpacked(json.loads(file.read(end - start)), None)
-        except _MALFORMED:
-            raise DamagedError(_NOT_WHOLE) from None
+    try:
+        n_file = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        head = _head(file)
+        start, end = _place(head)
+        if not 0 <= start <= end <= n_file:
+            raise DamagedError(_NOT_WHOLE)
+        file.seek(len(head) + start)
+        return _unpacked(json.loads(file.read(end - start)), None)
+    except _MALFORMED:
+        raise DamagedError(_NOT_WHOLE) from None
 
 
 def _expect_digest(head: bytes, n_body: int, body: Iterable[bytes | memoryview]) -> None:

@@ -18,5 +18,6 @@ def write_state(path: Path, *configs: Config, **rows: RowsBehind) -> Path:
     """Write a state that names configurations and, by id, the rows behind it; no pack is in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nothing: RowsBehind = {"epochs": {}, "accuracy": {}}
-    PackState({}, {c.id: rows.get(c.id, nothing) for c in configs}, 0.0, 1, {}).write(path)
+    behind = {c.id: rows.get(c.id, nothing) for c in configs}
+    path.write_bytes(PackState({}, behind, 0.0, 1, {}).encode())
     return path

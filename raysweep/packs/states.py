@@ -7,8 +7,7 @@ with the tables, workers the rest; a state that does not match is not used.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from raysweep.sealed import SUFFIX, DamagedError, read_plain, seal, unseal, verify
 
@@ -24,6 +23,9 @@ _HARDWARE = ("processor", "capability", "device")
 RowsBehind = dict[str, Any]
 """The rows of a configuration that a state stands behind: ``epochs`` maps a stage to the number of
 its epochs and the digest of their rows, ``accuracy`` a number of tasks to the accuracies."""
+
+
+_OTHER = "holds something else"
 
 
 class StateError(Exception):
@@ -45,19 +47,20 @@ class PackState:
     n_steps: int
     made_with: dict[str, Any]
 
-    def write(self, path: Path) -> None:
-        """Write the state into a file. Raise ``OSError`` on failure."""
-        path.write_bytes(seal(vars(self)))
+    def encode(self) -> bytes:
+        """Return the content of the state's file."""
+        return seal(vars(self))
 
     @classmethod
-    def read(cls, path: Path, device: "torch.device | str") -> "PackState":
-        """Read a state, with its tensors on a device; raise ``StateError`` if it is not whole."""
+    def decode(cls, content: bytes, device: "torch.device | str") -> "PackState":
+        """Return the state in a file's content, with its tensors on a device.
+
+        Raise ``StateError`` if it is not whole.
+        """
         try:
-            return cls(**unseal(path.read_bytes(), device))
-        except OSError as error:
-            raise StateError(f"can't be read: {error.strerror or error}") from None
+            return cls(**unseal(content, device))
         except (DamagedError, TypeError) as error:
-            raise StateError(_why(path, error)) from None
+            raise StateError(_why(error)) from None
 
     def expect_terms(self, terms: Mapping[str, Any], is_other_run: bool) -> None:
         """Raise ``StateError`` if the numbers under these terms might differ from those so far."""
@@ -86,33 +89,27 @@ def expect_configs(states: Sequence[PackState], ids: Collection[str]) -> None:
         raise StateError("holds other configurations")
 
 
-def rows_in(path: Path) -> dict[str, RowsBehind]:
+def rows_in(file: IO[bytes]) -> dict[str, RowsBehind]:
     """Return what a state stands behind, by configuration, without reading or verifying the rest.
 
     Raise ``StateError`` if that can't be read.
     """
     try:
-        rows = read_plain(path)["rows"]
-    except OSError as error:
-        raise StateError(f"can't be read: {error.strerror or error}") from None
+        rows = read_plain(file)["rows"]
     except (DamagedError, KeyError, TypeError) as error:
-        raise StateError(_why(path, error)) from None
+        raise StateError(_why(error)) from None
     if not isinstance(rows, dict):
-        raise StateError("holds something else")
+        raise StateError(_OTHER)
     return rows
 
 
-def expect_whole(path: Path) -> None:
+def expect_whole(file: IO[bytes]) -> None:
     """Raise ``StateError`` unless every byte of a state is as it was written."""
     try:
-        verify(path)
-    except OSError as error:
-        raise StateError(f"can't be read: {error.strerror or error}") from None
+        verify(file)
     except DamagedError as error:
-        raise StateError(_why(path, error)) from None
+        raise StateError(_why(error)) from None
 
 
-def _why(path: Path, error: Exception) -> str:
-    if path.suffix == ".pt":
-        return "is from an earlier version of raysweep"
-    return str(error) if isinstance(error, DamagedError) else "holds something else"
+def _why(error: Exception) -> str:
+    return str(error) if isinstance(error, DamagedError) else _OTHER

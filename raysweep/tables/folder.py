@@ -118,7 +118,9 @@ class ResultsFolder:
         path.mkdir(parents=True, exist_ok=True)
         self._take(FileLock(path))
         moved = self._move_aside(path) if is_fresh else None
-        rescue_states(path, path / _SCRATCH)  # left by a killed driver, as what is deleted here
+        rescue_states(
+            self.location, self.scratch
+        )  # left by a killed driver, as what is deleted here
         self.scratch.delete_tree()
         for name in TABLES:
             (path / "parts" / name).mkdir(parents=True, exist_ok=True)
@@ -129,6 +131,8 @@ class ResultsFolder:
     def _open_in_store(self, is_fresh: bool, say: Say | None) -> ResultsPath | None:
         self._take(Lease(self.location), say)
         clear_probes(self.location)
+        if not is_fresh:
+            rescue_states(self.location, self.scratch)
         self.scratch.delete_tree()
         return self._copy_aside() if is_fresh else None
 

@@ -8,6 +8,7 @@ import contextlib
 import json
 import re
 import uuid
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,26 +66,33 @@ def partly_trained(folder: str | Path | ResultsPath) -> frozenset[str]:
     return frozenset(config_id for entry in read_paused(folder) for config_id in entry.ids)
 
 
-def state_files(folder: Path) -> list[str]:
+def state_files(folder: ResultsPath) -> list[str]:
     """List the names of the states in a folder, sorted; other files there are the user's."""
     try:
-        return sorted(entry.name for entry in folder.iterdir() if _OURS.fullmatch(entry.name))
+        return [name for name in folder.names() if _OURS.fullmatch(name)]
     except OSError:
         return []
 
 
-def has_states(folder: ResultsPath) -> bool:
+def has_states(sweep: ResultsPath) -> bool:
     """Return whether a sweep's folder has a list of states, or states."""
-    if folder.local is None:
+    try:
+        names = (sweep / PAUSED).names()
+    except OSError:
         return False
-    paused = folder.local / PAUSED
-    return (paused / PAUSED_LIST).exists() or bool(state_files(paused))
+    return any(name == PAUSED_LIST or _OURS.fullmatch(name) for name in names)
 
 
-def rescue_states(sweep: Path, scratch: Path) -> None:
+def rescue_states(sweep: ResultsPath, scratch: ResultsPath) -> None:
     """Move the states that a killed driver left in its scratch folder into ``paused/``."""
-    left = [file for pattern in _LEFT for file in sorted(scratch.glob(pattern)) if file.is_file()]
     with contextlib.suppress(OSError):
+        if scratch.local is not None:
+            files = [file for pattern in _LEFT for file in scratch.local.glob(pattern)]
+            left = [ResultsPath(file) for file in sorted(files) if file.is_file()]
+        else:
+            names = scratch.tree()
+            left = [scratch / n for n in names if any(fnmatch(n, pattern) for pattern in _LEFT)]
         for file in left:
-            (sweep / PAUSED).mkdir(exist_ok=True)
-            file.rename(sweep / PAUSED / new_state_name())
+            if sweep.local is not None:
+                (sweep.local / PAUSED).mkdir(exist_ok=True)
+            file.move(sweep / PAUSED / new_state_name())

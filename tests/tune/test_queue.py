@@ -17,6 +17,7 @@ from raysweep.errors import NothingRunsError
 from raysweep.learning.config import Config
 from raysweep.packs.pack import Pack
 from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.reader import read_trials
 from raysweep.tables.writer import Writer
 from raysweep.tune.reporting.progress import Progress
@@ -300,7 +301,7 @@ class Seats:
         job.ended.update(c.id for c in job.pack.configs[n_left:])
         file = self.queue.state_file(job, n_left)
         assert file is not None
-        job.states, job.turn = (file,), turn
+        job.states, job.turn = (ResultsPath(file),), turn
         self.queue.set_aside(job)
 
     def next(self) -> Job:
@@ -319,10 +320,8 @@ def test_jobs_that_lost_lanes_go_on_as_one_as_soon_as_they_fill_its_seats(tmp_pa
     seats.lose(two, 4)
     whole = seats.next()
     assert whole.pack.configs == (*one.pack.configs[:4], *two.pack.configs[:4])
-    assert whole.states == (
-        tmp_path / f"{one.name}.safetensors",
-        tmp_path / f"{two.name}.safetensors",
-    )
+    files = [tmp_path / f"{job.name}.safetensors" for job in (one, two)]
+    assert whole.states == tuple(map(ResultsPath, files))
     assert (whole.n_seats, whole.turn) == (8, None)
     assert set(seats.queue.jobs) == {whole.name, three.name, seats.queue._waiting[0].name}
 

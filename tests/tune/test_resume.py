@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,17 @@ import pytest
 from checkpoints import passed_through_a_file, write_state
 from ray import tune
 from small_configs import configure
-from sweep_runs import ROOT, SMALL, assert_same_tables, n_rows, run, start, wait_until, write
+from sweep_runs import (
+    ROOT,
+    SMALL,
+    assert_same_tables,
+    n_rows,
+    run,
+    start,
+    wait_until,
+    workers_of,
+    write,
+)
 from table_rows import trial_row
 
 from raysweep.learning.config import Config
@@ -34,6 +45,13 @@ from raysweep.tune.scheduling.resume import keep_states, paused_jobs
 from raysweep.tune.scheduling.trainable import TRIAL, trial_config
 from tests.packs.test_lanes import add, assert_same, empty, run_alone
 from tests.tune.test_trainable import Bare, pack, rows_of, train_to_end
+
+
+def behind_of(path: Path | ResultsPath) -> dict[str, RowsBehind]:
+    """Return what a state stands behind, by configuration."""
+    with ResultsPath.of(path).opened() as file:
+        return rows_in(file)
+
 
 TEXT = SMALL.replace("epochs: 2", "epochs: 4") + "pack: 4\n"
 FAULTS = ROOT / "tests" / "chaos" / "faults"
@@ -58,7 +76,7 @@ def test_an_interrupted_sweep_goes_on_with_the_epochs_that_it_had(
     assert process.returncode == 3, out
     entries = json.loads((folder / PAUSED / "packs.json").read_bytes())
     files = [name for entry in entries for name in entry["files"]]
-    assert state_files(folder / PAUSED) == sorted(files)
+    assert state_files(ResultsPath(folder / PAUSED)) == sorted(files)
     before = read_epochs(folder)
     go.touch()
     done = run(file)
@@ -90,21 +108,31 @@ def test_a_killed_sweep_goes_on_with_the_epochs_that_it_had(
         patch.setenv("PYTHONPATH", f"{FAULTS}:{ROOT}")
         process = start(file)
 
-    def furthest() -> dict[str, int]:
-        """Return how many epochs of each configuration the checkpoints stand behind."""
-        found: dict[str, int] = {}
+    def saved() -> dict[str, list[int]]:
+        """Return the numbers of epochs of each configuration that checkpoints stand behind."""
+        found: dict[str, list[int]] = {}
         for path in folder.glob(f".tune/packs/*/checkpoint_*/{STATE_FILE}"):
             with contextlib.suppress(StateError):
-                for config_id, behind in rows_in(path).items():
+                for config_id, behind in behind_of(path).items():
                     n_epochs = sum(n for n, _ in behind["epochs"].values())
-                    found[config_id] = max(n_epochs, found.get(config_id, 0))
+                    found.setdefault(config_id, []).append(n_epochs)
         return found
 
-    wait_until(lambda: max(furthest().values(), default=0) >= 3, process)
+    wait_until(lambda: any(max(numbers) >= 4 for numbers in saved().values()), process)
+    workers = workers_of(process.pid)
     process.kill()
     process.communicate(timeout=120)
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        time.sleep(0.1)
     before = read_epochs(folder)
-    n_behind = furthest()
+    n_before = before.groupby("config_id").size().to_dict()
+    # Of each configuration the last state that the tables bear out.
+    n_behind = {
+        config_id: max(n for n in (0, *numbers) if n <= n_before.get(config_id, 0))
+        for config_id, numbers in saved().items()
+    }
+    n_behind = {config_id: n for config_id, n in n_behind.items() if n}
+    assert max(n_behind.values()) >= 2
     assert not (folder / PAUSED).exists() and not n_rows(folder, "trials")
     go.touch()
     done = run(file)
@@ -114,9 +142,7 @@ def test_a_killed_sweep_goes_on_with_the_epochs_that_it_had(
     after = read_epochs(folder).merge(before, on=keys)
     kept = after[after["duration_s_x"] == after["duration_s_y"]]  # they were not trained again
     n_kept = kept.groupby("config_id").size().to_dict()
-    assert n_kept.keys() == n_behind.keys()
-    # All but the last, perhaps: the tables may have lacked its rows.
-    assert all(n - 1 <= n_kept[config_id] <= n for config_id, n in n_behind.items())
+    assert n_kept == n_behind
     assert not (folder / PAUSED).exists()
     whole = write(tmp_path / "whole", TEXT)
     assert run(whole).returncode == 0
@@ -141,7 +167,7 @@ def test_states_are_kept_until_their_configurations_have_ended(tmp_path: Path) -
     assert keep_states(location, [pair, over, Job(d.id, Pack((d,)))]) == 1
     (job,) = paused_jobs(location, [d, b, a, c])
     assert (job.pack.configs, job.is_paused) == ((a, b), True)
-    assert [set(rows_in(path)) for path in job.states] == [{a.id, b.id}]
+    assert [set(behind_of(path)) for path in job.states] == [{a.id, b.id}]
     (rest,) = paused_jobs(location, [b])  # of a search space without the other
     assert rest.pack.configs == (b,)
     assert paused_jobs(location, [c, d]) == []
@@ -153,7 +179,7 @@ def test_states_are_kept_until_their_configurations_have_ended(tmp_path: Path) -
     later = checkpointed(tmp_path / "three", b)
     later.states = again.states
     assert keep_states(location, [later]) == 1
-    assert len(state_files(tmp_path / PAUSED)) == 2
+    assert len(state_files(ResultsPath(tmp_path / PAUSED))) == 2
     assert paused_jobs(location, [b])[0].states != job.states
     assert paused_jobs(location, [a])[0].states == job.states
 
@@ -235,7 +261,7 @@ def test_a_list_that_is_damaged_or_leads_elsewhere_counts_for_nothing(
     assert partly_trained(tmp_path) == frozenset()
     write_state(folder / NAME, config)
     (job,) = paused_jobs(ResultsPath(tmp_path), [config])  # by what it says itself
-    assert job.states == (folder / NAME,)
+    assert job.states == (ResultsPath(folder / NAME),)
 
 
 def test_a_folder_that_cannot_be_written_keeps_what_it_has(tmp_path: Path) -> None:
@@ -312,11 +338,11 @@ def test_the_latest_state_of_which_the_tables_have_all_rows_is_taken(
     jobs = paused_jobs(folder.location, [a, b, c], say=said.append)
     # The tables lack an epoch of b: only a goes on from there.
     assert [job.pack.configs for job in jobs] == [(a,), (b,)]
-    n_epochs = [rows_in(job.states[0])[a.id]["epochs"]["train_task_1"][0] for job in jobs]
+    n_epochs = [behind_of(job.states[0])[a.id]["epochs"]["train_task_1"][0] for job in jobs]
     assert n_epochs == [8, 7]
     assert said == []
     assert keep_states(folder.location, jobs) == 0
-    assert len(state_files(folder.path / PAUSED)) == 2  # the oldest is of no further use
+    assert len(state_files(folder.location / PAUSED)) == 2  # the oldest is of no further use
     assert partly_trained(folder.path) == {a.id, b.id}
 
 
@@ -339,7 +365,7 @@ def test_a_state_is_not_taken_where_the_tables_say_something_else(
     writer.flush()
     left_by_a_kill(folder.path, 1, 3, a, b)
     folder = reopened(folder)
-    (name,) = state_files(folder.path / PAUSED)
+    (name,) = state_files(folder.location / PAUSED)
     said: list[str] = []
     (job,) = paused_jobs(folder.location, [a, b], say=said.append)
     assert job.pack.configs == (b,)
@@ -369,7 +395,7 @@ def test_a_checkpoint_that_the_kill_cut_gives_way_to_the_one_before(folder: Resu
     folder = reopened(folder)
     said: list[str] = []
     (job,) = paused_jobs(folder.location, [a, b], say=said.append)
-    assert rows_in(job.states[0])[a.id]["epochs"]["train_task_1"][0] == 6
+    assert behind_of(job.states[0])[a.id]["epochs"]["train_task_1"][0] == 6
     (note,) = said
     assert note.endswith(
         "is damaged or incomplete: its configurations resume from an earlier one or start over"
@@ -398,7 +424,7 @@ def test_a_list_that_names_anothers_state_is_put_right_with_a_note(tmp_path: Pat
     said: list[str] = []
     jobs = paused_jobs(location, [a, b, c], say=said.append)
     # Each state says itself whose it is.
-    assert {job.pack.configs: rows_in(job.states[0]).keys() for job in jobs} == {
+    assert {job.pack.configs: behind_of(job.states[0]).keys() for job in jobs} == {
         (a,): {a.id},
         (b,): {b.id},
     }

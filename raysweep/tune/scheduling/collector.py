@@ -19,6 +19,7 @@ from raysweep.packs.planning.estimates import cost
 from raysweep.settings.stopping import Budget
 from raysweep.statuses import Status
 from raysweep.tables.folder import WriteError
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer
 from raysweep.tune.reporting.progress import Progress
@@ -81,7 +82,7 @@ class Collector(tune.Callback):
         self._flush_s = 0.0
         self._has_ended_pack = False
         # A killed run resumes from these if the rows of later states were not written yet.
-        self._outdated: list[str | Path] = []
+        self._outdated: list[str | ResultsPath] = []
         self._noted: set[str] = set()
         # Kept here: scanning Tune's trials at each step takes quadratic time in their number.
         self._running: set[str] = set()
@@ -146,7 +147,7 @@ class Collector(tune.Callback):
             self._end(job, row)
         if path := result.get("state"):
             self._drop_states(job)
-            job.states, job.turn, job.is_paused = (Path(path),), result["turn"], False
+            job.states, job.turn, job.is_paused = (ResultsPath.of(path),), result["turn"], False
         if self._stopper and not result["done"]:
             gone = {row["config_id"] for row in rows["trials"]}
             self._stop_lanes(job, actor, [r for r in rows["epochs"] if r["config_id"] not in gone])
@@ -266,7 +267,7 @@ class Collector(tune.Callback):
             if isinstance(path, str):  # a folder of Tune's
                 self._writer.folder.remove_tree(path)
             else:
-                path.unlink(missing_ok=True)
+                path.delete()
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

@@ -3,16 +3,17 @@
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from raysweep.packs.states import RowsBehind, StateError, expect_whole, rows_in
+from raysweep.sealed import SUFFIX
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.paused import PAUSED, PausedPack, read_paused, state_files
 from raysweep.tune.scheduling.written_rows import WrittenRows
 
 _N_READERS = 8
 _IS_ANOTHERS = "is not of the configurations that its list names"
+_IS_OLD = "is from an earlier version of raysweep"
 _IS_AHEAD = "stands behind rows that the tables do not have"
 
 Rows = Mapping[str, RowsBehind]
@@ -44,9 +45,7 @@ def find_states(
     left is verified here, as the kill may have cut it and another state may be whole; what was
     stopped is verified by the worker.
     """
-    if location.local is None:
-        return [], []
-    folder = (location.local / PAUSED).absolute()
+    folder = location / PAUSED
     listed = [p for p in read_paused(location) if not any(f in other_than for f in p.files)]
     of_list = {name for pack in listed for name in pack.files}
     unlisted = [n for n in state_files(folder) if n not in of_list and n not in other_than]
@@ -72,17 +71,20 @@ def find_states(
 
 
 def _read_all(
-    folder: Path, listed: Iterable[str], unlisted: Iterable[str]
+    folder: ResultsPath, listed: Iterable[str], unlisted: Iterable[str]
 ) -> tuple[dict[str, Rows], dict[str, str]]:
     """Return, by name, the rows behind each state, or why it can't be used."""
 
     def read(name: str, is_checked: bool) -> Rows | str:
         try:
-            if is_checked:
-                expect_whole(folder / name)
-            return rows_in(folder / name)
+            with (folder / name).opened() as file:
+                if is_checked:
+                    expect_whole(file)
+                return rows_in(file)
+        except OSError as error:
+            return f"can't be read: {error.strerror or error}"
         except StateError as error:
-            return str(error)
+            return str(error) if name.endswith(SUFFIX) else _IS_OLD
 
     files = {**dict.fromkeys(listed, False), **dict.fromkeys(unlisted, True)}
     with ThreadPoolExecutor(_N_READERS) as pool:

@@ -14,6 +14,7 @@ from raysweep.learning.config import Config
 from raysweep.packs.pack import Pack, pack_key
 from raysweep.packs.planning.estimates import cost
 from raysweep.sealed import SUFFIX
+from raysweep.tables.paths import ResultsPath
 from raysweep.tune.scheduling.trainable import TRIAL
 
 LOST_WORKERS = 3
@@ -42,7 +43,7 @@ class Job:
     heard: float = field(default_factory=time.monotonic)
     ended: set[str] = field(default_factory=set)
     checkpoint: tune.Checkpoint | None = None
-    states: tuple[Path, ...] = ()
+    states: tuple[ResultsPath, ...] = ()
     is_paused: bool = False
     share_before: float | None = None
     n_seats: int = 0

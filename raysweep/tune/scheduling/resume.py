@@ -1,6 +1,6 @@
 """Packs that a run left partly trained: their states, from which the next run resumes.
 
-They are kept in ``paused/`` of the results folder, unless that is an object store. A state says
+They are kept in ``paused/`` of the results folder, on disk or in an object store. A state says
 which rows of each configuration it stands behind, and is used for those of which the tables have
 all of these rows with the same values; epochs by which it is behind are trained again and give the
 same rows. So it does not matter whether the run was stopped or killed.
@@ -32,27 +32,32 @@ def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
     States of earlier runs are kept for configurations that have no row and no later state, such as
     those that were not part of this run. A folder that can't be written is left as it is.
     """
-    if location.local is None:
-        return 0
-    folder = (location.local / PAUSED).absolute()
+    folder = _folder(location)
     kept: list[dict[str, list[str]]] = []
     n_new = 0
     with contextlib.suppress(OSError):
         for job in jobs:
-            files = _files_of(job)
+            files = _files_of(job, location)
             if files and job.n_open and all(file.exists() for file in files):
-                folder.mkdir(exist_ok=True)
-                n_new += any(file.parent != folder for file in files)
-                names = [_moved(file, folder) for file in files]
-                kept.append({"configs": [c.id for c in job.open_configs], "files": names})
+                if folder.local is not None:
+                    folder.local.mkdir(exist_ok=True)
+                moved = [_moved(file, folder) for file in files]
+                n_new += any(file.name not in moved for file in files)
+                kept.append({"configs": [c.id for c in job.open_configs], "files": moved})
         kept += _others(location, kept)
         if kept:
             (location / PAUSED / PAUSED_LIST).write_bytes(json.dumps(kept).encode())
         elif folder.exists():
-            (folder / PAUSED_LIST).unlink(missing_ok=True)
+            (folder / PAUSED_LIST).delete()
         _clear(folder, {name for entry in kept for name in entry["files"]})
         return n_new
     return 0
+
+
+def _folder(location: ResultsPath) -> ResultsPath:
+    """Return the folder of the states, by a path that workers can use, too."""
+    folder = location / PAUSED
+    return ResultsPath(folder.local.absolute()) if folder.local is not None else folder
 
 
 def _others(
@@ -60,8 +65,7 @@ def _others(
 ) -> list[dict[str, list[str]]]:
     """List the earlier states of configurations that have no row and no later state."""
     names = {name for entry in kept for name in entry["files"]}
-    assert location.local is not None
-    if not set(state_files(location.local / PAUSED)) - names:
+    if not set(state_files(location / PAUSED)) - names:
         return []
     ended = {i for i, (status, _) in statuses(location).items() if status != Status.FAILED}
     gone = ended.union(*(entry["configs"] for entry in kept))
@@ -73,28 +77,32 @@ def _others(
     return others
 
 
-def _files_of(job: Job) -> list[Path]:
-    if job.checkpoint is not None:
-        return [Path(job.checkpoint.path) / STATE_FILE]
-    return list(job.states)
+def _files_of(job: Job, location: ResultsPath) -> list[ResultsPath]:
+    if job.checkpoint is None:
+        return list(job.states)
+    folder = ResultsPath(Path(job.checkpoint.path))
+    if location.local is None:  # Tune leaves out the address of the store
+        folder = location / job.checkpoint.path.removeprefix(f"{location.key}/")
+    return [folder / STATE_FILE]
 
 
-def _moved(file: Path, folder: Path) -> str:
-    if file.parent == folder:
+def _moved(file: ResultsPath, folder: ResultsPath) -> str:
+    """Move a file into the folder unless it is there; return its name."""
+    if file == folder / file.name:
         return file.name
     name = new_state_name()
-    file.rename(folder / name)
+    file.move(folder / name)
     return name
 
 
-def _clear(folder: Path, names: set[str]) -> None:
+def _clear(folder: ResultsPath, names: set[str]) -> None:
     """Delete all states but those named, and the folder if it is empty then."""
     for name in state_files(folder):
         if name not in names:
-            (folder / name).unlink()
-    if folder.exists() and not names:
+            (folder / name).delete()
+    if folder.local is not None and folder.local.exists() and not names:
         with contextlib.suppress(OSError):  # the user put something there
-            folder.rmdir()
+            folder.local.rmdir()
 
 
 def paused_jobs(
@@ -113,9 +121,7 @@ def paused_jobs(
     most ``limit`` configurations resume, and those in ``alone`` (ids) only from a state that
     holds no others. States that can't be used are reported through ``say``.
     """
-    if location.local is None:
-        return []
-    folder = (location.local / PAUSED).absolute()
+    folder = _folder(location)
     left = {config.id: config for config in missing}
     jobs: list[Job] = []
     states, problems = find_states(location, left.__contains__)

@@ -27,6 +27,7 @@ from raysweep.learning.data.sources import Source
 from raysweep.packs.stage_cache.entries import StageCache, environment
 from raysweep.packs.states import STATE_FILE, PackState, StateError, expect_configs
 from raysweep.settings.stopping import Stop
+from raysweep.tables.paths import ResultsPath
 from raysweep.versions import difference, versions_of
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def trial_config(
     checkpoint: tune.Checkpoint | None = None,
     hung: Path | None = None,
     has_averages: bool = False,
-    states: Sequence[Path] = (),
+    states: Sequence[Path | ResultsPath] = (),
     is_paused: bool = False,
 ) -> dict[str, Any]:
     """Make the Tune config of a pack's trial: serialised, so that Tune does not traverse it.
@@ -190,11 +191,11 @@ class PackTrainable(tune.Trainable):
         try:
             if checkpoint is not None:
                 with checkpoint.as_directory() as folder:  # downloaded from an object store
-                    self._take_up([self._state(Path(folder) / STATE_FILE)])
+                    self._take_up([self._state(f"{folder}/{STATE_FILE}")])
                 return
             states = []
             for name in self._states:
-                states.append(self._state(Path(name)))
+                states.append(self._state(name))
             if states:
                 self._take_up(states)
         except Exception as error:  # noqa: BLE001 (a state can be damaged in any way)
@@ -203,8 +204,12 @@ class PackTrainable(tune.Trainable):
             why = str(error) if isinstance(error, StateError) else "does not fit"
             self._notes.append(f"a pack starts over: its state {name} {why}")
 
-    def _state(self, path: Path) -> PackState:
-        state = PackState.read(path, self._device)
+    def _state(self, name: str) -> PackState:
+        try:
+            content = ResultsPath.of(name).read_bytes()
+        except OSError as error:
+            raise StateError(f"can't be read: {error.strerror or error}") from None
+        state = PackState.decode(content, self._device)
         state.expect_terms(self._terms(), self._is_paused)
         return state
 
@@ -316,7 +321,8 @@ class PackTrainable(tune.Trainable):
     def _save(self, path: Path) -> None:
         run = self._pack_run()
         rows, terms = run.rows_behind(), self._terms()
-        PackState(run.state(), rows, self._started_at, self._n_steps, terms).write(path)
+        state = PackState(run.state(), rows, self._started_at, self._n_steps, terms)
+        path.write_bytes(state.encode())
 
     def _terms(self) -> dict[str, Any]:
         """Return what this run's numbers depend on besides its settings, and what it keeps."""
@@ -334,7 +340,7 @@ class PackTrainable(tune.Trainable):
 
         Tune would call this if it retried trials itself.
         """
-        state = self._state(Path(checkpoint) / STATE_FILE)
+        state = self._state(f"{checkpoint}/{STATE_FILE}")
         if state.pack["configs"] != [config.id for config in self._configs]:
             raise StateError("holds other configurations")
         self._pack_run().restore(state.pack)
