@@ -145,7 +145,7 @@ def paused_jobs(
 
 
 def _report(problems: Sequence[Problem], left: Container[str], say: Say) -> None:
-    """Say of each state that can't be used why, and how many configurations start over for it."""
+    """Report for each state that can't be used why, and how many configurations start over for it."""
     reported = set[str]()
     for file, why, ids in problems:
         if ids is None:
