@@ -197,5 +197,5 @@ def _place(head: bytes) -> tuple[int, int]:
 
 
 def _mark(digest: str) -> bytes:
-    """Return the digest as it stands in the header."""
+    """Return the digest as it appears in the header."""
     return f'"blake2b":"{digest}"'.encode()

@@ -19,10 +19,14 @@ PAUSED = "paused"
 PAUSED_LIST = "packs.json"
 """Lists them: ids of configurations and names of files."""
 
+ASIDE = "aside"
+"""Folder in the scratch folder for states that are not Ray Tune's checkpoints: of packs that lost
+half of their lanes, and from workers that do not see the folder."""
+
 _SUFFIX = ".safetensors"
 _OURS = re.compile(r"[0-9a-f]{32}\.(safetensors|pt)")
 """Names of states; version 0.3.0 wrote ``.pt``."""
-_LEFT = (f"packs/*/checkpoint_*/*{_SUFFIX}", f"aside/*{_SUFFIX}")
+_LEFT = (f"packs/*/checkpoint_*/*{_SUFFIX}", f"{ASIDE}/*{_SUFFIX}")
 """Where states lie in the scratch folder of a driver that was killed."""
 
 

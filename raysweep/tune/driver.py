@@ -19,6 +19,7 @@ from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import Sweep
 from raysweep.settings.yaml_text import dump_yaml
 from raysweep.tables.folder import ResultsFolder, WriteError, check_name
+from raysweep.tables.paused import ASIDE
 from raysweep.tables.reader import statuses
 from raysweep.tables.writer import Writer
 from raysweep.tune.cluster.nodes import this_machine
@@ -48,10 +49,6 @@ if TYPE_CHECKING:
     from raysweep.tune.scheduling.queue import JobQueue
     from raysweep.tune.scheduling.tune_run import TrialOptions
     from raysweep.tune.search.search_queue import SearchQueue
-
-
-ASIDE = "aside"
-"""Folder, among Ray Tune's files, for the states of packs that lost half of their lanes."""
 
 
 def run_sweep(sweep: Sweep, options: Options) -> tuple[Outcome, Sweep]:
@@ -356,8 +353,8 @@ class _Driver:
         storage, filesystem = self.folder.storage()
         if not has_checkpoints:
             self.screen.say(
-                f"note: not every node sees {self.location}: "
-                f"the pack of a lost worker will start over"
+                f"note: not every node sees {self.location}: checkpoints travel through the "
+                f"network, one for about every 20 s of training"
                 + (", and the stage cache is off" if self.store else "")
             )
         return TrialOptions(

@@ -145,6 +145,9 @@ class Collector(tune.Callback):
         self._writer.add("accuracy", rows["accuracy"])
         for row in rows["trials"]:
             self._end(job, row)
+        if path := result.get("sent"):
+            self._drop_states(job)
+            job.states, job.is_paused = (ResultsPath.of(path),), False
         if path := result.get("state"):
             self._drop_states(job)
             job.states, job.turn, job.is_paused = (ResultsPath.of(path),), result["turn"], False

@@ -145,7 +145,7 @@ def paused_jobs(
 
 
 def _report(problems: Sequence[Problem], left: Container[str], say: Say) -> None:
-    """Report for each state that can't be used why, and how many configurations start over for it."""
+    """Report why states can't be used, and how many configurations start over for each."""
     reported = set[str]()
     for file, why, ids in problems:
         if ids is None:
