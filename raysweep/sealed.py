@@ -55,9 +55,9 @@ def seal(value: Any) -> bytes:
     import torch
     from safetensors.torch import save
 
-    tensors: dict[str, Tensor] = {}
-    content = json.dumps(_packed(value, "", tensors)).encode()
-    assert _CONTENT not in tensors
+    found = _Tensors()
+    content = json.dumps(_packed(value, "", found)).encode()
+    tensors = found.by_name
     tensors[_CONTENT] = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     data = save(tensors, metadata={"blake2b": _BLANK})
     head, body = _parts(data)
@@ -65,18 +65,35 @@ def seal(value: Any) -> bytes:
     return b"".join((head.replace(_mark(_BLANK), _mark(digest_of(head, body))), body))
 
 
-def _packed(value: Any, path: str, tensors: "dict[str, Tensor]") -> Any:
-    """Return a value as JSON has it; its tensors are added to ``tensors`` under new names."""
+class _Tensors:
+    """Tensors by name, on the CPU, of which no two share memory: safetensors refuses those."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Tensor] = {}
+        self._storages = set[int]()
+
+    def add(self, tensor: "Tensor", path: str) -> str:
+        """Add a tensor; return its name."""
+        import torch
+
+        storage = tensor.untyped_storage()
+        is_view = storage.nbytes() != tensor.nbytes or not tensor.is_contiguous()
+        is_view = is_view or storage.data_ptr() in self._storages
+        self._storages.add(storage.data_ptr())
+        name = f"{len(self.by_name)}{path}"
+        form = torch.contiguous_format
+        self.by_name[name] = tensor.detach().to("cpu", copy=is_view, memory_format=form)
+        return name
+
+
+def _packed(value: Any, path: str, tensors: _Tensors) -> Any:
+    """Return a value as JSON has it; its tensors are added to ``tensors``."""
     import torch
 
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, torch.Tensor):
-        name = f"{len(tensors)}{path}"
-        # A copy, as safetensors refuses tensors that share memory.
-        form = torch.contiguous_format
-        tensors[name] = value.detach().to("cpu", copy=True, memory_format=form)
-        return {_TENSOR: name}
+        return {_TENSOR: tensors.add(value, path)}
     if isinstance(value, list | tuple):
         items = [_packed(item, f"{path}/{i}", tensors) for i, item in enumerate(value)]
         return items if isinstance(value, list) else {_TUPLE: items}

@@ -150,4 +150,4 @@ def test_an_interrupted_sweep_in_a_store_goes_on_with_its_epochs(
     whole = write(tmp_path / "whole", text)
     process = start(whole)
     assert process.wait(timeout=300) == 0
-    assert_same_tables(f"{address}/small", tmp_path / "whole" / "results" / "small")
+    assert_same_tables(str(location), tmp_path / "whole" / "results" / "small")
