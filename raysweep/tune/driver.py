@@ -316,7 +316,13 @@ class _Driver:
             finally:
                 self.screen.close()
                 status.close()
-                writer.fold()
+                try:
+                    writer.fold()
+                except WriteError:  # as on a full disk: states move without needing room
+                    with contextlib.suppress(OSError, WriteError):
+                        self.folder.expect_lock()
+                        keep_states(self.location, queue.jobs.values())
+                    raise
                 self._n_paused = keep_states(self.location, queue.jobs.values())
                 manifest.end(progress)
                 self._end = collector.end
