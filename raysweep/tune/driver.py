@@ -284,7 +284,7 @@ class _Driver:
             room.expect_slots(self.sweep.file)
             work = self._work(ledger)
             from raysweep.tune.scheduling.collector import Collector, Limits  # imports Ray Tune
-            from raysweep.tune.scheduling.resume import keep_states
+            from raysweep.tune.scheduling.resume import fold_and_keep_states
             from raysweep.tune.scheduling.tune_run import run_packs
 
             queue: JobQueue
@@ -316,14 +316,7 @@ class _Driver:
             finally:
                 self.screen.close()
                 status.close()
-                try:
-                    writer.fold()
-                except WriteError:  # as on a full disk: states move without needing room
-                    with contextlib.suppress(OSError, WriteError):
-                        self.folder.expect_lock()
-                        keep_states(self.location, queue.jobs.values())
-                    raise
-                self._n_paused = keep_states(self.location, queue.jobs.values())
+                self._n_paused = fold_and_keep_states(writer, list(queue.jobs.values()))
                 manifest.end(progress)
                 self._end = collector.end
         if self._suggested is not None:

@@ -35,13 +35,13 @@ from raysweep.packs.rows import accuracy_rows, next_trail
 from raysweep.packs.run import PackRun
 from raysweep.packs.states import STATE_FILE, RowsBehind, StateError, rows_in
 from raysweep.sealed import seal, unseal
-from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.paused import PAUSED, partly_trained, state_files
 from raysweep.tables.reader import read_epochs
 from raysweep.tables.writer import Writer
 from raysweep.tune.scheduling.queue import Job
-from raysweep.tune.scheduling.resume import keep_states, paused_jobs
+from raysweep.tune.scheduling.resume import fold_and_keep_states, keep_states, paused_jobs
 from raysweep.tune.scheduling.trainable import TRIAL, trial_config
 from tests.packs.test_lanes import add, assert_same, empty, run_alone
 from tests.tune.test_trainable import Bare, pack, rows_of, train_to_end
@@ -412,6 +412,29 @@ def test_a_kill_between_two_moves_loses_no_state(folder: ResultsFolder) -> None:
     folder = reopened(folder)
     jobs = paused_jobs(folder.location, [a, b])
     assert sorted(job.name for job in jobs) == sorted([a.id, b.id])
+
+
+@pytest.mark.parametrize("is_lost", [False, True], ids=["disk full", "folder lost"])
+def test_states_are_kept_where_rows_cannot_be_written_unless_the_folder_is_anothers(
+    is_lost: bool, folder: ResultsFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a = Config()
+    job = checkpointed(tmp_path / "one", a)
+    writer = Writer(folder)
+
+    def fail() -> None:
+        raise WriteError(folder.location, "no room")
+
+    monkeypatch.setattr(writer, "fold", fail)
+    assert folder._lock is not None
+    if is_lost:
+        monkeypatch.setattr(folder._lock, "holder", lambda: "another process")
+    with pytest.raises(WriteError, match="no room"):
+        fold_and_keep_states(writer, [job])
+    monkeypatch.undo()
+    assert [job.pack.configs for job in paused_jobs(folder.location, [a])] == (
+        [] if is_lost else [(a,)]
+    )
 
 
 def test_a_list_that_names_anothers_state_is_put_right_with_a_note(tmp_path: Path) -> None:

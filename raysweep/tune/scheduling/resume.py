@@ -17,13 +17,31 @@ from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import memory_bytes
 from raysweep.packs.states import STATE_FILE
 from raysweep.statuses import Status
+from raysweep.tables.folder import WriteError
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.paused import PAUSED, PAUSED_LIST, new_state_name, state_files
 from raysweep.tables.reader import statuses
+from raysweep.tables.writer import Writer
 from raysweep.tune.scheduling.left_states import Problem, find_states
 from raysweep.tune.scheduling.queue import Job
 
 Say = Callable[[str], None]
+
+
+def fold_and_keep_states(writer: Writer, jobs: Sequence[Job]) -> int:
+    """Fold the tables, then do as ``keep_states``, also if rows could not be written.
+
+    On a full disk, for example, files can still be moved. Raise ``WriteError`` as ``Writer.fold``.
+    """
+    folder = writer.folder
+    try:
+        writer.fold()
+    except WriteError:
+        with contextlib.suppress(OSError, WriteError):
+            folder.expect_lock()  # not if another driver has the folder now
+            keep_states(folder.location, jobs)
+        raise
+    return keep_states(folder.location, jobs)
 
 
 def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
