@@ -237,6 +237,7 @@ class _Driver:
         n_new = max(0, self.sweep.search.n_samples - known.n_suggested) if known else 0
         if not missing and not n_new:
             writer.fold()
+            self._work(ledger).clear_states()  # of a run that was killed at its very end
             self.screen.say(
                 f"all {len(self.sweep.configs)} configurations are done: nothing to train"
             )

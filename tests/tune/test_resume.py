@@ -35,12 +35,16 @@ from raysweep.packs.rows import accuracy_rows, next_trail
 from raysweep.packs.run import PackRun
 from raysweep.packs.states import STATE_FILE, RowsBehind, StateError, rows_in
 from raysweep.sealed import seal, unseal
+from raysweep.settings.sweep import load_sweep
 from raysweep.tables.folder import ResultsFolder, WriteError
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.paused import PAUSED, partly_trained, state_files
-from raysweep.tables.reader import read_epochs
+from raysweep.tables.reader import read_epochs, statuses
 from raysweep.tables.writer import Writer
+from raysweep.tune.reporting.screen import Screen
+from raysweep.tune.scheduling.ledger import Ledger
 from raysweep.tune.scheduling.queue import Job
+from raysweep.tune.scheduling.remaining_work import RemainingWork
 from raysweep.tune.scheduling.resume import fold_and_keep_states, keep_states, paused_jobs
 from raysweep.tune.scheduling.trainable import TRIAL, trial_config
 from tests.packs.test_lanes import add, assert_same, empty, run_alone
@@ -400,6 +404,21 @@ def test_a_checkpoint_that_the_kill_cut_gives_way_to_the_one_before(folder: Resu
     assert note.endswith(
         "is damaged or incomplete: its configurations resume from an earlier one or start over"
     )
+
+
+def test_a_run_killed_at_its_end_leaves_no_states_behind(
+    folder: ResultsFolder, tmp_path: Path
+) -> None:
+    sweep = load_sweep(write(tmp_path, TEXT))
+    writer = Writer(folder)
+    writer.add("trials", [trial_row(config) for config in sweep.configs])
+    writer.flush()
+    left_by_a_kill(folder.path, 1, 2, *sweep.configs)
+    folder = reopened(folder)
+    assert state_files(folder.location / PAUSED)
+    ledger = Ledger(statuses(folder.location))
+    RemainingWork(sweep, folder, ledger, None, None, Screen(0), "small").clear_states()
+    assert not (folder.path / PAUSED).exists()
 
 
 def test_a_kill_between_two_moves_loses_no_state(folder: ResultsFolder) -> None:

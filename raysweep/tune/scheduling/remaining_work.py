@@ -176,11 +176,15 @@ class RemainingWork:
         A killed run listed none, and left two states of a pack.
         """
         jobs = self.paused(room, lanes)
+        self.clear_states(jobs)
+        return jobs
+
+    def clear_states(self, jobs: "Sequence[Job]" = ()) -> None:
+        """Delete the states that neither these jobs nor later runs resume from."""
         if has_states(self.folder.location):
-            from raysweep.tune.scheduling.resume import keep_states
+            from raysweep.tune.scheduling.resume import keep_states  # imports Ray Tune
 
             keep_states(self.folder.location, jobs)
-        return jobs
 
     def _progress(self, n_total: int, work: float, room: Capacity) -> Progress:
         trials = read_trials(self.folder.location)
