@@ -73,9 +73,15 @@ def partly_trained(folder: str | Path | ResultsPath) -> frozenset[str]:
 def state_files(folder: ResultsPath) -> list[str]:
     """List the names of the states in a folder, sorted; other files there are the user's."""
     try:
-        return [name for name in folder.names() if _OURS.fullmatch(name)]
+        names = [] if is_link(folder) else folder.names()
     except OSError:
         return []
+    return [name for name in names if _OURS.fullmatch(name)]
+
+
+def is_link(folder: ResultsPath) -> bool:
+    """Return whether a folder is a link, which may lead out of the results."""
+    return folder.local is not None and folder.local.is_symlink()
 
 
 def has_states(sweep: ResultsPath) -> bool:
@@ -89,6 +95,8 @@ def has_states(sweep: ResultsPath) -> bool:
 
 def rescue_states(sweep: ResultsPath, scratch: ResultsPath) -> None:
     """Move the states that a killed driver left in its scratch folder into ``paused/``."""
+    if is_link(scratch) or is_link(sweep / PAUSED):
+        return
     with contextlib.suppress(OSError):
         if scratch.local is not None:
             files = [file for pattern in _LEFT for file in scratch.local.glob(pattern)]

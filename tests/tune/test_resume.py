@@ -501,6 +501,25 @@ def test_states_of_version_0_3_start_over_and_are_cleared_and_other_files_stay(
     assert sorted(path.name for path in folder.iterdir()) == sorted(theirs)
 
 
+@pytest.mark.parametrize("name", [PAUSED, ".tune"])
+def test_links_are_not_followed(name: str, folder: ResultsFolder, tmp_path: Path) -> None:
+    a, b = Config(seed=1), Config(seed=2)
+    reported(2, a, folder)
+    outside = tmp_path / "outside"
+    theirs = [
+        write_state(outside / ("1" * 32 + ".safetensors"), b),
+        write_state(outside / "packs" / "pack_1" / "checkpoint_0" / STATE_FILE, b),
+    ]
+    if name == PAUSED:
+        left_by_a_kill(folder.path, 1, 2, a)
+    (folder.path / name).symlink_to(outside)
+    folder = reopened(folder)
+    assert paused_jobs(folder.location, [a, b]) == []
+    assert keep_states(folder.location, [checkpointed(tmp_path / "one", a)]) == (name != PAUSED)
+    assert all(path.exists() for path in theirs)
+    assert len([path for path in outside.rglob("*") if path.is_file()]) == 2
+
+
 # Going on in a worker
 
 
