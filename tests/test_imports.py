@@ -15,6 +15,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_compat": {"ray", "torch"},
     "atomic": set(),
     "local_folder": {"atomic"},
+    "sealed": {"safetensors", "torch"},
     "versions": set(),
     "statuses": set(),
     "output_streams": {"errors"},
@@ -36,9 +37,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     | {"learning/stacked", "torch"},
     "settings": {"clean_text", "errors", "user_text", "learning"}
     | {"numpy", "pydantic", "scipy", "yaml"},
-    "packs": {"statuses", "settings", "learning", "packs/stage_cache", "numpy", "torch"},
+    "packs": {"sealed", "statuses", "settings", "learning", "packs/stage_cache"}
+    | {"numpy", "torch"},
     "packs/planning": {"settings", "packs", "learning"},
-    "packs/stage_cache": {"atomic", "local_folder", "learning", "safetensors", "torch"},
+    "packs/stage_cache": {"atomic", "local_folder", "sealed", "learning", "torch"},
     "tables": {"errors", "atomic", "local_folder", "statuses", "user_text", "settings", "learning"}
     | {"botocore", "google", "numpy", "obstore", "pandas", "pyarrow", "scipy"},
     "monitor": {
@@ -62,6 +64,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "command_line",
         "errors",
         "_compat",
+        "sealed",
         "versions",
         "statuses",
         "output_streams",

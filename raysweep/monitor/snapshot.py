@@ -15,10 +15,11 @@ from raysweep.monitor.terminal import Snapshot, show_duration
 from raysweep.settings.sweep import sweep_from
 from raysweep.settings.yaml_nodes import MAX_BYTES
 from raysweep.statuses import Status
-from raysweep.tables.folder import partly_trained, read_runs, resume_command
+from raysweep.tables.folder import read_runs, resume_command
 from raysweep.tables.holders import WHOLE_S, Holder, HolderWatch
 from raysweep.tables.json_files import read_limited
 from raysweep.tables.paths import ResultsPath
+from raysweep.tables.paused import partly_trained
 from raysweep.tables.ranking import best_of, is_lower_better
 from raysweep.tables.reader import read_trials
 from raysweep.tables.survey import loss_notes

@@ -8,7 +8,16 @@ from raysweep.learning.config import Config
 from raysweep.learning.stage_graph import stages_of
 from raysweep.learning.stages import Stage
 from raysweep.learning.training.loss_monitor import Divergence, EpochReport
-from raysweep.packs.rows import Record, Report, Row, accuracy_rows, stopped_row, trial_row
+from raysweep.packs.rows import (
+    Record,
+    Report,
+    Row,
+    accuracy_rows,
+    next_trail,
+    stopped_row,
+    trial_row,
+)
+from raysweep.packs.states import RowsBehind
 from raysweep.settings.stopping import Stop
 
 
@@ -50,6 +59,7 @@ class PackRecords:
         if test_accuracy is not None:
             record.test_accuracy.append(float(test_accuracy))
         row = {"stage": stage.name, "epoch": epoch, "task": stage.task, **lane.metrics}
+        record.n_epochs, record.trail = epoch, next_trail(record.trail, row)
         for config in users:
             report.epochs.append({"config_id": config.id, **row, "duration_s": duration_s})
 
@@ -91,6 +101,23 @@ class PackRecords:
     def _row(self, config: Config, outcome: Row) -> Row:
         self.reported.add(config.id)
         return {"config_id": config.id, **outcome, **self._counts}
+
+    def rows_behind(self) -> dict[str, RowsBehind]:
+        """Return, by id, what was reported of each configuration that has not ended."""
+        return {c.id: self._behind(c) for c in self._configs if c.id not in self.reported}
+
+    def _behind(self, config: Config) -> RowsBehind:
+        epochs: dict[str, list[Any]] = {}
+        accuracy: dict[str, list[float]] = {}
+        for stage in stages_of(config):
+            record = self.records[stage.fingerprint]
+            if record.n_epochs:
+                epochs[stage.name] = [record.n_epochs, record.trail]
+            if record.initial_accuracy:
+                accuracy["0"] = record.initial_accuracy
+            if record.accuracy:
+                accuracy[str(stage.task)] = record.accuracy
+        return {"epochs": epochs, "accuracy": accuracy}
 
     def state(self) -> dict[str, Any]:
         """Return the state for ``restore``, as plain values."""

@@ -1,6 +1,8 @@
 """The reports of a pack: rows for the tables, by column name."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -45,6 +47,25 @@ class Record:
     is_stored: bool = False
     epochs: list[dict[str, Any]] = field(default_factory=list)
     """Metrics by epoch, until they are written to the cache."""
+    n_epochs: int = 0
+    """The last epoch that was reported."""
+    trail: str = ""
+    """Digest of the rows of ``epochs`` so far, by ``next_trail``."""
+
+
+def next_trail(trail: str, row: Mapping[str, Any]) -> str:
+    """Return the digest of a stage's rows of ``epochs``, given that of all but the last ``row``.
+
+    It leaves out which configuration has the row and how long it took, and does not depend on
+    whether the row comes from training or from the table.
+    """
+    values = sorted(
+        (name, float(value) if isinstance(value, int | float) else value)
+        for name, value in row.items()
+        if value is not None and name not in ("config_id", "duration_s")
+    )
+    content = json.dumps([trail, values])
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
 
 def accuracy_rows(config_id: str, after_task: int, accuracies: Sequence[float]) -> list[Row]:

@@ -28,6 +28,7 @@ from raysweep.packs.records import PackRecords
 from raysweep.packs.rows import Report
 from raysweep.packs.stage_cache.entries import StageCache
 from raysweep.packs.stage_cache.pack_cache import Found, Kept, PackCache
+from raysweep.packs.states import RowsBehind
 from raysweep.settings.stopping import Stop
 
 _WANTED = "wanted"
@@ -331,6 +332,10 @@ class PackRun:
             },
             "stops": {config_id: asdict(stop) for config_id, stop in self._stops.items()},
         }
+
+    def rows_behind(self) -> dict[str, RowsBehind]:
+        """Return, by id, what was reported of each configuration that has not ended."""
+        return self._records.rows_behind()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue after the epoch at which ``state`` was taken."""

@@ -23,15 +23,12 @@ from raysweep.tables.lease import Lease
 from raysweep.tables.locks import LOCK, Lock, Say, lost_text
 from raysweep.tables.object_store import patiently
 from raysweep.tables.paths import ResultsPath, copy_all, delete_all
+from raysweep.tables.paused import PAUSED, PAUSED_LIST, rescue_states
 from raysweep.tables.reader import OURS
 from raysweep.tables.schemas import TABLES
 
 _SCRATCH = ".tune"
 _LOGS, _LOGGERS, _PARTS = "logs", "loggers", "parts"
-PAUSED = "paused"
-"""Folder of the states of packs that a run left partly trained."""
-PAUSED_LIST = "packs.json"
-"""Lists them: ids of configurations and names of files."""
 _FOLDERS = (
     *((_SCRATCH,), (_PARTS,), *((_PARTS, name) for name in TABLES)),
     *((PAUSED,), (_LOGS,), (_LOGGERS,)),
@@ -146,7 +143,8 @@ class ResultsFolder:
                 self.root.expect(kind, *names)
         self._lock = take_local(self.root, say)
         moved = self._move_aside() if is_fresh else None
-        self.scratch.delete_tree()  # left by a killed driver
+        rescue_states(self.location, self.scratch)  # a killed driver left these, as the rest
+        self.scratch.delete_tree()
         for name in TABLES:
             self.root.make(_PARTS, name)
         self._clear_temporary()
@@ -165,6 +163,8 @@ class ResultsFolder:
         lease = Lease(self.location)
         lease.take(say)
         self._lock = lease
+        if not is_fresh:
+            rescue_states(self.location, self.scratch)
         self.scratch.delete_tree()
         return self._copy_aside() if is_fresh else None
 
@@ -296,18 +296,6 @@ def read_runs(folder: str | Path | ResultsPath) -> list[dict[str, Any]]:
     if not isinstance(runs, list):
         return []
     return [checked_run(run) for run in runs if isinstance(run, dict)]
-
-
-def partly_trained(folder: str | Path | ResultsPath) -> frozenset[str]:
-    """Return the ids of the configurations whose training was kept to be resumed.
-
-    Some of them may have ended since. The set is empty if the list can't be read.
-    """
-    try:
-        entries = read_json(ResultsPath.of(folder) / PAUSED / PAUSED_LIST)
-        return frozenset(str(config) for entry in entries for config in entry["configs"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return frozenset()
 
 
 def resume_command(command: Sequence[str]) -> str:

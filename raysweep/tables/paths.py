@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 import pyarrow as pa
 from pyarrow import fs
@@ -159,6 +160,17 @@ class ResultsPath:
                 content: bytes = file.read()
                 return content
         raise StoreError(f"{self} keeps being replaced, or is cut off", is_passing=True)
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[IO[bytes]]:
+        """Open the file to read parts of it. Raise ``FileNotFoundError`` if it does not exist."""
+        if self.local is not None:
+            with self.local.open("rb") as local:
+                yield local
+            return
+        filesystem, key = self.filesystem, self.key
+        with self._asking(), filesystem.open_input_file(key) as file:
+            yield file
 
     def write_bytes(self, content: bytes) -> None:
         """Write the file atomically: it ends up complete, or stays as it was."""

@@ -19,6 +19,7 @@ from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import Sweep
 from raysweep.settings.yaml_text import dump_yaml
 from raysweep.tables.folder import ResultsFolder, WriteError, check_name
+from raysweep.tables.paused import ASIDE
 from raysweep.tables.survey import Survey
 from raysweep.tables.writer import Writer
 from raysweep.tune.cluster.nodes import this_machine
@@ -48,10 +49,6 @@ if TYPE_CHECKING:
     from raysweep.tune.scheduling.queue import JobQueue
     from raysweep.tune.scheduling.tune_run import TrialOptions
     from raysweep.tune.search.search_queue import SearchQueue
-
-
-ASIDE = "aside"
-"""Folder, among Ray Tune's files, for the states of packs that lost half of their lanes."""
 
 
 def run_sweep(sweep: Sweep, options: Options) -> tuple[Outcome, Sweep]:
@@ -247,6 +244,7 @@ class _Driver:
         n_new = max(0, self.sweep.search.n_samples - known.n_suggested) if known else 0
         if not missing and not n_new:
             writer.fold()
+            self._work(ledger).clear_states()  # of a run that was killed at its very end
             self.screen.say(
                 f"all {len(self.sweep.configs)} configurations are done: nothing to train"
             )
@@ -296,7 +294,7 @@ class _Driver:
             room.expect_slots(self.sweep.file)
             work = self._work(ledger)
             from raysweep.tune.scheduling.collector import Collector, Limits  # imports Ray Tune
-            from raysweep.tune.scheduling.resume import keep_states
+            from raysweep.tune.scheduling.resume import fold_and_keep_states
             from raysweep.tune.scheduling.tune_run import run_packs
 
             queue: JobQueue
@@ -328,8 +326,7 @@ class _Driver:
             finally:
                 self.screen.close()
                 status.close()
-                writer.fold()
-                self._n_paused = keep_states(self.location, queue.jobs.values())
+                self._n_paused = fold_and_keep_states(writer, list(queue.jobs.values()))
                 manifest.end(progress)
                 self._end = collector.end
         if self._suggested is not None:
@@ -365,8 +362,8 @@ class _Driver:
         storage, filesystem = self.folder.storage()
         if not has_checkpoints:
             self.screen.say(
-                f"note: not every node sees {self.location}: "
-                f"the pack of a lost worker will start over"
+                f"note: not every node sees {self.location}: checkpoints travel through the "
+                f"network, one for about every 20 s of training"
                 + (", and the stage cache is off" if self.store else "")
             )
         return TrialOptions(

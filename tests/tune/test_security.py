@@ -11,6 +11,7 @@ from ray import tune
 from sweep_runs import SMALL, run, write
 
 from raysweep.errors import InputError
+from raysweep.packs.states import STATE_FILE
 from raysweep.settings.sweep import load_sweep
 from raysweep.tune.cluster.auth import prepare_token, refuse_open
 from raysweep.tune.scheduling.trainable import TRIAL
@@ -94,13 +95,13 @@ def test_a_planted_checkpoint_runs_nothing_and_the_pack_starts_over(tmp_path: Pa
     folder = tmp_path / "checkpoint"
     folder.mkdir()
     mark = tmp_path / "mark"
-    (folder / "pack.pt").write_bytes(pickle.dumps(Trap(mark)))
+    (folder / STATE_FILE).write_bytes(pickle.dumps(Trap(mark)))
     config = pack()
     config[TRIAL]["checkpoint"] = tune.Checkpoint(str(folder))
     results = train_to_end(Bare(config))
     assert not mark.exists()
     assert rows_of(results) == rows_of(train_to_end(Bare(pack())))
-    pickle.loads((folder / "pack.pt").read_bytes())
+    pickle.loads((folder / STATE_FILE).read_bytes())
     assert mark.exists()  # the trap works
 
 
@@ -123,14 +124,20 @@ def test_planted_pickles_run_nothing_and_secrets_stay_out_of_the_results(
     overrides = ("seeds=[3]", "space.replay=generative")
     ids = [config.id for config in load_sweep(file, overrides).configs]
     (folder / "paused").mkdir()
-    (folder / "paused" / "x.pt").write_bytes(content)
-    paused = [{"configs": ids[:1], "files": ["x.pt"]}]
+    names = ["0" * 32 + ".pt", "1" * 32 + ".safetensors"]
+    for name in names:
+        (folder / "paused" / name).write_bytes(content)
+    paused = [{"configs": [i], "files": [name]} for i, name in zip(ids, names, strict=False)]
     (folder / "paused" / "packs.json").write_text(json.dumps(paused))
     monkeypatch.setenv("RAY_AUTH_TOKEN", TOKEN)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
     done = run(file, *overrides)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "1 of them continue where the last run stopped" in done.stderr  # it was tried
+    started_over = [
+        line for line in done.stderr.splitlines() if "starts over: the state paused" in line
+    ]
+    assert len(started_over) == 2, done.stderr  # they were tried
+    assert not (folder / "paused").exists()
     assert not mark.exists()
     for path in (p for p in (tmp_path / "results").rglob("*") if p.is_file()):
         found = path.read_bytes()

@@ -149,7 +149,10 @@ def test_a_pack_goes_on_from_the_checkpoint_in_its_config(tmp_path: Path) -> Non
 def test_a_checkpoint_that_is_gone_lets_the_pack_start_over(tmp_path: Path) -> None:
     config = pack()
     config[TRIAL]["checkpoint"] = tune.Checkpoint(str(tmp_path / "gone"))
-    assert rows_of(train_to_end(Bare(config))) == rows_of(train_to_end(Bare(pack())))
+    results = train_to_end(Bare(config))
+    assert rows_of(results) == rows_of(train_to_end(Bare(pack())))
+    (note,) = results[0]["notes"]
+    assert note.startswith(f"a pack starts over: its state {tmp_path / 'gone'} can't be read: ")
 
 
 def test_a_worker_with_other_versions_trains_nothing() -> None:
@@ -208,10 +211,10 @@ def test_packs_that_were_set_aside_go_on_in_one_worker_with_their_rows(tmp_path:
         results.append(worker.train())
         stays, goes = (Config(**values) for values in json.loads(p[TRIAL]["pack"]))
         worker.stop_lanes(json.dumps({goes.id: {"rung": 1, "reason": "behind"}}))
-        worker.set_aside(str(tmp_path / "aside" / f"{i}.pt"))
+        worker.set_aside(str(tmp_path / "aside" / f"{i}.safetensors"))
         results.append(worker.train())
         assert results[-1]["done"]
-        assert results[-1]["state"] == str(tmp_path / "aside" / f"{i}.pt")
+        assert results[-1]["state"] == str(tmp_path / "aside" / f"{i}.safetensors")
         assert [row["status"] for row in rows_of(results[-1:])] == ["stopped"]
         left.append(stays)
         turns.append(results[-1]["turn"])
@@ -234,12 +237,12 @@ def test_a_pack_whose_state_is_lost_or_cannot_be_written_trains_all_the_same(
 ) -> None:
     whole = rows_of(train_to_end(Bare(pack())))
     configs = [Config(**values) for values in json.loads(pack()[TRIAL]["pack"])]
-    lost = trial_config("key", configs, cpu=1, gpu=0, states=[tmp_path / "gone.pt"])
+    lost = trial_config("key", configs, cpu=1, gpu=0, states=[tmp_path / "gone.safetensors"])
     assert rows_of(train_to_end(Bare({TRIAL: lost}))) == whole
     (tmp_path / "file").write_text("")
     worker = Bare(pack())
     results = [worker.train()]
-    worker.set_aside(str(tmp_path / "file" / "0.pt"))
+    worker.set_aside(str(tmp_path / "file" / "0.safetensors"))
     results.append(worker.train())
     assert not results[-1]["done"]
     assert "state" not in results[-1]

@@ -1,4 +1,4 @@
-"""The files of the stage cache: one safetensors file per entry, verified on reading.
+"""The files of the stage cache: one sealed file per entry, verified on reading.
 
 An entry is named after its stage's fingerprint and everything else that can change a bit of its
 result (``environment``). As torch takes seconds to import and the driver only counts entries, only
@@ -6,7 +6,6 @@ functions that workers call import it.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from raysweep.atomic import is_temporary
 from raysweep.learning.data.sources import Source
 from raysweep.local_folder import LocalFolder
+from raysweep.sealed import SUFFIX, Sealed, digest_of, seal
 
 if TYPE_CHECKING:
     import torch
@@ -30,26 +30,26 @@ if TYPE_CHECKING:
 STORE = ".stages"
 """Name of the cache's folder in the results folder; sweeps cannot have this name."""
 
-_FORMAT = 1
-_SUFFIX = ".safetensors"
-_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]{16}" + re.escape(_SUFFIX))
+_NAME = re.compile(r"[0-9a-f]+-[0-9a-f]{16}" + re.escape(SUFFIX))
 """Names of entries; other files in the folder are not ours."""
+_FORMAT = 2
 _ABANDONED_S = 3600.0
 _FULL = 0.9
 """Share of the limit left in use after a clean-up, so that most writes need not check the size."""
 _LOOK_AFTER = 1 / 64
 """Share of the free room to write before checking again, as other processes write too."""
-_BLANK = "0" * 64
 _COMPUTING = (
+    "sealed.py",
     "learning",
     "packs/run.py",
     "packs/records.py",
     "packs/rows.py",
     "packs/merging.py",
+    "packs/states.py",
     "packs/stage_cache/pack_cache.py",
     "tune/scheduling/trainable.py",
 )
-"""The code that determines a stage's numbers and the format of its entry."""
+"""The code that determines a stage's numbers, and the formats of its entry and of states."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class StageCache:
     def path(self, stage: str, environment: Mapping[str, Any]) -> Path:
         """Return the path of a stage's entry, given the stage's fingerprint."""
         text = json.dumps(environment, sort_keys=True)
-        return self.folder / f"{stage}-{_digest(text.encode())[:16]}{_SUFFIX}"
+        return self.folder / f"{stage}-{digest_of(text.encode())[:16]}{SUFFIX}"
 
     def read(self, stage: str, environment: Mapping[str, Any]) -> Entry | None:
         """Read a stage's entry; return None if there is no valid one.
@@ -92,7 +92,11 @@ class StageCache:
         except OSError:
             return None
         try:
-            entry = _decode(data, stage, environment)
+            sealed = Sealed(data)
+            inside = sealed.plain
+            if inside["stage"] != stage or inside["environment"] != environment:
+                raise ValueError("belongs to another stage")
+            entry = Entry(**sealed.value()["entry"])
         except (MemoryError, ImportError):  # not the entry's fault
             return None
         except Exception:  # noqa: BLE001 (whatever is wrong, the stage is computed again)
@@ -116,7 +120,9 @@ class StageCache:
         try:
             if not replaces and self._files.exists(path.name):
                 return
-            data = _encode(stage, environment, entry)
+            parts = {"record": entry.record, "tensors": entry.tensors}
+            inside = {"stage": stage, "environment": dict(environment), "entry": parts}
+            data = seal(inside)
             if len(data) > self.max_bytes:
                 return
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -188,16 +194,8 @@ def environment(source: Source, device: "torch.device", dtype: "torch.dtype") ->
         "dtype": str(dtype),
         "matmul_precision": torch.get_float32_matmul_precision(),
         "flushes_denormals": float(torch.tensor(1e-40) * 1) == 0,
-        "data": _digest(*_data(source)),
+        "data": digest_of(*_data(source)),
     }
-
-
-def _digest(*parts: bytes) -> str:
-    state = hashlib.blake2b(digest_size=32)
-    for part in parts:
-        state.update(len(part).to_bytes(8, "little"))
-        state.update(part)
-    return state.hexdigest()
 
 
 @lru_cache(maxsize=1)  # the code that the process imported, not later edits
@@ -207,7 +205,7 @@ def _code() -> str:
     for name in _COMPUTING:
         path = root / name
         files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return _digest(
+    return digest_of(
         *(
             part
             for file in files
@@ -230,43 +228,4 @@ def _processor() -> str:
     # Hypervisors report one name for processors with different features; ARM reports no name.
     telling = ("model name", "flags", "Features", "CPU part")
     found = sorted({line for line in lines if line.startswith(telling)})
-    return _digest(platform.machine().encode(), *(line.encode() for line in found))
-
-
-def _sealed(digest: str) -> bytes:
-    """Return the digest as it appears in the header; in nested JSON, quotes would be escaped."""
-    return f'"blake2b":"{digest}"'.encode()
-
-
-def _encode(stage: str, environment: Mapping[str, Any], entry: Entry) -> bytes:
-    """Encode an entry as a safetensors file whose header holds the digest of the whole file.
-
-    The digest is computed with zeros in its own place.
-    """
-    import torch
-    from safetensors.torch import save
-
-    content = {"stage": stage, "environment": dict(environment), "record": entry.record}
-    tensors = {
-        # Copies, as safetensors refuses tensors that share memory.
-        name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in entry.tensors.items()
-    }
-    data = save(tensors, metadata={"content": json.dumps(content), "blake2b": _BLANK})
-    assert data.count(_sealed(_BLANK)) == 1
-    return data.replace(_sealed(_BLANK), _sealed(_digest(data)), 1)
-
-
-def _decode(data: bytes, stage: str, environment: Mapping[str, Any]) -> Entry:
-    """Decode the result of ``_encode``; anything else raises some exception."""
-    from safetensors.torch import load
-
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    metadata = header["__metadata__"]
-    digest = metadata["blake2b"]
-    if _digest(data.replace(_sealed(digest), _sealed(_BLANK), 1)) != digest:
-        raise ValueError("damaged")
-    content = json.loads(metadata["content"])
-    if content["stage"] != stage or content["environment"] != environment:
-        raise ValueError("belongs to another stage")
-    return Entry(content["record"], load(data))
+    return digest_of(platform.machine().encode(), *(line.encode() for line in found))

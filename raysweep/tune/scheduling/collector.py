@@ -21,6 +21,7 @@ from raysweep.settings.stopping import Budget
 from raysweep.statuses import Status
 from raysweep.tables.completeness import rows_needed
 from raysweep.tables.folder import WriteError
+from raysweep.tables.paths import ResultsPath
 from raysweep.tables.schemas import config_columns
 from raysweep.tables.writer import Writer
 from raysweep.tune.reporting.progress import Progress
@@ -96,6 +97,8 @@ class Collector(tune.Callback):
         self._flushed = time.monotonic()
         self._flush_s = 0.0
         self._has_ended_pack = False
+        # A killed run resumes from these if the rows of later states were not written yet.
+        self._outdated: list[str | ResultsPath] = []
         self._noted: set[str] = set()
         # Kept here: scanning Tune's trials at each step takes quadratic time in their number.
         self._running: set[str] = set()
@@ -158,9 +161,12 @@ class Collector(tune.Callback):
         self._writer.add("accuracy", rows["accuracy"])
         for row in rows["trials"]:
             self._end(job, row)
+        if path := result.get("sent"):
+            self._drop_states(job)
+            job.states, job.is_paused = (ResultsPath.of(path),), False
         if path := result.get("state"):
             self._drop_states(job)
-            job.states, job.turn, job.is_paused = (Path(path),), result["turn"], False
+            job.states, job.turn, job.is_paused = (ResultsPath.of(path),), result["turn"], False
         if self._stopper and not result["done"]:
             gone = {row["config_id"] for row in rows["trials"]}
             self._stop_lanes(job, actor, [r for r in rows["epochs"] if r["config_id"] not in gone])
@@ -266,14 +272,22 @@ class Collector(tune.Callback):
 
     def _drop_checkpoint(self, job: Job) -> None:
         if job.checkpoint is not None:
-            self._writer.folder.remove_tree(job.checkpoint.path)
+            self._outdated.append(job.checkpoint.path)
             job.checkpoint = None
 
     def _drop_states(self, job: Job) -> None:
         if job.is_paused:  # other jobs may share them; deleted at the end of the run
             return
-        for path in job.states:
-            path.unlink(missing_ok=True)
+        self._outdated += job.states
+
+    def _delete_outdated(self) -> None:
+        """Delete the states of no further use, now that the rows of later ones are written."""
+        outdated, self._outdated = self._outdated, []
+        for path in outdated:
+            if isinstance(path, str):  # a folder of Tune's
+                self._writer.folder.remove_tree(path)
+            else:
+                path.delete()
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -344,7 +358,7 @@ class Collector(tune.Callback):
             return
         self._drop_states(job)
         if trial.path:
-            self._writer.folder.remove_tree(trial.path)
+            self._outdated.append(trial.path)
         self._queue.leave(job)
         # Don't write here: Tune would treat a failed write as a failed trial.
         self._has_ended_pack = True
@@ -379,6 +393,7 @@ class Collector(tune.Callback):
         except WriteError as error:
             self.failure = error
             raise
+        self._delete_outdated()
         self._flushed = time.monotonic()
         self._flush_s = self._flushed - start
         self._has_ended_pack = False

@@ -13,6 +13,8 @@ from ray.tune.search import Searcher
 from raysweep.learning.config import Config
 from raysweep.packs.pack import Pack, pack_key
 from raysweep.packs.planning.estimates import cost
+from raysweep.sealed import SUFFIX
+from raysweep.tables.paths import ResultsPath
 from raysweep.tune.scheduling.trainable import TRIAL
 
 LOST_WORKERS = 3
@@ -41,7 +43,7 @@ class Job:
     heard: float = field(default_factory=time.monotonic)
     ended: set[str] = field(default_factory=set)
     checkpoint: tune.Checkpoint | None = None
-    states: tuple[Path, ...] = ()
+    states: tuple[ResultsPath, ...] = ()
     is_paused: bool = False
     share_before: float | None = None
     n_seats: int = 0
@@ -126,7 +128,7 @@ class JobQueue:
         """Return the file for a job's state if it should be set aside with ``n_left`` lanes."""
         if self.folder is None or not 0 < n_left <= job.n_seats / 2 or not self.has_more(job.key):
             return None
-        return self.folder / f"{job.name}.pt"
+        return self.folder / f"{job.name}{SUFFIX}"
 
     def set_aside(self, job: Job) -> None:
         """Keep a job whose state was written, until others have reached the same epoch."""

@@ -14,7 +14,8 @@ from raysweep.packs.planning.packing import Plan, make_plan
 from raysweep.packs.stage_cache.entries import StageCache, stored_stages
 from raysweep.settings.execution import Resources
 from raysweep.settings.sweep import Sweep
-from raysweep.tables.folder import ResultsFolder, partly_trained
+from raysweep.tables.folder import ResultsFolder
+from raysweep.tables.paused import has_states
 from raysweep.tables.ranking import best_of
 from raysweep.tables.reader import read_trials
 from raysweep.tune.cluster.gpu_share import choose_share
@@ -143,7 +144,7 @@ class RemainingWork:
         """Plan what is missing; return the queue of its packs and the progress."""
         from raysweep.tune.scheduling.queue import JobQueue
 
-        paused = self.paused(room, self.sweep.pack)
+        paused = self._take_up(room, self.sweep.pack)
         plan = self.plan(room, paused)
         packs = [*(job.pack for job in paused), *plan.packs]
         work, n_planned = sum(map(cost, packs)), sum(len(pack.configs) for pack in packs)
@@ -166,12 +167,12 @@ class RemainingWork:
         queue = make_queue(
             self.sweep, known, folder=self.folder, lanes=lanes, limit=self.limit, progress=progress
         )
-        queue.go_on(self.paused(room, lanes))
+        queue.go_on(self._take_up(room, lanes))
         return queue, progress
 
     def paused(self, room: Capacity, lanes: int | None) -> "list[Job]":
         """Return the packs that the last run left partly trained, if this run is to train them."""
-        if not partly_trained(self.folder.location):
+        if not has_states(self.folder.location):
             return []
         from raysweep.tune.scheduling.resume import paused_jobs  # imports Ray Tune
 
@@ -179,12 +180,34 @@ class RemainingWork:
         # One that lacks rows starts over: its state may be from after the epochs that are lost.
         left = [config for config in self.missing if config.id not in self.ledger.found.lacking]
         jobs = paused_jobs(
-            location, left, most=lanes, memory=room.memory, limit=self.limit, alone=failed
+            location,
+            left,
+            most=lanes,
+            memory=room.memory,
+            limit=self.limit,
+            alone=failed,
+            say=self.screen.say,
         )
         if jobs:
             n_configs = sum(len(job.pack.configs) for job in jobs)
             self.screen.say(f"{n_configs} of them continue where the last run stopped")
         return jobs
+
+    def _take_up(self, room: Capacity, lanes: int | None) -> "list[Job]":
+        """Return the paused packs, after listing them and deleting states of no further use.
+
+        A killed run listed none, and left two states of a pack.
+        """
+        jobs = self.paused(room, lanes)
+        self.clear_states(jobs)
+        return jobs
+
+    def clear_states(self, jobs: "Sequence[Job]" = ()) -> None:
+        """Delete the states that neither these jobs nor later runs resume from."""
+        if has_states(self.folder.location):
+            from raysweep.tune.scheduling.resume import keep_states  # imports Ray Tune
+
+            keep_states(self.folder.location, jobs)
 
     def _progress(self, n_total: int, work: float, room: Capacity) -> Progress:
         trials = read_trials(self.folder.location)

@@ -1,32 +1,47 @@
 """Packs that a run left partly trained: their states, from which the next run resumes.
 
-They are kept in the results folder, unless that is an object store. The list of them is written
-after the rows of their epochs, so a state is never ahead of the tables; epochs by which it is
-behind are trained again and give the same rows.
+They are kept in ``paused/`` of the results folder, on disk or in an object store. A state says
+which rows of each configuration it stands behind, and is used for those of which the tables have
+all of these rows with the same values; epochs by which it is behind are trained again and give the
+same rows. So it does not matter whether the run was stopped or killed.
 """
 
 import contextlib
 import json
-import re
 import sys
-import uuid
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from raysweep.learning.config import Config
 from raysweep.packs.pack import Pack
 from raysweep.packs.planning.estimates import memory_bytes
+from raysweep.packs.states import STATE_FILE
 from raysweep.statuses import Status
-from raysweep.tables.folder import PAUSED, PAUSED_LIST
-from raysweep.tables.json_files import read_json
+from raysweep.tables.folder import WriteError
 from raysweep.tables.paths import ResultsPath
+from raysweep.tables.paused import PAUSED, PAUSED_LIST, is_link, new_state_name, state_files
 from raysweep.tables.reader import statuses
+from raysweep.tables.writer import Writer
+from raysweep.tune.scheduling.left_states import Problem, find_states
 from raysweep.tune.scheduling.queue import Job
 
-_SUFFIX = ".pt"
-_OURS = re.compile(r"[0-9a-f]{32}" + re.escape(_SUFFIX))
-"""Names of the states that we write; other files may be the user's."""
+Say = Callable[[str], None]
+
+
+def fold_and_keep_states(writer: Writer, jobs: Sequence[Job]) -> int:
+    """Fold the tables, then do as ``keep_states``, also if rows could not be written.
+
+    On a full disk, for example, files can still be moved. Raise ``WriteError`` as ``Writer.fold``.
+    """
+    folder = writer.folder
+    try:
+        writer.fold()
+    except WriteError:
+        with contextlib.suppress(OSError, WriteError):
+            folder.expect_lock()  # not if another driver has the folder now
+            keep_states(folder.location, jobs)
+        raise
+    return keep_states(folder.location, jobs)
 
 
 def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
@@ -35,68 +50,80 @@ def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
     States of earlier runs are kept for configurations that have no row and no later state, such as
     those that were not part of this run. A folder that can't be written is left as it is.
     """
-    if location.local is None:
+    folder = _folder(location)
+    if is_link(folder):
         return 0
-    folder = (location.local / PAUSED).absolute()
-    kept: list[dict[str, Any]] = []
+    kept: list[dict[str, list[str]]] = []
     n_new = 0
     with contextlib.suppress(OSError):
         (location / PAUSED).expect_folder()
         for job in jobs:
-            files = _files_of(job)
+            files = _files_of(job, location)
             if files and job.n_open and all(file.exists() for file in files):
-                folder.mkdir(exist_ok=True)
-                n_new += any(file.parent != folder for file in files)
-                names = [_moved(file, folder) for file in files]
-                kept.append({"configs": [c.id for c in job.open_configs], "files": names})
-        kept += _others(location, folder, {i for entry in kept for i in entry["configs"]})
+                if folder.local is not None:
+                    folder.local.mkdir(exist_ok=True)
+                moved = [_moved(file, folder) for file in files]
+                n_new += any(file.name not in moved for file in files)
+                kept.append({"configs": [c.id for c in job.open_configs], "files": moved})
+        kept += _others(location, kept)
         if kept:
             (location / PAUSED / PAUSED_LIST).write_bytes(json.dumps(kept).encode())
         elif folder.exists():
-            (folder / PAUSED_LIST).unlink(missing_ok=True)
+            (folder / PAUSED_LIST).delete()
         _clear(folder, {name for entry in kept for name in entry["files"]})
         return n_new
     return 0
 
 
-def _others(location: ResultsPath, folder: Path, ids_kept: set[str]) -> list[dict[str, Any]]:
+def _folder(location: ResultsPath) -> ResultsPath:
+    """Return the folder of the states, by a path that workers can use, too."""
+    folder = location / PAUSED
+    return ResultsPath(folder.local.absolute()) if folder.local is not None else folder
+
+
+def _others(
+    location: ResultsPath, kept: Sequence[Mapping[str, Sequence[str]]]
+) -> list[dict[str, list[str]]]:
     """List the earlier states of configurations that have no row and no later state."""
-    listed = _listed(folder)
-    if not listed:
+    names = {name for entry in kept for name in entry["files"]}
+    if not set(state_files(location / PAUSED)) - names:
         return []
     ended = {i for i, (status, _) in statuses(location).items() if status != Status.FAILED}
-    gone = ended | ids_kept
-    left = [([i for i in ids if i not in gone], names) for ids, names in listed]
-    return [
-        {"configs": ids, "files": names}
-        for ids, names in left
-        if ids and all((folder / name).exists() for name in names)
-    ]
+    gone = ended.union(*(entry["configs"] for entry in kept))
+    others = []
+    for left in find_states(location, lambda i: i not in gone, names)[0]:
+        ids = [config_id for config_id in left.ids if config_id not in gone]
+        gone.update(ids)
+        others += [{"configs": ids, "files": list(left.files)}] if ids else []
+    return others
 
 
-def _files_of(job: Job) -> list[Path]:
-    if job.checkpoint is not None:
-        return [Path(job.checkpoint.path) / "pack.pt"]
-    return list(job.states)
+def _files_of(job: Job, location: ResultsPath) -> list[ResultsPath]:
+    if job.checkpoint is None:
+        return list(job.states)
+    folder = ResultsPath(Path(job.checkpoint.path))
+    if location.local is None:  # Tune leaves out the address of the store
+        folder = location / job.checkpoint.path.removeprefix(f"{location.key}/")
+    return [folder / STATE_FILE]
 
 
-def _moved(file: Path, folder: Path) -> str:
-    """Move a file to a new name, so that an earlier run's list stays valid until it is replaced."""
-    if file.parent == folder:
+def _moved(file: ResultsPath, folder: ResultsPath) -> str:
+    """Move a file into the folder unless it is there; return its name."""
+    if file == folder / file.name:
         return file.name
-    name = f"{uuid.uuid4().hex}{_SUFFIX}"
-    file.rename(folder / name)
+    name = new_state_name()
+    file.move(folder / name)
     return name
 
 
-def _clear(folder: Path, names: set[str]) -> None:
-    """Delete all states of ours but those named, and the folder if it is empty then."""
-    for file in folder.glob(f"*{_SUFFIX}"):
-        if file.name not in names and _OURS.fullmatch(file.name) and not file.is_symlink():
-            file.unlink()
-    if folder.exists() and not names:
+def _clear(folder: ResultsPath, names: set[str]) -> None:
+    """Delete all states but those named, and the folder if it is empty then."""
+    for name in state_files(folder):
+        if name not in names:
+            (folder / name).delete()
+    if folder.local is not None and folder.local.exists() and not names:
         with contextlib.suppress(OSError):  # the user put something there
-            folder.rmdir()
+            folder.local.rmdir()
 
 
 def paused_jobs(
@@ -107,26 +134,26 @@ def paused_jobs(
     memory: int | None = None,
     limit: int | None = None,
     alone: Container[str] = (),
+    say: Say = lambda _: None,
 ) -> list[Job]:
     """Return the jobs that resume from kept states, for configurations in ``missing``.
 
     Packs of more than ``most`` configurations or ``memory`` bytes are planned again instead. At
     most ``limit`` configurations resume, and those in ``alone`` (ids) only from a state that
-    holds no others.
+    holds no others. States that can't be used are reported through ``say``.
     """
-    if location.local is None:
-        return []
     try:
         (location / PAUSED).expect_folder()
     except OSError:
         return []
-    folder = (location.local / PAUSED).absolute()
+    folder = _folder(location)
     left = {config.id: config for config in missing}
     jobs: list[Job] = []
-    for ids, names in _listed(folder):
-        files = tuple(folder / name for name in names)
+    states, problems = find_states(location, left.__contains__)
+    for state in states:
+        ids = state.ids
         configs = tuple(left[i] for i in ids if i in left and (i not in alone or len(ids) == 1))
-        if not configs or not all(file.is_file() and not file.is_symlink() for file in files):
+        if not configs:
             continue
         pack = Pack(configs)
         room = sys.maxsize if limit is None else limit - sum(len(job.pack.configs) for job in jobs)
@@ -136,29 +163,24 @@ def paused_jobs(
             continue
         for config in configs:
             del left[config.id]
+        files = tuple(folder / name for name in state.files)
         jobs.append(Job(configs[0].id, pack, states=files, is_paused=True))
+    _report(problems, left, say)
     return jobs
 
 
-def _listed(folder: Path) -> list[tuple[list[str], list[str]]]:
-    """Read the ids and file names of the list; return nothing if it is damaged."""
-    try:
-        entries = [
-            (entry["configs"], entry["files"])
-            for entry in read_json(ResultsPath(folder / PAUSED_LIST))
-        ]
-    except (OSError, ValueError, TypeError, KeyError):
-        return []
-    return [
-        (list(dict.fromkeys(ids)), names)
-        for ids, names in entries
-        if _are_texts(ids)
-        and _are_texts(names)
-        and names
-        # Refuse paths that lead elsewhere.
-        and all(Path(name).name == name and name.endswith(_SUFFIX) for name in names)
-    ]
-
-
-def _are_texts(found: Any) -> bool:
-    return isinstance(found, list) and all(isinstance(one, str) for one in found)
+def _report(problems: Sequence[Problem], left: Container[str], say: Say) -> None:
+    """Report why states can't be used, and how many configurations start over for each."""
+    reported = set[str]()
+    for file, why, ids in problems:
+        if ids is None:
+            say(
+                f"note: the state {PAUSED}/{file} {why}: its configurations resume from an "
+                f"earlier one or start over"
+            )
+            continue
+        over = [i for i in ids if i in left and i not in reported]
+        reported.update(over)
+        if over:
+            start = "configuration starts" if len(over) == 1 else "configurations start"
+            say(f"note: {len(over)} {start} over: the state {PAUSED}/{file} {why}")

@@ -5,18 +5,15 @@ it.
 """
 
 import contextlib
-import faulthandler
 import json
 import math
 import os
 import platform
-import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray import tune
@@ -25,7 +22,11 @@ from raysweep import __version__
 from raysweep.learning.config import Config
 from raysweep.learning.data.sources import Source
 from raysweep.packs.stage_cache.entries import StageCache, environment
+from raysweep.packs.states import STATE_FILE, PackState, StateError, expect_configs
 from raysweep.settings.stopping import Stop
+from raysweep.tables.paths import ResultsPath
+from raysweep.tune.scheduling.state_keeper import MOST_BYTES, StateMail
+from raysweep.tune.scheduling.step_limit import step_limit
 from raysweep.versions import difference, versions_of
 
 if TYPE_CHECKING:
@@ -35,13 +36,10 @@ _SAVE_SHARE = 0.05
 """Share of the training time that checkpoints may take: one about every 2 s, or every epoch."""
 _SAVE_S = 0.1
 """Seconds that Tune adds to a checkpoint, apart from writing the file."""
+_SEND_S = 1.0
+"""Seconds for what else a state costs that is sent to the driver's node: one about every 20 s."""
 _NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "std::bad_alloc")
 """Texts of a ``RuntimeError`` by which torch and CUDA report that memory is short."""
-
-_STARTS_OVER = (
-    "a pack starts over: the state that an earlier run left can't be read, or was made with "
-    "different code, torch, data, threads, options or another processor"
-)
 
 TRIAL = "trial"
 """Key of the Tune config under which a trial's own part stands."""
@@ -59,17 +57,19 @@ def trial_config(
     checkpoint: tune.Checkpoint | None = None,
     hung: Path | None = None,
     has_averages: bool = False,
-    states: Sequence[Path] = (),
+    states: Sequence[Path | ResultsPath] = (),
     is_paused: bool = False,
+    mail: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Make the Tune config of a pack's trial: serialised, so that Tune does not traverse it.
 
     ``has_checkpoints`` is false if workers do not see the driver's folder; then they do not use a
-    ``store`` either. ``max_seconds`` is the time limit of one step, ``checkpoint`` the state to
-    resume from, ``hung`` the file for the traceback of a step that took longer. ``has_averages``
-    makes each epoch report what early stopping needs. ``states`` are files of packs that were set
-    aside and joined into this one; with ``is_paused`` an earlier run left them, and they are used
-    only if that run would have got the same numbers as this one.
+    ``store`` either, and states travel by ``mail`` (the arguments of ``StateMail``).
+    ``max_seconds`` is the time limit of one step, ``checkpoint`` the state to resume from, ``hung``
+    the file for the traceback of a step that took longer. ``has_averages`` makes each epoch report
+    what early stopping needs. ``states`` are files of packs that were set aside and joined into
+    this one; with ``is_paused`` an earlier run left them, and they are used only if that run would
+    have got the same numbers as this one.
     """
     pack = json.dumps([config.model_dump(mode="json") for config in configs])
     return {
@@ -85,6 +85,7 @@ def trial_config(
         "has_averages": has_averages,
         "states": json.dumps([str(path) for path in states]),
         "is_paused": is_paused,
+        "mail": json.dumps(list(mail)),
         "versions": json.dumps(versions_of()),
     }
 
@@ -117,7 +118,7 @@ class PackTrainable(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         trial = config[TRIAL]
-        self._started_at = time.time()
+        self._began_at = self._started_at = time.time()
         self._configs = [Config(**values) for values in json.loads(trial["pack"])]
         self._gpu = trial["gpu"]
         self._wants_gpu = self._gpu > 0
@@ -128,7 +129,9 @@ class PackTrainable(tune.Trainable):
             self._store = StageCache(Path(folder), max_bytes)
         self._device = "cuda" if self._wants_gpu else "cpu"
         self._run: PackRun | None = None
-        self._save_s = _SAVE_S
+        mail = json.loads(trial["mail"])
+        self._mail = StateMail(*mail) if mail else None
+        self._save_s = _SEND_S if mail else _SAVE_S
         self._trained_s = 0.0
         self._n_steps = 0
         self._max_seconds: float | None = trial["max_seconds"]
@@ -188,28 +191,42 @@ class PackTrainable(tune.Trainable):
             )
 
     def _go_on(self) -> None:
-        """Resume from the checkpoint of a lost worker; start over if it can't be read."""
+        """Resume from the states that the pack was left in; start over if one does not fit."""
         checkpoint, self._checkpoint = self._checkpoint, None
+        name = str(checkpoint.path) if checkpoint else ""
         try:
             if checkpoint is not None:
-                with checkpoint.as_directory() as folder:
-                    self.load_checkpoint(folder)
-            elif self._states:
-                self._take_up([self._load(Path(path)) for path in self._states])
-        except Exception:  # noqa: BLE001 (a checkpoint can be damaged in any way)
+                with checkpoint.as_directory() as folder:  # downloaded from an object store
+                    self._take_up([self._state(f"{folder}/{STATE_FILE}")])
+                return
+            states = []
+            for name in self._states:
+                states.append(self._state(name))
+            if states:
+                self._take_up(states)
+        except Exception as error:  # noqa: BLE001 (a state can be damaged in any way)
             self._run = self._new_run()
-            if self._is_paused:
-                self._notes.append(_STARTS_OVER)
+            self._started_at, self._n_steps = self._began_at, 0
+            why = str(error) if isinstance(error, StateError) else "does not fit"
+            self._notes.append(f"a pack starts over: its state {name} {why}")
 
-    def _take_up(self, states: Sequence[dict[str, Any]]) -> None:
+    def _state(self, name: str) -> PackState:
+        try:
+            content = self._mail.fetch(name) if self._mail else ResultsPath.of(name).read_bytes()
+        except OSError as error:
+            raise StateError(f"can't be read: {error.strerror or error}") from None
+        state = PackState.decode(content, self._device)
+        state.expect_terms(self._terms(), self._is_paused)
+        return state
+
+    def _take_up(self, states: Sequence[PackState]) -> None:
         from raysweep.packs.merging import joined
 
         assert self._run is not None
-        if self._is_paused and any(state["made_with"] != self._terms() for state in states):
-            raise ValueError("the numbers would differ from those before")
-        self._run.restore(joined([state["pack"] for state in states], self._configs))
-        self._started_at = min(state["started_at"] for state in states)
-        self._n_steps = max(state["n_steps"] for state in states)
+        expect_configs(states, {config.id for config in self._configs})
+        self._run.restore(joined([state.pack for state in states], self._configs))
+        self._started_at = min(state.started_at for state in states)
+        self._n_steps = max(state.n_steps for state in states)
 
     def step(self) -> dict[str, Any]:
         """Train one epoch."""
@@ -220,7 +237,7 @@ class PackTrainable(tune.Trainable):
         if self._foreign:
             return {"done": True, "error": self._foreign, "is_foreign": True}
         try:
-            with _limit(self._max_seconds, self._hung):
+            with step_limit(self._max_seconds, self._hung):
                 run = self._pack_run()
                 cpu_s = time.process_time()
                 aside, self._aside = self._aside, None
@@ -242,8 +259,10 @@ class PackTrainable(tune.Trainable):
         self._trained_s += report.train_s
         rows = {"epochs": report.epochs, "accuracy": report.accuracy, "trials": report.trials}
         is_aside = aside is not None and not run.is_done and self._write(Path(aside))
+        is_due = not (run.is_done or is_aside) and self._save_s <= _SAVE_SHARE * self._trained_s
         return {
             "done": run.is_done or is_aside,
+            "sent": self._send() if is_due and self._mail else None,
             **({"state": aside, "turn": run.turn} if is_aside else {}),
             "n_steps": self._n_steps,
             "rows": json.dumps(rows),
@@ -252,12 +271,7 @@ class PackTrainable(tune.Trainable):
             "prepare_s": report.prepare_s,
             "notes": [*run.notes, *self._notes],
             **({"actor": _own_handle()} if self._has_averages else {}),
-            "should_checkpoint": (
-                self._has_checkpoints
-                and not run.is_done
-                and not is_aside
-                and self._save_s <= _SAVE_SHARE * self._trained_s
-            ),
+            "should_checkpoint": is_due and self._has_checkpoints,
         }
 
     def stop_lanes(self, stops: str) -> None:
@@ -278,11 +292,28 @@ class PackTrainable(tune.Trainable):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._save(path)
-        except (OSError, RuntimeError):  # torch's error for a full disk
+        except OSError:
             with contextlib.suppress(OSError):
                 path.unlink()
             return False
         return True
+
+    def _send(self) -> str | None:
+        """Send the pack's state to the driver's node; return its name there, None on failure."""
+        assert self._mail is not None
+        self._terms()
+        start = time.perf_counter()
+        content = self._encoded()
+        name = None
+        try:
+            if len(content) > MOST_BYTES:
+                raise OSError(f"expected at most {MOST_BYTES / 1e6:.0f} MB, got {len(content)}")
+            name = self._mail.send(content)
+        except OSError as error:
+            self._notes.append(f"a pack's state did not reach the driver's node: {error}")
+        self._trained_s = 0.0
+        self._save_s = 2 * (time.perf_counter() - start) + _SEND_S
+        return name
 
     def _circumstances(self) -> dict[str, Any]:
         import torch
@@ -302,21 +333,18 @@ class PackTrainable(tune.Trainable):
         """Write the pack's state after its last epoch."""
         self._terms()
         start = time.perf_counter()
-        self._save(Path(checkpoint_dir) / "pack.pt")
+        self._save(Path(checkpoint_dir) / STATE_FILE)
         self._trained_s = 0.0
         # Tune copies the file to its storage.
         self._save_s = 2 * (time.perf_counter() - start) + _SAVE_S
 
     def _save(self, path: Path) -> None:
-        import torch
+        path.write_bytes(self._encoded())
 
-        state = {
-            "pack": self._pack_run().state(),
-            "started_at": self._started_at,
-            "n_steps": self._n_steps,
-            "made_with": self._terms(),
-        }
-        torch.save(state, path)
+    def _encoded(self) -> bytes:
+        run = self._pack_run()
+        rows, terms = run.rows_behind(), self._terms()
+        return PackState(run.state(), rows, self._started_at, self._n_steps, terms).encode()
 
     def _terms(self) -> dict[str, Any]:
         """Return what this run's numbers depend on besides its settings, and what it keeps."""
@@ -329,18 +357,16 @@ class PackTrainable(tune.Trainable):
         keeps = {"stages": self._store is not None, "averages": self._has_averages}
         return {**self._environments[name], "keeps": keeps}
 
-    def _load(self, path: Path) -> dict[str, Any]:
-        import torch
-
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location=self._device)
-        return state
-
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Resume from a state written by ``save_checkpoint``."""
-        state = self._load(Path(checkpoint) / "pack.pt")
-        self._pack_run().restore(state["pack"])
-        self._started_at = state["started_at"]
-        self._n_steps = state["n_steps"]
+        """Resume from a state written by ``save_checkpoint``; raise ``StateError`` if it differs.
+
+        Tune would call this if it retried trials itself.
+        """
+        state = self._state(f"{checkpoint}/{STATE_FILE}")
+        if state.pack["configs"] != [config.id for config in self._configs]:
+            raise StateError("holds other configurations")
+        self._pack_run().restore(state.pack)
+        self._started_at, self._n_steps = state.started_at, state.n_steps
 
     def cleanup(self) -> None:
         """Drop the pack."""
@@ -364,24 +390,3 @@ def _is_memory(error: Exception) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(w in str(error).lower() for w in _NO_MEMORY)
-
-
-@contextmanager
-def _limit(seconds: float | None, trace: str | None) -> Iterator[None]:
-    """End the process if the body takes longer, even if it never returns to Python.
-
-    The file ``trace`` then shows where it was.
-    """
-    if seconds is None:
-        yield
-        return
-    with contextlib.ExitStack() as files:
-        file: IO[str] = sys.__stderr__ or sys.stderr
-        if trace:
-            with contextlib.suppress(OSError):
-                file = files.enter_context(Path(trace).open("w"))
-        faulthandler.dump_traceback_later(seconds, exit=True, file=file)
-        try:
-            yield
-        finally:
-            faulthandler.cancel_dump_traceback_later()

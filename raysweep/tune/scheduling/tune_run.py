@@ -8,6 +8,7 @@ import types
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -17,8 +18,10 @@ from raysweep.learning.data.sources import Source
 from raysweep.output_streams import tolerant
 from raysweep.packs.stage_cache.entries import StageCache
 from raysweep.settings.execution import Resources
+from raysweep.tables.paused import ASIDE
 from raysweep.tune.scheduling.collector import Collector
 from raysweep.tune.scheduling.queue import Job, JobQueue, QueueSearcher
+from raysweep.tune.scheduling.state_keeper import start_keeper
 from raysweep.tune.scheduling.trainable import PackTrainable, trial_config
 from raysweep.tune.signals import StopRun, can_handle_signals, end_at_once, stopping_signals
 
@@ -76,10 +79,16 @@ def _quiet_loggers(*names: str) -> Iterator[None]:
 
 
 def _fit(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
+    mail: tuple[str, ...] = ()
+    if not terms.has_checkpoints and terms.filesystem is None:
+        scratch = Path(terms.storage)
+        name, _keeper = start_keeper(scratch.parent)  # which ends with this function
+        mail = name, str(scratch / ASIDE)
+
     def config_of(job: Job) -> dict[str, Any]:
         return trial_config(
             job.name,
-            job.pack.configs,
+            job.open_configs,
             cpu=terms.resources.cpu,
             gpu=terms.resources.gpu,
             has_checkpoints=terms.has_checkpoints,
@@ -90,6 +99,7 @@ def _fit(queue: JobQueue, terms: TrialOptions, collector: Collector) -> None:
             has_averages=terms.has_averages,
             states=job.states,
             is_paused=job.is_paused,
+            mail=mail,
         )
 
     amount = {"cpu": terms.resources.cpu, "gpu": terms.resources.gpu}
