@@ -15,7 +15,7 @@ predict."""
 
 
 def temporary_name(name: str) -> str:
-    """Return a name that nobody can guess for a file that is to be renamed to ``name``."""
+    """Return a name that no one can guess for a file that is to be renamed to ``name``."""
     return f"{TEMPORARY}{secrets.token_hex(8)}-{name}"
 
 

@@ -145,7 +145,7 @@ class LocalFolder:
 
     @contextlib.contextmanager
     def _naming(self, names: Sequence[str]) -> Iterator[None]:
-        """Let errors name the whole path, not the part of it that the system was asked for."""
+        """Put the whole path into errors, not the part of it that the system was asked for."""
         try:
             yield
         except (StrangeEntryError, LostFolderError):
@@ -224,7 +224,7 @@ class LocalFolder:
                 os.close(self._below(folder, names[: i + 1], names[i]))
 
     def rename(self, names: Sequence[str], new: str) -> None:
-        """Give an entry another name in the same folder; what had this name is replaced."""
+        """Rename an entry within its folder; an entry of the new name is replaced."""
         with self._parent(names) as folder:
             self._check()
             os.rename(names[-1], new, src_dir_fd=folder, dst_dir_fd=folder)
@@ -251,7 +251,7 @@ def _lost(pinned: int) -> LostFolderError:
         where = str(Path(f"/proc/self/fd/{pinned}").readlink())
     if where and os.fstat(pinned).st_nlink:
         return LostFolderError(
-            f"the folder was moved to {where} during the run; move it back to go on"
+            f"the folder was moved to {where} during the run; move it back to continue"
         )
     return LostFolderError("the folder was deleted or replaced during the run")
 

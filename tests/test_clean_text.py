@@ -175,7 +175,7 @@ def run(*words: object) -> tuple[int, str, str]:
     ("words", "code", "shown"),
     [
         (["status", "SWEEP"], 0, SHOWN),
-        (["status", "SWEEP", HOSTILE], 2, SHOWN),
+        (["status", "SWEEP", HOSTILE], 2, r"\x1b[2J"),
         (["status", HOSTILE], 2, SHOWN),
         (["leaderboard", "SWEEP", "COPY", "--format", "csv"], 0, r"sweep\x1b[2J"),
         (["leaderboard", "SWEEP", f"--{HOSTILE}"], 2, r"\x1b[2J"),

@@ -22,7 +22,7 @@ from raysweep.tables.ranking import metrics_of
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 from raysweep.tables.survey import TRAIN_AGAIN
 from raysweep.user_text.metric_hints import metric_hint
-from raysweep.user_text.values import near, show
+from raysweep.user_text.values import near, printable, show
 
 
 class Sweeps:
@@ -101,7 +101,7 @@ class Sweeps:
 
 
 def _say(note: str) -> None:
-    print(f"note: {note}", file=sys.stderr)
+    print(printable(f"note: {note}", sys.stderr), file=sys.stderr)
 
 
 def _listed(places: Sequence[ResultsPath]) -> str:

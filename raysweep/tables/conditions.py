@@ -176,7 +176,7 @@ class ConditionalObject:
 
 
 def replacer(path: ResultsPath) -> Callable[[bytes], bool]:
-    """Return what writes a file if nobody has written it since, or else returns False.
+    """Return what writes a file if no one has written it since, or else returns False.
 
     The store must check conditions. Raise ``StoreError``, then and now.
     """

@@ -60,7 +60,7 @@ def _start(pid: int) -> str | None:
 
 
 def _has_ended(pid: int) -> bool:
-    """Return whether all threads of a process have ended, which nobody has waited for yet."""
+    """Return whether all threads of a process have ended, which no process has waited for yet."""
     try:
         return stat_fields(pid)[:1] in (["Z"], ["X"]) and len(os.listdir(f"/proc/{pid}/task")) <= 1  # noqa: PTH208
     except OSError:

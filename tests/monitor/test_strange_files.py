@@ -33,6 +33,7 @@ from raysweep.tables.paths import ResultsPath
 from raysweep.tune.scheduling.resume import paused_jobs
 from raysweep.tune.search.suggestions import known_of
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* lack rows:UserWarning")
 HOSTILE = "\x1b[2J\x1b]0;owned\x07\x9b31m\u202egnp\u200b\x7f\r\n\ud800"
 """What a terminal obeys, what reorders text, what is not seen, and no Unicode at all."""
 SPACE = """

@@ -18,8 +18,9 @@ from raysweep.learning.config import Config
 from raysweep.monitor.loggers.log_writer import FOLDER, LogWriter
 from raysweep.monitor.snapshot import SweepStatus
 from raysweep.packs.stage_cache.entries import Entry, StageCache, stored_stages
-from raysweep.tables.folder import ResultsFolder, WriteError, partly_trained, read_runs
+from raysweep.tables.folder import ResultsFolder, WriteError, read_runs
 from raysweep.tables.paths import ResultsPath
+from raysweep.tables.paused import partly_trained
 from raysweep.tables.reader import read_accuracy, read_trials
 from raysweep.tables.writer import Writer
 from raysweep.tune.scheduling.resume import keep_states, paused_jobs
@@ -281,7 +282,7 @@ def test_files_of_the_user_survive(tmp_path: Path, victim: Path) -> None:
 
 def test_paused_that_is_a_link_loses_nothing(tmp_path: Path, victim: Path) -> None:
     folder = _sweep(tmp_path)
-    state = victim / f"{'0' * 32}.pt"
+    state = victim / f"{'0' * 32}.safetensors"
     state.write_text("precious")
     (victim / "packs.json").write_text(f'[{{"configs": ["a"], "files": ["{state.name}"]}}]')
     before = _content(victim)

@@ -101,15 +101,16 @@ def test_a_step_does_not_look_through_the_trials(tmp_path: Path) -> None:
 def test_a_checkpoint_takes_the_place_of_the_packs_last(tmp_path: Path) -> None:
     desk = Desk(tmp_path / "sweep", 1, 1)
     started = [desk.start(), desk.start()]
+    scratch = desk.folder.path / ".tune"
     for number, (job, trial) in itertools.product(range(3), started):
-        path = tmp_path / f"{job.name}-{number}"
-        path.mkdir()
+        path = scratch / f"{job.name}-{number}"
+        path.mkdir(parents=True)
         checkpoint = SimpleNamespace(path=str(path), filesystem=LocalFileSystem())
         desk.collector.on_checkpoint(0, TRIALS, trial, checkpoint)
         assert job.checkpoint is checkpoint
 
     def left() -> set[str]:
-        return {path.name for path in tmp_path.iterdir()} - {"sweep"}
+        return {path.name for path in scratch.iterdir()}
 
     # Until the rows behind the last one are written, a killed run needs an earlier one.
     assert left() == {f"{job.name}-{number}" for job, _ in started for number in range(3)}
@@ -118,9 +119,9 @@ def test_a_checkpoint_takes_the_place_of_the_packs_last(tmp_path: Path) -> None:
     job, trial = started[0]
     desk.report(trial, job.pack.configs, done=True)
     desk.collector.on_trial_complete(0, TRIALS, trial)
-    assert (tmp_path / f"{job.name}-2").exists()
+    assert (scratch / f"{job.name}-2").exists()
     desk.collector._flush()
-    assert not (tmp_path / f"{job.name}-2").exists()
+    assert not (scratch / f"{job.name}-2").exists()
 
 
 def test_what_an_earlier_run_did_of_a_pack_is_no_work_of_this_one(tmp_path: Path) -> None:
@@ -187,7 +188,7 @@ def test_an_exception_costs_no_configuration_but_its_own(tmp_path: Path) -> None
     expected = {Config(seed=s).id: "failed" if s == 5 else "finished" for s in range(11)}
     assert desk.statuses() == expected
     assert desk.progress.n_ended == 11
-    assert (desk.folder.logs / f"{guilty}.log").exists()
+    assert (desk.folder.path / "logs" / f"{guilty}.log").exists()
 
 
 def test_a_pack_without_memory_is_halved_before_its_worker_is_gone(tmp_path: Path) -> None:

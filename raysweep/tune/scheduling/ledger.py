@@ -42,7 +42,7 @@ class Ledger:
         return self.found.rows.get(config.id, (Status.MISSING, 0))[1]
 
     def say_lost(self, sweep: Sweep, say: Callable[[str], None]) -> None:
-        """Say in a line each which rows of the sweep's configurations are lost, what files stray.
+        """Report the lost rows of the sweep's configurations and stray files, a line each.
 
         A search has more configurations than are known before its rows are read.
         """
