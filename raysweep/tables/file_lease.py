@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 from raysweep.atomic import create, temporary_name, write_at
 from raysweep.local_folder import LocalFolder, LostFolderError
-from raysweep.tables.locks import LOCK, Say, field_of, held_error, name_of, this_process
+from raysweep.tables.locks import (
+    LOCK,
+    Say,
+    field_of,
+    held_error,
+    is_released,
+    name_of,
+    this_process,
+)
 from raysweep.tables.processes import is_alive
 
 RENEW_S = 15.0
@@ -36,8 +44,8 @@ class HeldLease(NamedTuple):
 
     @property
     def is_released(self) -> bool:
-        """Return whether its driver has ended."""
-        return not field_of(self.content, "token")
+        """Return whether its driver gave it back; an empty one may be about to be written."""
+        return is_released(self.content)
 
 
 class FileLease:
@@ -131,9 +139,8 @@ class FileLease:
         return True
 
     def _content(self, is_released: bool = False) -> bytes:
-        lease = {"holder": this_process(), "time": datetime.now(UTC).isoformat()}
-        if not is_released:
-            lease["token"] = self._token
+        role = "released_by" if is_released else "token"
+        lease = {"holder": this_process(), "time": datetime.now(UTC).isoformat(), role: self._token}
         return json.dumps(lease).encode()
 
     def _clear(self) -> None:

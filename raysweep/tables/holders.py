@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from raysweep.local_folder import LocalFolder
 from raysweep.tables import file_lease
 from raysweep.tables.json_files import read_limited
-from raysweep.tables.lease import STALE_S, is_released
-from raysweep.tables.locks import LOCK, field_of, name_of
+from raysweep.tables.lease import STALE_S
+from raysweep.tables.locks import LOCK, field_of, is_released, name_of
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.processes import is_alive, is_gone
 

@@ -16,7 +16,15 @@ from raysweep.tables.conditions import (
     Version,
     open_object,
 )
-from raysweep.tables.locks import LOCK, Say, field_of, held_error, name_of, this_process
+from raysweep.tables.locks import (
+    LOCK,
+    Say,
+    field_of,
+    held_error,
+    is_released,
+    name_of,
+    this_process,
+)
 from raysweep.tables.object_store import patiently
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.processes import identity, is_gone
@@ -183,11 +191,6 @@ class Lease:
             held = self._object.read()
             if held and self._is_ours(held):
                 self._object.write(json.dumps({"released_by": self._token}).encode(), held)
-
-
-def is_released(lease: bytes) -> bool:
-    """Return whether a lease was given back by its driver."""
-    return field_of(lease, "released_by") is not None
 
 
 def _is_free(held: Version) -> bool:

@@ -53,6 +53,11 @@ def field_of(lease: bytes, name: str) -> str | None:
     return value if isinstance(value, str) else None
 
 
+def is_released(lease: bytes) -> bool:
+    """Return whether a lease was given back by its driver."""
+    return field_of(lease, "released_by") is not None
+
+
 def name_of(lease: bytes) -> str:
     """Return the name of a lease's holder."""
     return field_of(lease, "holder") or "another process"
