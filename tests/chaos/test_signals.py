@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 from checks import Rows, acknowledged, assert_kept, assert_true_so_far, assert_whole
-from conftest import Note
+from conftest import Form, Note
 from loads import Load
 from runs import Run, assert_no_traceback
 
@@ -20,14 +20,17 @@ _SIGNALS = {
     "SIGHUP": ([signal.SIGHUP], 3),
     "SIGHUP twice": ([signal.SIGHUP, signal.SIGHUP], 129),
 }
+_SHORT = ("SIGINT", "SIGTERM twice", "SIGHUP")
+"""The short form's: each once, and one of them twice."""
 
 
 def test_every_signal_ends_a_run_in_order_and_the_next_run_goes_on(
-    undisturbed: Callable[[Load], Rows], note: Note, tmp_path: Path
+    form: Form, undisturbed: Callable[[Load], Rows], note: Note, tmp_path: Path
 ) -> None:
     load = Load(4)
     reference = undisturbed(load)
-    for name, (signals, code) in _SIGNALS.items():
+    for name in form.pick(_SHORT, tuple(_SIGNALS)):
+        signals, code = _SIGNALS[name]
         # The rerun of one is the run that the next signal ends.
         run = Run(load, tmp_path)
         run.wait_for_rows(run.n_rows() + 10)
@@ -55,7 +58,7 @@ def test_every_signal_ends_a_run_in_order_and_the_next_run_goes_on(
 def test_a_terminal_that_goes_away_is_a_stop_in_order_and_under_nohup_none(
     undisturbed: Callable[[Load], Rows], note: Note, tmp_path: Path
 ) -> None:
-    load = Load(2)
+    load = Load(4)
     words = [sys.executable, str(Path(__file__).with_name("terminal.py"))]
     run = Run(load, tmp_path, enter=lambda driver: [*words, *driver])
     run.wait_for_rows(10)
