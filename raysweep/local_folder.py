@@ -217,6 +217,8 @@ class LocalFolder:
 
     def make(self, *names: str) -> None:
         """Make a folder, and those above it, unless they exist."""
+        if self._pinned is None:
+            self.path.mkdir(parents=True, exist_ok=True)
         for i in range(len(names)):
             with self._parent(names[: i + 1]) as folder:
                 with contextlib.suppress(FileExistsError):

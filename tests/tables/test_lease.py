@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -278,9 +279,9 @@ def test_a_driver_that_wakes_up_in_a_fold_does_not_replace_the_table_of_another(
     writer.flush()
     encode, other = checksums.encode, ResultsFolder(path)
 
-    def slowly(table: pa.Table) -> bytes:
+    def slowly(table: pa.Table, *more: Any) -> bytes:
         if not len(table):
-            return encode(table)
+            return encode(table, *more)
         monkeypatch.setattr(checksums, "encode", encode)
         frozen.expect_lock()
         monkeypatch.setattr(frozen, "expect_lock", lambda: None)  # it looked before it slept
@@ -288,7 +289,7 @@ def test_a_driver_that_wakes_up_in_a_fold_does_not_replace_the_table_of_another(
         others = Writer(other)
         others.add("accuracy", accuracy_rows(2, 3))
         others.fold()
-        return encode(table)
+        return encode(table, *more)
 
     monkeypatch.setattr(checksums, "encode", slowly)
     with pytest.raises(WriteError, match="another program replaced it meanwhile"):
@@ -474,9 +475,10 @@ def test_a_store_without_conditions_is_found_out_and_said(
     assert not first._is_renewed()
     first.release()
     assert (path / ".lock").read_bytes() == _ELSEWHERE
-    won, lost = race(path, 2)
-    assert (len(won), len(lost)) == (1, 1)
-    won[0].release()
+    if fault == "plain":  # the same from here on; a 501 would also strike the other's plain writes
+        won, lost = race(path, 2)
+        assert (len(won), len(lost)) == (1, 1)
+        won[0].release()
 
 
 def test_a_store_that_the_library_cannot_read_is_written_as_before(faulty_s3: FaultyStore) -> None:

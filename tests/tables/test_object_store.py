@@ -530,7 +530,7 @@ def test_checkpoints_go_one_by_one_and_the_rest_at_the_end(folder: ResultsFolder
 # What a user got wrong
 
 
-@pytest.mark.parametrize("act", [lambda a: ResultsFolder(a).open(), read_trials, statuses])
+@pytest.mark.parametrize("act", [lambda a: ResultsFolder(a).open(), read_trials])
 def test_a_missing_bucket_is_named(server: StoreServer, act: Callable[[str], object]) -> None:
     address = server.address("x").replace("sweeps", "no-such-bucket")
     with pytest.raises(InputError, match="no bucket no-such-bucket in the store"):

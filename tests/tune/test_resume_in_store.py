@@ -15,7 +15,7 @@ from raysweep.errors import InputError
 from raysweep.learning.config import Config
 from raysweep.packs.pack import Pack
 from raysweep.packs.states import STATE_FILE
-from raysweep.tables import lease
+from raysweep.tables import conditions
 from raysweep.tables.folder import ResultsFolder
 from raysweep.tables.paths import ResultsPath
 from raysweep.tables.paused import PAUSED, has_states, partly_trained, state_files
@@ -45,7 +45,7 @@ def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     for name, value in credentials().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(lease, "_SETTLE_S", 0.05)
+    monkeypatch.setattr(conditions, "_SETTLE_S", 0.05)
 
 
 def checkpointed(folder: ResultsFolder, tmp_path: Path) -> Job:

@@ -5,6 +5,7 @@ torch takes seconds to import and the driver needs it only here, so functions im
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -120,7 +121,8 @@ def _as_in_a_worker(resources: Resources) -> Iterator[None]:
     import torch
 
     n_threads, tf32 = torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32
-    torch.set_num_threads(max(1, math.floor(resources.cpu)))
+    # A cluster may have more CPUs than this machine, which may not have so many threads, either.
+    torch.set_num_threads(max(1, min(math.floor(resources.cpu), os.cpu_count() or 1)))
     try:
         yield
     finally:
