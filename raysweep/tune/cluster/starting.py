@@ -1,5 +1,6 @@
 """Starting or joining Ray, quietly."""
 
+import gc
 import os
 import shutil
 import sys
@@ -189,7 +190,17 @@ def _shutdown_at_end() -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        # Seen once in some thousand runs: another thread, a logger's by its number, used Ray while
+        # it shut down, so that Ray ended the process with code 1. Collecting garbage that holds
+        # Ray's objects is all that such a thread does with Ray: here that happens before.
+        gc.collect()
+        was_enabled = gc.isenabled()
+        gc.disable()
+        try:
+            ray.shutdown()
+        finally:
+            if was_enabled:
+                gc.enable()
 
 
 def is_ray_running() -> bool:
