@@ -215,6 +215,14 @@ class LocalFolder:
         except (FileNotFoundError, NotADirectoryError):
             return []
 
+    def entries(self, *names: str) -> dict[str, bool]:
+        """Map the names in a folder to whether each is a file (a link is not); empty if none."""
+        try:
+            with self.opened(*names) as folder, os.scandir(folder) as found:
+                return {entry.name: entry.is_file(follow_symlinks=False) for entry in found}
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
     def make(self, *names: str) -> None:
         """Make a folder, and those above it, unless they exist."""
         if self._pinned is None:

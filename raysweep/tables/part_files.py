@@ -1,6 +1,5 @@
 """The part files of a table, told from anything else that lies beside them."""
 
-import os
 import re
 
 from raysweep.atomic import TEMPORARY
@@ -54,16 +53,8 @@ def stray_note(location: ResultsPath) -> str | None:
 def _entries(location: ResultsPath, table: str) -> list[tuple[ResultsPath, bool]]:
     """List what lies among the parts of a table by name, and whether it is a part file."""
     folder = location / "parts" / table
-    found = dict.fromkeys(folder.names(), True)
-    if folder.local is not None and found:
-        try:
-            with os.scandir(folder.local) as entries:
-                # Not a link, pipe or folder: opening these may hang or lead elsewhere.
-                found = {entry.name: entry.is_file(follow_symlinks=False) for entry in entries}
-        except FileNotFoundError:  # moved aside meanwhile
-            return []
     return [
         (folder / name, is_file and run_of(name) is not None)
-        for name, is_file in sorted(found.items())
+        for name, is_file in sorted(folder.entries().items())
         if not name.startswith(TEMPORARY)
     ]

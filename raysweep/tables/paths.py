@@ -205,6 +205,13 @@ class ResultsPath:
         infos = self._list(is_recursive)
         return sorted({info.path[start:].partition("/")[0] for info in infos})
 
+    def entries(self) -> dict[str, bool]:
+        """Map the names in the folder to whether each is a file that can be opened safely."""
+        if self.local is not None:
+            root, names = self._below() or (self.root or LocalFolder(self.local), ())
+            return root.entries(*names)
+        return dict.fromkeys(self.names(), True)
+
     def tree(self) -> list[str]:
         """List all files below a store's folder as relative paths, sorted."""
         start = len(self.key) + 1
