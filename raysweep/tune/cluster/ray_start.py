@@ -17,6 +17,7 @@ from typing import Any
 
 from raysweep._compat import silence_lost_workers
 from raysweep.errors import InputError, NothingRunsError
+from raysweep.tables.processes import stat_fields
 from raysweep.tune.cluster.session_folder import remove
 from raysweep.tune.signals import can_handle_signals, hangups_held_back
 
@@ -164,9 +165,9 @@ def _descendants_of(folder: Path) -> list[int]:
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
-        with contextlib.suppress(OSError):  # it has ended
+        with contextlib.suppress(OSError, IndexError):  # it has ended
             pid = int(entry.name)
-            parents[pid] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            parents[pid] = int(stat_fields(pid)[1])
             if os.fsencode(folder) in (entry / "cmdline").read_bytes():
                 named.append(pid)
 
@@ -181,10 +182,8 @@ def _descendants_of(folder: Path) -> list[int]:
 
 
 def _is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
+    fields = stat_fields(pid)
+    return bool(fields) and fields[0] != "Z"
 
 
 def _refuse_silence(address: str) -> None:

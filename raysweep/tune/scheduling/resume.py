@@ -19,7 +19,7 @@ from raysweep.packs.states import STATE_FILE
 from raysweep.statuses import Status
 from raysweep.tables.folder import WriteError
 from raysweep.tables.paths import ResultsPath
-from raysweep.tables.paused import PAUSED, PAUSED_LIST, is_link, new_state_name, state_files
+from raysweep.tables.paused import PAUSED, PAUSED_LIST, new_state_name, state_files
 from raysweep.tables.reader import statuses
 from raysweep.tables.writer import Writer
 from raysweep.tune.scheduling.left_states import Problem, find_states
@@ -51,8 +51,6 @@ def keep_states(location: ResultsPath, jobs: Iterable[Job]) -> int:
     those that were not part of this run. A folder that can't be written is left as it is.
     """
     folder = _folder(location)
-    if is_link(folder):
-        return 0
     kept: list[dict[str, list[str]]] = []
     n_new = 0
     with contextlib.suppress(OSError):
