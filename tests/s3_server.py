@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -112,6 +112,17 @@ def serve(**environment: str) -> Iterator[S3Server]:
         server = S3Server(port)
         server.make_bucket()
         yield server
+
+
+def only_credentials(
+    monkeypatch: pytest.MonkeyPatch, others: Mapping[str, str] | None = None
+) -> None:
+    """Give this process the environment of a client, with ``others``, and no more of Amazon's."""
+    for name in os.environ:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    for name, value in {**credentials(), **(others or {})}.items():
+        monkeypatch.setenv(name, value)
 
 
 def credentials() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Running the real command line, and comparing what it leaves."""
 
+import json
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from raysweep.settings.sweep import load_sweep
 from raysweep.tables.reader import read_accuracy, read_epochs, read_trials
 
 ROOT = Path(__file__).parents[1]
+FAULTS = ROOT / "tests" / "chaos" / "faults"
 CIRCUMSTANCES = ["duration_s", "n_stored_stages", "started_at", "ended_at", "host", "attempt"]
 """Columns that may differ between two runs of one configuration."""
 
@@ -50,6 +52,17 @@ def start(file: Path, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def start_held_back(
+    patch: pytest.MonkeyPatch, file: Path, until: Path, *arguments: str
+) -> subprocess.Popen[str]:
+    """Start a sweep whose epochs take longer, until there is a file; each writes a checkpoint."""
+    slow = {"kind": "slow", "seconds": 0.5, "until": str(until)}
+    with patch.context() as inner:
+        inner.setenv("RAYSWEEP_FAULTS", json.dumps([{"kind": "save"}, slow]))
+        inner.setenv("PYTHONPATH", f"{FAULTS}:{ROOT}")
+        return start(file, *arguments)
 
 
 def write(folder: Path, text: str = SMALL, name: str = "small.yaml") -> Path:

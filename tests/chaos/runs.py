@@ -14,7 +14,6 @@ from pathlib import Path
 from loads import Load
 from sweep_runs import ROOT, command, n_rows
 
-FAULTS = Path(__file__).parent / "faults"
 HANG_S = 240.0
 """No run of the short form takes so long, not even beside other work: it hangs."""
 _started: "list[Process]" = []
@@ -142,6 +141,16 @@ class Run(Process):
 def assert_no_traceback(run: Process) -> None:
     """Hold a process to messages of one line."""
     assert "Traceback" not in run.output, run.output
+
+
+def end_in_one_line(run: Run, reason: str) -> str:
+    """Hold a run to its end with one line that gives the reason and how to go on; return it."""
+    assert run.wait() == 3, run.output
+    assert_no_traceback(run)
+    (line,) = run.error_lines
+    assert reason in line, line
+    assert "rows written are kept, continue with: python -m raysweep.tune" in line, line
+    return line
 
 
 def wait_until_gone(pids: Iterable[int]) -> None:

@@ -9,7 +9,7 @@ from checks import Rows, acknowledged, assert_kept, assert_true_so_far, assert_w
 from conftest import Form, Note
 from hosts import Mounts
 from loads import Load
-from runs import Run, assert_no_traceback
+from runs import Run, assert_no_traceback, end_in_one_line
 
 pytestmark = pytest.mark.usefixtures("root_and_namespaces")
 
@@ -26,15 +26,6 @@ def disk(tmp_path: Path) -> Iterator[tuple[Mounts, Path]]:
 
 def _start(load: Load, mounts: Mounts, location: Path) -> Run:
     return Run(load, location, enter=mounts.words, seen=mounts.path)
-
-
-def _end_in_one_line(run: Run, reason: str) -> None:
-    """Hold a run to its end with one line that gives the reason and how to go on."""
-    assert run.wait() == 3, run.output
-    assert_no_traceback(run)
-    (line,) = run.error_lines
-    assert reason in line, line
-    assert "continue with: python -m raysweep.tune" in line
 
 
 @pytest.mark.parametrize("epochs", [2, 20], ids=["short", "with_checkpoints"])
@@ -55,7 +46,7 @@ def test_a_full_disk_is_one_line_and_after_making_room_the_sweep_goes_on(
     before = acknowledged(run.folder)
     ballast, filled = location / "ballast", time.monotonic()
     mounts.run("sh", "-c", f"head -c 65m /dev/zero > {ballast} 2>/dev/null; true")
-    _end_in_one_line(run, "No space left on device")
+    end_in_one_line(run, "No space left on device")
     note("disk full", load, "time to end, s", time.monotonic() - filled)
     assert_kept(before, run.folder)
     assert_true_so_far(run.folder, reference)
@@ -84,7 +75,7 @@ def test_a_folder_that_turns_read_only_is_one_line_and_the_sweep_goes_on(
     # A second mount of the folder on itself: the first one is in use and can't be changed.
     mounts.run("mount", "--bind", folder, folder)
     mounts.run("mount", "-o", "remount,bind,ro", folder)
-    _end_in_one_line(run, "Read-only file system")
+    end_in_one_line(run, "Read-only file system")
     note("results folder read-only", load, "time to end, s", time.monotonic() - turned)
     assert_kept(before, run.folder)
     refused = _start(load, mounts, location)

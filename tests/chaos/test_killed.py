@@ -13,8 +13,8 @@ from pathlib import Path
 from checks import Rows, acknowledged, assert_kept, assert_true_so_far, assert_whole
 from conftest import Form, Note
 from loads import Load
-from runs import FAULTS, Run, wait_until_gone
-from sweep_runs import workers_of
+from runs import Run, wait_until_gone
+from sweep_runs import FAULTS, workers_of
 
 _STARTING_S = 10.0
 """A driver that is killed while Ray starts is killed within this time."""

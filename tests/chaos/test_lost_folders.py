@@ -8,17 +8,7 @@ import pytest
 from checks import Rows, acknowledged, assert_kept, assert_true_so_far, assert_whole
 from conftest import Form, Note
 from loads import Load
-from runs import Run, assert_no_traceback
-
-
-def _end_in_one_line(run: Run, reason: str) -> str:
-    """Hold a run to its end with one line that gives the reason."""
-    assert run.wait() == 3, run.output
-    assert_no_traceback(run)
-    (line,) = run.error_lines
-    assert reason in line, line
-    assert "rows written are kept, continue with" in line
-    return line
+from runs import Run, assert_no_traceback, end_in_one_line
 
 
 @pytest.mark.parametrize("n_seeds", [2, 4], ids=["short", "long"])
@@ -39,7 +29,7 @@ def test_a_lock_deleted_in_mid_run_loses_no_row(
     (run.folder / ".lock").unlink()
     # Another driver does not get in before the first has noticed and ended.
     other = Run(load, tmp_path)
-    _end_in_one_line(run, "its lock .lock was deleted or replaced during the run")
+    end_in_one_line(run, "its lock .lock was deleted or replaced during the run")
     note("lock deleted", load, "time to end, s", time.monotonic() - deleted)
     before = acknowledged(run.folder)
     if other.wait() == 2:
@@ -62,7 +52,7 @@ def test_a_folder_moved_in_mid_run_keeps_its_rows_and_goes_on_when_it_is_back(
     run.folder.rename(moved)
     # What was edited meanwhile counts for the next run only.
     (tmp_path / f"{load.name}.yaml").write_text("space: [")
-    line = _end_in_one_line(run, f"the folder was moved to {moved} during the run")
+    line = end_in_one_line(run, f"the folder was moved to {moved} during the run")
     note("folder moved", load, "time to end, s", time.monotonic() - start)
     assert "move it back" in line
     assert not run.folder.exists()

@@ -15,7 +15,8 @@ from checks import Rows, acknowledged, assert_kept, assert_true_so_far, assert_w
 from conftest import Form, Note
 from hosts import Host, Hosts, start_cluster
 from loads import Load
-from runs import FAULTS, Run, assert_no_traceback
+from runs import Run, assert_no_traceback
+from sweep_runs import FAULTS
 
 # Alone: beside other work a host may miss the three checks of a second each that it has to answer.
 pytestmark = [pytest.mark.usefixtures("root_and_namespaces"), pytest.mark.alone]

@@ -10,8 +10,8 @@ from checks import Rows, assert_whole
 from conftest import Form, Note
 from control_groups import limited
 from loads import Load
-from runs import FAULTS, Run, assert_no_traceback
-from sweep_runs import workers_of
+from runs import Run, assert_no_traceback
+from sweep_runs import FAULTS, workers_of
 
 from raysweep.tables.reader import read_trials
 

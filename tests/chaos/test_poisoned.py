@@ -10,7 +10,8 @@ import pytest
 from checks import Rows, acknowledged, assert_whole
 from conftest import Form, Note
 from loads import Load
-from runs import FAULTS, Run, assert_no_traceback
+from runs import Run, assert_no_traceback
+from sweep_runs import FAULTS
 
 _HANG_S = 8
 """What an epoch may take: a worker's first one takes one or two seconds on a busy machine."""

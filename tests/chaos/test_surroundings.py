@@ -13,7 +13,8 @@ from checks import Rows, acknowledged, assert_kept, assert_whole
 from conftest import Form, Note
 from hosts import Hosts, Mounts, start_cluster
 from loads import Load
-from runs import FAULTS, Run, assert_no_traceback
+from runs import Run, assert_no_traceback
+from sweep_runs import FAULTS
 
 _LOAD = Load(1)
 

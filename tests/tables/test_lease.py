@@ -2,7 +2,6 @@
 
 import ipaddress
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -21,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 from faulty_store import Fault, FaultyStore, faults_before
 from gs_server import gs_credentials, serve_gs
-from s3_server import S3Server, StoreServer, credentials, serve
+from s3_server import S3Server, StoreServer, only_credentials, serve
 from table_rows import accuracy_rows
 
 from raysweep.errors import InputError
@@ -75,11 +74,7 @@ def gs_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: Patch, tmp_path: Path, gs_environment: dict[str, str]) -> None:
-    for name in os.environ:
-        if name.startswith("AWS_"):
-            monkeypatch.delenv(name)
-    for name, value in {**credentials(), **gs_environment}.items():
-        monkeypatch.setenv(name, value)
+    only_credentials(monkeypatch, gs_environment)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(conditions, "_SETTLE_S", 0.2)
     monkeypatch.setattr(lease, "_LOOK_S", 0.05)

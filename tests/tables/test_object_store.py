@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.fs
 import pytest
 from gs_server import gs_credentials, serve_gs
-from s3_server import KEY, SECRET, S3Server, StoreServer, credentials, serve
+from s3_server import KEY, SECRET, S3Server, StoreServer, only_credentials, serve
 from table_rows import accuracy_rows, read_while_flushed, trial_row
 
 from raysweep.errors import InputError
@@ -55,11 +55,7 @@ def gs_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: Patch, tmp_path: Path, gs_environment: dict[str, str]) -> None:
-    for name in os.environ:
-        if name.startswith("AWS_"):
-            monkeypatch.delenv(name)
-    for name, value in {**credentials(), **gs_environment}.items():
-        monkeypatch.setenv(name, value)
+    only_credentials(monkeypatch, gs_environment)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr(conditions, "_SETTLE_S", 0.05)
     monkeypatch.setattr(lease, "_LOOK_S", 0.1)

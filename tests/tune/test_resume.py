@@ -14,12 +14,11 @@ from checkpoints import passed_through_a_file, write_state
 from ray import tune
 from small_configs import configure
 from sweep_runs import (
-    ROOT,
     SMALL,
     assert_same_tables,
     n_rows,
     run,
-    start,
+    start_held_back,
     wait_until,
     workers_of,
     write,
@@ -59,7 +58,6 @@ def behind_of(path: Path | ResultsPath) -> dict[str, RowsBehind]:
 
 
 TEXT = SMALL.replace("epochs: 2", "epochs: 4") + "pack: 4\n"
-FAULTS = ROOT / "tests" / "chaos" / "faults"
 
 
 @pytest.mark.slow
@@ -69,11 +67,7 @@ def test_an_interrupted_sweep_goes_on_with_the_epochs_that_it_had(
     file = write(tmp_path, TEXT)
     folder = tmp_path / "results" / "small"
     go = tmp_path / "go"
-    slow = {"kind": "slow", "seconds": 0.5, "until": str(go)}
-    with monkeypatch.context() as patch:
-        patch.setenv("RAYSWEEP_FAULTS", json.dumps([{"kind": "save"}, slow]))
-        patch.setenv("PYTHONPATH", str(FAULTS))
-        process = start(file)
+    process = start_held_back(monkeypatch, file, go)
     saved = f".tune/packs/*/checkpoint_*/{STATE_FILE}"
     wait_until(lambda: any(folder.glob(saved)) and n_rows(folder, "epochs") > 0, process)
     process.send_signal(signal.SIGINT)
@@ -107,11 +101,7 @@ def test_a_killed_sweep_goes_on_with_the_epochs_that_it_had(
     file = write(tmp_path, TEXT)
     folder = tmp_path / "results" / "small"
     go = tmp_path / "go"
-    slow = {"kind": "slow", "seconds": 0.5, "until": str(go)}
-    with monkeypatch.context() as patch:
-        patch.setenv("RAYSWEEP_FAULTS", json.dumps([{"kind": "save"}, slow]))
-        patch.setenv("PYTHONPATH", f"{FAULTS}:{ROOT}")
-        process = start(file)
+    process = start_held_back(monkeypatch, file, go)
 
     def saved() -> dict[str, list[int]]:
         """Return the numbers of epochs of each configuration that checkpoints stand behind."""

@@ -1,15 +1,14 @@
 """Packs resume from states in an object store, on a real S3 server."""
 
 import json
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ray import tune
-from s3_server import S3Server, credentials, serve
-from sweep_runs import ROOT, SMALL, assert_same_tables, start, wait_until, write
+from s3_server import S3Server, only_credentials, serve
+from sweep_runs import SMALL, assert_same_tables, start, start_held_back, wait_until, write
 
 from raysweep.errors import InputError
 from raysweep.learning.config import Config
@@ -29,8 +28,6 @@ from tests.tune.test_trainable import Bare, pack, rows_of, train_to_end
 
 pytestmark = pytest.mark.slow
 
-FAULTS = ROOT / "tests" / "chaos" / "faults"
-
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[S3Server]:
@@ -40,11 +37,7 @@ def server() -> Iterator[S3Server]:
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in os.environ:
-        if name.startswith("AWS_"):
-            monkeypatch.delenv(name)
-    for name, value in credentials().items():
-        monkeypatch.setenv(name, value)
+    only_credentials(monkeypatch)
     monkeypatch.setattr(conditions, "_SETTLE_S", 0.05)
 
 
@@ -122,11 +115,7 @@ def test_an_interrupted_sweep_in_a_store_goes_on_with_its_epochs(
     file, go = write(tmp_path, text), tmp_path / "go"
     address = server.address("sweeps")
     location = ResultsPath.of(address) / "small"
-    slow = {"kind": "slow", "seconds": 0.5, "until": str(go)}
-    with monkeypatch.context() as patch:
-        patch.setenv("RAYSWEEP_FAULTS", json.dumps([{"kind": "save"}, slow]))
-        patch.setenv("PYTHONPATH", f"{FAULTS}:{ROOT}")
-        process = start(file, "--results", address)
+    process = start_held_back(monkeypatch, file, go, "--results", address)
 
     def is_under_way() -> bool:
         try:
