@@ -190,9 +190,9 @@ def _shutdown_at_end() -> Iterator[None]:
     try:
         yield
     finally:
-        # Seen once in some thousand runs: another thread, a logger's by its number, used Ray while
-        # it shut down, so that Ray ended the process with code 1. Collecting garbage that holds
-        # Ray's objects is all that such a thread does with Ray: here that happens before.
+        # Seen once: a thread older than Ray, probably a logger's, used Ray while it shut down, and
+        # Ray ended the process with code 1. Such a thread can do so by collecting garbage that
+        # holds Ray's objects, so that is collected here, before.
         gc.collect()
         was_enabled = gc.isenabled()
         gc.disable()
